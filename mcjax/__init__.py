@@ -1,0 +1,1 @@
+"""Mode connectivity and adversarial robustness in JAX."""
