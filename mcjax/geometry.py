@@ -1,0 +1,114 @@
+"""Lengths and distances along a curve, exact from the control points' inner products.
+
+With d_j = w_j - w_0 and G_ij = <d_i, d_j>, every squared length is a form in coefficients:
+||sum_j a_j w_j||^2 = a^T G a for any a that sums to zero. So nothing here costs more than
+the (num_bends + 2)^2 inner products, however many t's are asked for.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mcjax.curves import Curve
+from mcjax.tree import PyTree
+
+
+def gram(curve: Curve) -> jax.Array:
+    """G_ij = <w_i - w_0, w_j - w_0> over all parameters, [num_bends + 2, num_bends + 2].
+
+    Example:
+        >>> from mcjax.curves import Bezier
+        >>> gram(Bezier.connect({"w": jnp.zeros(4)}, {"w": jnp.ones(4)}, num_bends=0))
+        Array([[0., 0.],
+               [0., 4.]], dtype=float32)
+    """
+    d = [jax.tree.map(lambda a, b: a - b, point, curve.start) for point in curve.points]
+    return jnp.stack([jnp.stack([jnp.asarray(optax.tree.vdot(a, b)) for b in d]) for a in d])
+
+
+def _norms(G: jax.Array, a: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.maximum(jnp.einsum("ti,ij,tj->t", a, G, a), 0))
+
+
+def step_lengths(curve: Curve, ts: jax.typing.ArrayLike) -> jax.Array:
+    """||w(t_i) - w(t_{i-1})|| between neighbouring t's, [len(ts) - 1]."""
+    c = jax.vmap(curve.coefficients)(jnp.asarray(ts, jnp.float32))
+    return _norms(gram(curve), c[1:] - c[:-1])
+
+
+def arc_length(curve: Curve, *, num_points: int = 1001) -> jax.Array:
+    """Length of the curve in weight space, by chords between equally spaced t's.
+
+    Args:
+        curve: Any curve.
+        num_points: Number of t's; the error of a smooth curve falls with its square.
+
+    Returns:
+        A scalar, in the units of the weights.
+
+    Example:
+        >>> from mcjax.curves import Bezier
+        >>> line = Bezier.connect({"w": jnp.zeros(4)}, {"w": jnp.ones(4)})
+        >>> round(float(arc_length(line)), 4)
+        2.0
+    """
+    return step_lengths(curve, jnp.linspace(0, 1, num_points)).sum()
+
+
+def distances(curve: Curve, ts: jax.typing.ArrayLike, point: int = 0) -> jax.Array:
+    """||w(t) - w_j|| of a control point j (0 the start, -1 the end) at each t, [len(ts)]."""
+    c = jax.vmap(curve.coefficients)(jnp.asarray(ts, jnp.float32))
+    e = jnp.zeros_like(c[0]).at[point].set(1)
+    return _norms(gram(curve), c - e[None])
+
+
+class Farthest(NamedTuple):
+    """The point of a curve farthest from one of its ends.
+
+    Attributes:
+        t: Where, in [0, 1].
+        distance: How far, in the units of the weights.
+    """
+
+    t: jax.Array
+    distance: jax.Array
+
+
+def farthest_point(curve: Curve, *, point: int = 0, num_points: int = 1001) -> Farthest:
+    """argmax_t ||w(t) - w_j|| over equally spaced t's, from control point j.
+
+    Args:
+        curve: Any curve.
+        point: The control point to be far from: 0 the start, -1 the end.
+        num_points: Number of t's tried.
+
+    Returns:
+        The t and the distance.
+
+    Example:
+        >>> from mcjax.curves import Bezier
+        >>> line = Bezier.connect({"w": jnp.zeros(4)}, {"w": jnp.ones(4)})
+        >>> farthest_point(line, point=-1).t
+        Array(0., dtype=float32)
+    """
+    ts = jnp.linspace(0, 1, num_points)
+    d = distances(curve, ts, point)
+    return Farthest(ts[d.argmax()], d.max())
+
+
+def path_mean(values: jax.typing.ArrayLike, lengths: jax.typing.ArrayLike) -> jax.Array:
+    """Mean of a quantity over the arc: sum_i (v_i + v_{i-1})/2 l_i / sum_i l_i.
+
+    Args:
+        values: v at each t, [T].
+        lengths: Lengths between neighbouring t's, [T - 1].
+
+    Returns:
+        A scalar in the units of v.
+
+    Source: Garipov et al. 2018, equation 1, by the trapezoid rule.
+    """
+    v, dl = jnp.asarray(values), jnp.asarray(lengths)
+    return ((v[1:] + v[:-1]) / 2 * dl).sum() / dl.sum()

@@ -1,0 +1,57 @@
+"""Losses and metrics of classifiers, one number an example."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+PyTree = Any
+Batch = dict[str, jax.Array]
+MetricFn = Callable[[PyTree, Batch], dict[str, jax.Array]]
+
+
+def cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
+    """-log softmax(logits)_y, in nats.
+
+    Args:
+        logits: [B, classes].
+        y: Integer labels, [B].
+
+    Returns:
+        One loss an example, [B].
+
+    Example:
+        >>> cross_entropy(jnp.zeros((1, 4)), jnp.array([2]))
+        Array([1.3862944], dtype=float32)
+    """
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y)
+
+
+def accuracy(logits: jax.Array, y: jax.Array) -> jax.Array:
+    """1 where the largest logit is the label's, else 0, [B]."""
+    return (logits.argmax(-1) == y).astype(jnp.float32)
+
+
+def l2(params: PyTree) -> jax.Array:
+    """||w||^2 / 2 over all parameters, biases and BatchNorm's scale and bias among them."""
+    return optax.tree.norm(params, squared=True) / 2
+
+
+def classification_metrics(apply_fn: Callable[[PyTree, jax.Array], jax.Array]) -> MetricFn:
+    """The metric_fn of plain classification: "loss" in nats and "accuracy", each [B].
+
+    Args:
+        apply_fn: `apply_fn(variables, x) -> logits`.
+
+    Returns:
+        A metric_fn for `evaluate_path`. Keep it: each new one is compiled anew.
+    """
+
+    def metric_fn(variables: PyTree, batch: Batch) -> dict[str, jax.Array]:
+        logits = apply_fn(variables, batch["image"])
+        y = batch["label"]
+        return {"loss": cross_entropy(logits, y), "accuracy": accuracy(logits, y)}
+
+    return metric_fn

@@ -1,0 +1,129 @@
+"""A network as plain functions of its variables: all that the rest of mcjax asks of a model."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mcjax.errors import UserError
+from mcjax.tree import PyTree
+
+
+class Network(NamedTuple):
+    """A classifier of images [B, H, W, C] in [0, 1], without its weights.
+
+    `variables` is a tree of arrays. Networks of `from_linen` have {"params": ...} and, with batch
+    normalisation, {"params": ..., "batch_stats": ...}.
+
+    Args:
+        init: `init(key) -> variables`, a random start.
+        apply: `apply(variables, x) -> logits [B, num_classes]` in evaluation mode.
+        apply_train: `apply_train(key, variables, x) -> (logits, batch_stats)` in training mode;
+            the key is for dropout; batch_stats are the updated running statistics, {} if none.
+        has_batch_stats: Whether the network has running statistics.
+        num_classes: Number of logits, None if it is not known.
+        piecewise_linear: Whether the logits are piecewise linear in the images (ReLU and
+            max-pool), so that the input Hessian has a closed form.
+    """
+
+    init: Callable[[jax.Array], PyTree]
+    apply: Callable[[PyTree, jax.Array], jax.Array]
+    apply_train: Callable[[jax.Array, PyTree, jax.Array], tuple[jax.Array, PyTree]]
+    has_batch_stats: bool = False
+    num_classes: int | None = None
+    piecewise_linear: bool = False
+
+
+def from_linen(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
+    """The network of a linen module called as `module(x, train=...)`.
+
+    It is piecewise linear if the module has an attribute `piecewise_linear` that says so.
+
+    Args:
+        module: The module, one of `mcjax.models.create` say.
+        image_shape: (height, width, channels) of one image.
+
+    Returns:
+        The network.
+
+    Raises:
+        UserError: image_shape is not three positive whole numbers, or the module cannot take it.
+
+    Example:
+        >>> from mcjax import models
+        >>> network = from_linen(models.create("mlp", num_classes=10), (8, 8, 1))
+        >>> variables = network.init(jax.random.key(0))
+        >>> network.apply(variables, jnp.zeros([2, 8, 8, 1])).shape
+        (2, 10)
+    """
+    if len(image_shape) != 3 or not all(isinstance(n, int) and n > 0 for n in image_shape):
+        raise UserError(f"image_shape is {image_shape}; give (height, width, channels)")
+
+    # Compiled whole: op by op, a deep network takes many seconds to start.
+    @jax.jit
+    def init(key: jax.Array) -> PyTree:
+        return module.init(key, jnp.zeros([1, *image_shape]), train=False)
+
+    def apply(variables: PyTree, x: jax.Array) -> jax.Array:
+        return module.apply(variables, x, train=False)
+
+    def apply_train(key: jax.Array, variables: PyTree, x: jax.Array) -> tuple[jax.Array, PyTree]:
+        logits, updates = module.apply(
+            variables, x, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
+        )
+        return logits, updates.get("batch_stats", {})
+
+    variables = jax.eval_shape(init, jax.random.key(0))
+    logits = jax.eval_shape(apply, variables, jnp.zeros([1, *image_shape]))
+    return Network(
+        init=init,
+        apply=apply,
+        apply_train=apply_train,
+        has_batch_stats="batch_stats" in variables,
+        num_classes=logits.shape[-1],
+        piecewise_linear=getattr(module, "piecewise_linear", False),
+    )
+
+
+def from_apply(
+    apply: Callable[[PyTree, jax.Array], jax.Array],
+    *,
+    init: Callable[[jax.Array], PyTree] | None = None,
+    num_classes: int | None = None,
+    piecewise_linear: bool = False,
+) -> Network:
+    """The network of a forward pass of one's own: Flax NNX, Haiku, Equinox, plain functions.
+
+    Its training mode is its evaluation mode. For dropout or running statistics, make a `Network`
+    with an `apply_train` directly.
+
+    Args:
+        apply: `apply(variables, x) -> logits [B, num_classes]`, for variables that are any tree.
+        init: `init(key) -> variables`; only random starts need it.
+        num_classes: Number of logits.
+        piecewise_linear: Promise that the logits are piecewise linear in x.
+
+    Returns:
+        The network.
+
+    Example:
+        >>> network = from_apply(lambda w, x: x.reshape(len(x), -1) @ w)
+        >>> network.apply(jnp.ones([4, 3]), jnp.ones([5, 2, 2, 1])).shape
+        (5, 3)
+    """
+
+    def no_init(key: jax.Array) -> Any:
+        raise UserError("this network was made without init; give from_apply one")
+
+    def apply_train(key: jax.Array, variables: PyTree, x: jax.Array) -> tuple[jax.Array, PyTree]:
+        return apply(variables, x), {}
+
+    return Network(
+        init=init or no_init,
+        apply=apply,
+        apply_train=apply_train,
+        num_classes=num_classes,
+        piecewise_linear=piecewise_linear,
+    )

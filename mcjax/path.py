@@ -1,0 +1,146 @@
+"""Metrics at many points of a path: one compiled program, spread over all devices.
+
+Each device takes its share of the t's (`jax.shard_map`; what `jax.pmap` used to do) and goes
+through it chunk by chunk (`lax.map`), the t's of a chunk vmapped together. Nothing is
+exchanged between devices, and memory does not grow with the number of t's.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+
+from mcjax.data.batches import to_unit
+from mcjax.losses import Batch, MetricFn
+from mcjax.sharding import make_mesh
+from mcjax.tree import PyTree
+
+# Points vmapped together on one device. On CPU vmapped weights cost more than they save;
+# accelerators need more work a launch. See docs/performance.md.
+CHUNK = {"cpu": 1, "gpu": 4, "tpu": 8}
+
+
+def default_chunk() -> int:
+    """The number of t's vmapped together on this kind of device."""
+    return CHUNK.get(jax.default_backend(), 1)
+
+
+def evaluate_path(
+    metric_fn: MetricFn,
+    curve: Callable[[jax.Array], PyTree],
+    ts: jax.typing.ArrayLike,
+    batches: Batch | Mapping[str, Batch] | Iterable[Batch],
+    mesh: Mesh | None = None,
+    chunk: int | None = None,
+) -> dict[str, Any]:
+    """Means of metrics over all examples, at every t of a path.
+
+    mean(t) = sum_i mask_i m_i(t) / sum_i mask_i, over every example i of every batch.
+
+    Args:
+        metric_fn: `metric_fn(curve(t), batch) -> {name: vector [B]}`. Keep one function and
+            pass it again: a new one is compiled anew.
+        curve: `curve(t)` gives what metric_fn takes; a callable pytree (`Bezier`, `PolyChain`,
+            `Plane`, `CurveWithStats`) or any function of t.
+        ts: Points, [T], or [T, ...] where the curve takes more than a number.
+        batches: One batch; a list of them (the last may be smaller); batches stacked along
+            a leading axis (leaves [N, B, ...], as `stack_batches` makes them); or a dict
+            of named sets of stacked batches, all evaluated in the same pass. A batch is a dict
+            "image" [B, H, W, C], "label" [B] and, where padded, "mask" [B].
+        mesh: Devices to spread the t's over; all devices unless given.
+        chunk: Number of t's vmapped together on a device; `default_chunk()` unless given.
+
+    Returns:
+        {name: means [T]}, or {set: {name: means [T]}} for named sets.
+
+    Raises:
+        ValueError: No batch, or a metric that is not one number an example.
+
+    Example:
+        >>> from mcjax.curves import Bezier
+        >>> line = Bezier.connect({"w": jnp.zeros(1)}, {"w": jnp.ones(1)})
+        >>> batch = {"image": jnp.ones((2, 1, 1, 1)), "label": jnp.zeros(2, jnp.int32)}
+        >>> metric_fn = lambda params, batch: {"w": params["w"] * batch["image"][:, 0, 0, 0]}
+        >>> evaluate_path(metric_fn, line, jnp.array([0.0, 0.5, 1.0]), batch)["w"]
+        Array([0. , 0.5, 1. ], dtype=float32)
+    """
+    mesh = make_mesh() if mesh is None else mesh
+    chunk = default_chunk() if chunk is None else chunk
+    named = isinstance(batches, Mapping) and "image" not in batches
+    sets = dict(batches) if named else {"": batches}  # type: ignore[arg-type]
+    sets = {name: _stack(one) for name, one in sets.items()}
+    if jax.tree.leaves(curve) == [curve]:  # a plain function, not a pytree
+        curve = jax.tree_util.Partial(curve)
+    ts = jnp.asarray(ts, jnp.float32)
+    num_points = len(ts)
+    # Every device gets the same number of whole chunks; what is added repeats the last t.
+    block = mesh.size * chunk
+    ts = jnp.concatenate([ts, jnp.repeat(ts[-1:], -num_points % block, axis=0)])
+    means = _evaluate(curve, ts, sets, metric_fn=metric_fn, mesh=mesh, chunk=chunk)
+    means = jax.tree.map(lambda v: v[:num_points], means)
+    return means if named else means[""]
+
+
+@functools.partial(jax.jit, static_argnames=("metric_fn", "mesh", "chunk"))
+def _evaluate(
+    curve: Any, ts: jax.Array, sets: dict[str, Batch], *, metric_fn: MetricFn, mesh: Mesh, chunk: int
+) -> dict[str, dict[str, jax.Array]]:
+    def on_device(curve: Any, ts: jax.Array, sets: dict[str, Batch]) -> Any:
+        def at(t: jax.Array) -> Any:
+            point = curve(t)
+            return {name: _means(metric_fn, point, stack) for name, stack in sets.items()}
+
+        return lax.map(at, ts, batch_size=None if chunk == 1 else chunk)
+
+    # With the default check_vma=True, gradients with respect to replicated images (PGD, input
+    # Hessians) are summed over the devices without a warning: jax issue 36886.
+    return jax.shard_map(
+        on_device,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), PartitionSpec("t"), PartitionSpec()),
+        out_specs=PartitionSpec("t"),
+        check_vma=False,
+    )(curve, ts, sets)
+
+
+def _means(metric_fn: MetricFn, point: PyTree, stack: Batch) -> dict[str, jax.Array]:
+    def sums(batch: Batch) -> dict[str, jax.Array]:
+        mask = batch["mask"]
+        values = metric_fn(point, {**batch, "image": to_unit(batch["image"])})
+        for name, value in values.items():
+            if value.shape != mask.shape:
+                raise ValueError(
+                    f"metric {name} has shape {value.shape}; give one number an example, {mask.shape}"
+                )
+        return {name: jnp.where(mask > 0, v, 0).sum() for name, v in values.items()}
+
+    # Sums of batches are kept apart and added at the end: less rounding than a running sum.
+    totals = lax.map(sums, stack)
+    return {name: v.sum() / stack["mask"].sum() for name, v in totals.items()}
+
+
+def _stack(batches: Batch | Iterable[Batch]) -> Batch:
+    """Brings every form of batches to leaves [N, B, ...] with a mask."""
+    if isinstance(batches, Mapping):
+        label = batches["label"]
+        stack = dict(batches) if label.ndim == 2 else {k: v[None] for k, v in batches.items()}
+        if "mask" not in stack:
+            stack["mask"] = jnp.ones(stack["label"].shape, jnp.float32)
+        return stack
+    rows = [dict(batch) for batch in batches]
+    if not rows:
+        raise ValueError("batches is empty; give at least one batch")
+    size = max(len(row["label"]) for row in rows)
+    for row in rows:
+        row.setdefault("mask", np.ones(len(row["label"]), np.float32))
+        pad = size - len(row["label"])
+        if pad:
+            row.update(
+                {k: np.pad(v, [(0, pad)] + [(0, 0)] * (np.ndim(v) - 1)) for k, v in row.items()}
+            )
+    return {k: jnp.stack([jnp.asarray(row[k]) for row in rows]) for k in rows[0]}

@@ -1,0 +1,180 @@
+"""Training as a function: many steps of SGD in one dispatch, traced once.
+
+The data set lives on the device; a step picks its images by index, augments them and takes one
+optimizer step. Which images, which t and which noise depend on the key and the number of the
+step alone, so a run that is cut anywhere goes on bit for bit.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from mcjax.data.augmentation import Augmentation
+from mcjax.data.batches import epoch_indices, to_unit
+from mcjax.keys import stream
+from mcjax.losses import Batch
+from mcjax.tree import PyTree
+
+
+class TrainState(NamedTuple):
+    """What a training step changes.
+
+    Attributes:
+        step: Number of steps taken, int32.
+        params: The trained parameters; for a curve {"bends": ...} and freed ends.
+        batch_stats: BatchNorm's running statistics; {} where there are none.
+        opt_state: The optimizer's.
+    """
+
+    step: jax.Array
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: PyTree
+
+
+class StepMetrics(NamedTuple):
+    """What a step reports, of its batch before the update.
+
+    Attributes:
+        loss: The objective, regulariser included.
+        cross_entropy: Mean over the batch, in nats.
+        accuracy: Fraction of the batch.
+    """
+
+    loss: jax.Array
+    cross_entropy: jax.Array
+    accuracy: jax.Array
+
+
+LossFn = Callable[
+    [jax.Array, jax.Array, PyTree, PyTree, PyTree, Batch],
+    tuple[jax.Array, tuple[PyTree, StepMetrics]],
+]
+"""`loss_fn(key, step, params, batch_stats, fixed, batch) -> loss, (batch_stats, metrics)`."""
+
+
+def schedule(learning_rate: float, num_steps: int) -> optax.Schedule:
+    """Constant for half of the steps, then linear to a hundredth at 0.9, then constant.
+
+    Args:
+        learning_rate: The rate of the first half.
+        num_steps: Steps in all.
+
+    Returns:
+        The rate as a function of the step.
+
+    Example:
+        >>> [round(float(schedule(1.0, 100)(i)), 3) for i in (0, 50, 70, 90, 99)]
+        [1.0, 1.0, 0.505, 0.01, 0.01]
+
+    Source: Garipov et al. 2018, appendix A.1.
+    """
+    return optax.linear_schedule(
+        learning_rate,
+        0.01 * learning_rate,
+        transition_steps=max(1, round(0.4 * num_steps)),
+        transition_begin=round(0.5 * num_steps),
+    )
+
+
+def sgd(
+    learning_rate: float,
+    num_steps: int,
+    *,
+    momentum: float,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+) -> optax.GradientTransformation:
+    """SGD with momentum on the gradient plus weight_decay * w, with `schedule`.
+
+    Args:
+        learning_rate: The rate of the first half.
+        num_steps: Steps in all.
+        momentum: Of the running sum of gradients.
+        weight_decay: Of every parameter; 0 for a curve, whose loss has the term itself.
+        nesterov: Nesterov's momentum.
+
+    Returns:
+        The optimizer.
+    """
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
+        optax.sgd(schedule(learning_rate, num_steps), momentum=momentum, nesterov=nesterov),
+    )
+
+
+def init_state(
+    params: PyTree, batch_stats: PyTree, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """The state before the first step."""
+    return TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params))
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=("capacity", "loss_fn", "optimizer", "batch_size", "augment_fn"),
+    donate_argnames=("state",),
+)
+def train_steps(
+    key: jax.Array,
+    state: TrainState,
+    fixed: PyTree,
+    examples: Batch,
+    num_steps: jax.Array,
+    *,
+    capacity: int,
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+    augment_fn: Augmentation,
+) -> tuple[TrainState, StepMetrics]:
+    """Takes num_steps steps in one dispatch.
+
+    num_steps is an argument of the program and not part of it, so the last, shorter piece of a
+    run is not compiled anew.
+
+    Args:
+        key: The key of the whole training, the same at every call.
+        state: Where to start; donated.
+        fixed: What the loss needs beside the parameters: a curve's fixed ends, or None.
+        examples: The whole data set, "image" [N, H, W, C] uint8 or in [0, 1], "label" [N].
+        num_steps: Steps to take, at most `capacity`.
+        capacity: Length of the returned metrics.
+        loss_fn: The objective; see `LossFn`.
+        optimizer: From `sgd`.
+        batch_size: Images a step.
+        augment_fn: `augment_fn(key, image) -> image`.
+
+    Returns:
+        The state after them, and the metrics of each step, [capacity]; those past num_steps
+        are zero.
+    """
+    first = state.step
+    indices = epoch_indices(
+        stream(key, "shuffle"),
+        first_step=first,
+        num_steps=capacity,
+        batch_size=batch_size,
+        num_examples=len(examples["label"]),
+    )
+
+    def step(i: jax.Array, carry: tuple[TrainState, StepMetrics]) -> tuple[TrainState, StepMetrics]:
+        state, history = carry
+        batch = {name: value[indices[i]] for name, value in examples.items()}
+        image = augment_fn(stream(key, "augment", state.step), batch["image"])
+        batch["image"] = to_unit(image)
+        grads, (batch_stats, metrics) = jax.grad(loss_fn, argnums=2, has_aux=True)(
+            key, state.step, state.params, state.batch_stats, fixed, batch
+        )
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        history = jax.tree.map(lambda h, m: h.at[i].set(m), history, metrics)
+        return TrainState(state.step + 1, params, batch_stats, opt_state), history
+
+    history = StepMetrics(*(jnp.zeros(capacity, jnp.float32) for _ in StepMetrics._fields))
+    return lax.fori_loop(0, num_steps, step, (state, history))
