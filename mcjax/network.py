@@ -1,7 +1,7 @@
 """A network as plain functions of its variables: all that the rest of mcjax asks of a model."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -49,7 +49,7 @@ def from_linen(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
         The network.
 
     Raises:
-        UserError: image_shape is not three positive whole numbers, or the module cannot take it.
+        UserError: image_shape is not three positive whole numbers.
 
     Example:
         >>> from mcjax import models
@@ -67,7 +67,7 @@ def from_linen(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
         return module.init(key, jnp.zeros([1, *image_shape]), train=False)
 
     def apply(variables: PyTree, x: jax.Array) -> jax.Array:
-        return module.apply(variables, x, train=False)
+        return cast(jax.Array, module.apply(variables, x, train=False))
 
     def apply_train(key: jax.Array, variables: PyTree, x: jax.Array) -> tuple[jax.Array, PyTree]:
         logits, updates = module.apply(

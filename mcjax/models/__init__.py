@@ -1,0 +1,105 @@
+"""The networks, by name.
+
+Every network is a Flax linen module that maps images [B, H, W, C] in [0, 1] to logits
+[B, num_classes], `module(x, train=False)`. None normalises its input, so that an attack's box is
+the image's own. Weights are in the collection "params", running statistics in "batch_stats".
+
+To add a family, write its module in one file here and give it a line in `_FAMILIES`.
+"""
+
+import dataclasses
+import difflib
+from typing import Any
+
+import flax.linen as nn
+
+from mcjax.errors import UserError
+from mcjax.models.convfc import ConvFC
+from mcjax.models.preresnet import PreResNet
+from mcjax.models.small import CNN, MLP
+from mcjax.models.vgg import VGG
+from mcjax.models.wide_resnet import WideResNet
+
+_FAMILIES: dict[str, type[nn.Module]] = {
+    "mlp": MLP,
+    "cnn": CNN,
+    "convfc": ConvFC,
+    "vgg": VGG,
+    "preresnet": PreResNet,
+    "wide_resnet": WideResNet,
+}
+
+_MEMBERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "resnet8": ("preresnet", {"depth": 8}),
+    "vgg16": ("vgg", {"depth": 16}),
+    "vgg19": ("vgg", {"depth": 19}),
+    "vgg16_bn": ("vgg", {"depth": 16, "batch_norm": True}),
+    "vgg19_bn": ("vgg", {"depth": 19, "batch_norm": True}),
+    "vgg16_wide": ("vgg", {"depth": 16, "wide": True}),
+    "vgg19_wide": ("vgg", {"depth": 19, "wide": True}),
+    "preresnet20": ("preresnet", {"depth": 20}),
+    "preresnet26": ("preresnet", {"depth": 26}),
+    "preresnet56": ("preresnet", {"depth": 56}),
+    "preresnet110": ("preresnet", {"depth": 110}),
+    "preresnet164": ("preresnet", {"depth": 164}),
+    "wide_resnet28x10": ("wide_resnet", {"depth": 28, "width": 10}),
+}
+
+
+def names() -> tuple[str, ...]:
+    """The names that `create` accepts, families first."""
+    return (*_FAMILIES, *_MEMBERS)
+
+
+def create(name: str, *, num_classes: int, **options: Any) -> nn.Module:
+    """Makes a network.
+
+    Args:
+        name: One of `names()`.
+        num_classes: Number of logits.
+        **options: The family's own, as its class documents them; a name such as vgg16_bn has
+            some of them set already.
+
+    Returns:
+        A linen module; `mcjax.network.from_linen` turns it into plain functions.
+
+    Raises:
+        UserError: The name or an option is unknown, or an option's value cannot be used.
+
+    Example:
+        >>> create("preresnet", num_classes=10, depth=26).depth
+        26
+        >>> create("vgg16_bn", num_classes=10).batch_norm
+        True
+    """
+    if name not in names():
+        near = difflib.get_close_matches(str(name), names(), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(f"unknown network {name!r}; {hint}choose from {', '.join(names())}")
+    family, preset = _MEMBERS.get(name, (name, {}))
+    module = _FAMILIES[family]
+    if not _is_a(num_classes, int) or num_classes < 2:
+        raise UserError(f"{name}: num_classes is {num_classes!r}; give a whole number from 2 on")
+
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(module)
+        if field.name not in ("num_classes", "parent", "name", *preset)
+    }
+    for option, value in options.items():
+        if option not in defaults:
+            accepted = ", ".join(defaults) or "none"
+            raise UserError(f"{name}: unknown option {option!r}; options are: {accepted}")
+        if not _is_a(value, type(defaults[option])):
+            kind = type(defaults[option]).__name__
+            raise UserError(f"{name}: {option} is {value!r}; give a value of type {kind}")
+        if isinstance(value, list):  # modules are hashed
+            options[option] = tuple(value)
+    return module(num_classes=num_classes, **preset, **options)
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    """Whether value can stand for `kind`: an int for a float and a list for a tuple can."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, {float: (int, float), tuple: (list, tuple)}.get(kind, kind))

@@ -1,0 +1,73 @@
+"""Small networks for a CPU: quick to train, and to test with.
+
+The smallest residual network, `resnet8`, is `preresnet` of depth 8.
+"""
+
+import flax.linen as nn
+import jax
+
+from mcjax.errors import UserError
+from mcjax.models.layers import Dense, conv
+
+
+class MLP(nn.Module):
+    """Multi-layer perceptron with ReLU.
+
+    Args:
+        num_classes: Number of logits.
+        hidden: Widths of the hidden layers.
+    """
+
+    num_classes: int
+    hidden: tuple[int, ...] = (128, 128)
+
+    piecewise_linear = True
+
+    def __post_init__(self):
+        if not all(isinstance(width, int) and width > 0 for width in self.hidden):
+            raise UserError(f"mlp: hidden is {self.hidden}; give positive whole numbers")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Maps images [B, H, W, C] to logits [B, num_classes]."""
+        x = x.reshape(x.shape[0], -1)
+        for i, width in enumerate(self.hidden, start=1):
+            x = nn.relu(Dense(width, name=f"fc{i}")(x))
+        return Dense(self.num_classes, name=f"fc{len(self.hidden) + 1}")(x)
+
+
+class CNN(nn.Module):
+    """Three 3x3 convolutions with ReLU and 2x2 max-pools, then a hidden dense layer.
+
+    Good for Fashion-MNIST (28x28) and for the 8x8 handwritten digits. A pool that would leave no
+    pixel is left out.
+
+    Args:
+        num_classes: Number of logits.
+        width: Channels of the first convolution; the others have 2 * width and 4 * width.
+        hidden: Width of the hidden dense layer.
+    """
+
+    num_classes: int
+    width: int = 16
+    hidden: int = 128
+
+    piecewise_linear = True
+
+    def __post_init__(self):
+        for option in ("width", "hidden"):
+            if getattr(self, option) < 1:
+                raise UserError(f"cnn: {option} is {getattr(self, option)}; give 1 or more")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Maps images [B, H, W, C] to logits [B, num_classes]."""
+        for i in range(3):
+            x = nn.relu(conv(self.width * 2**i, 3, name=f"conv{i + 1}")(x))
+            if min(x.shape[1:3]) >= 2:
+                x = nn.max_pool(x, (2, 2), (2, 2))
+        x = x.reshape(x.shape[0], -1)
+        x = nn.relu(Dense(self.hidden, name="fc1")(x))
+        return Dense(self.num_classes, name="fc2")(x)

@@ -1,0 +1,67 @@
+"""VGG networks for small images, with and without batch normalisation.
+
+Source: Simonyan and Zisserman 2015; the dense layers are those of Garipov et al. 2018, and `wide`
+is the wide network of Zhao et al. 2020. Their VGGs with batch normalisation run only half of their
+layers (a `zip` of layers with activations stops early); here every convolution is run, and is
+followed by its own normalisation.
+"""
+
+import flax.linen as nn
+import jax
+
+from mcjax.errors import UserError
+from mcjax.models.batch_norm import BatchNorm
+from mcjax.models.layers import Dense, conv
+
+_CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # in each of the five blocks
+_CHANNELS = {False: (64, 128, 256, 512, 512), True: (160, 320, 640, 640, 640)}  # by `wide`
+_HIDDEN = {False: 512, True: 1280}
+
+
+class VGG(nn.Module):
+    """Five blocks of 3x3 convolutions, a 2x2 max-pool after each, then three dense layers.
+
+    A pool that would leave no pixel is left out, so images may be smaller than 32x32.
+
+    Args:
+        num_classes: Number of logits.
+        depth: 16 or 19 layers with weights.
+        batch_norm: Whether each convolution is followed by a batch normalisation.
+        wide: 160-320-640-640-640 channels and dense layers of 1280, instead of
+            64-128-256-512-512 and 512.
+        dropout_rate: Probability of dropping an input of either hidden dense layer in training.
+    """
+
+    num_classes: int
+    depth: int = 16
+    batch_norm: bool = False
+    wide: bool = False
+    dropout_rate: float = 0.0
+
+    piecewise_linear = True
+
+    def __post_init__(self):
+        if self.depth not in _CONVOLUTIONS:
+            raise UserError(f"vgg: depth is {self.depth}; give 16 or 19")
+        if not 0 <= self.dropout_rate < 1:
+            raise UserError(f"vgg: dropout_rate is {self.dropout_rate}; give 0 <= rate < 1")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Maps images [B, H, W, C] to logits [B, num_classes]."""
+        blocks = zip(_CONVOLUTIONS[self.depth], _CHANNELS[self.wide], strict=True)
+        for block, (convolutions, channels) in enumerate(blocks, start=1):
+            for i in range(1, convolutions + 1):
+                x = conv(channels, 3, name=f"conv{block}_{i}")(x)
+                if self.batch_norm:
+                    x = BatchNorm(name=f"bn{block}_{i}")(x, train)
+                x = nn.relu(x)
+            if min(x.shape[1:3]) >= 2:
+                x = nn.max_pool(x, (2, 2), (2, 2))
+
+        x = x.reshape(x.shape[0], -1)
+        for i in (1, 2):
+            x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
+            x = nn.relu(Dense(_HIDDEN[self.wide], name=f"fc{i}")(x))
+        return Dense(self.num_classes, name="fc3")(x)
