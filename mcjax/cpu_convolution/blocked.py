@@ -1,0 +1,137 @@
+"""Convolutions as blocks of images: gather the shifted slices, then one matrix product.
+
+A block is small enough for its patches to stay in the processor's cache. Everything is written with
+slices, concatenations and matrix products, which XLA runs as fast inside a loop as outside.
+
+Shapes: images x (batch, height, width, i); weights w (kh, kw, i, o); output gradients
+g (batch, h, w, o); padding ((low, high), (low, high)), which may be negative.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+Pads = Sequence[tuple[int, int]]
+Pair = Sequence[int]
+
+
+def by_blocks(f: Callable[[Array], Array], x: Array, images: int) -> Array:
+    """Apply f, which keeps the batch axis, to blocks of at most so many images."""
+    batch = x.shape[0]
+    blocks = math.ceil(batch / images)
+    if blocks == 1:
+        return f(x)
+    size = math.ceil(batch / blocks)
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, blocks * size - batch, 0)] + [(0, 0, 0)] * 3)
+    y = lax.map(f, x.reshape(blocks, size, *x.shape[1:]))
+    return y.reshape(blocks * size, *y.shape[2:])[:batch]
+
+
+def pad(x: Array, padding: Pads) -> Array:
+    """Pad the two middle axes with zeros, or crop them where the padding is negative."""
+    if all(p == 0 for pair in padding for p in pair):
+        return x
+    spatial = [(low, high, 0) for low, high in padding]
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *spatial, (0, 0, 0)])
+
+
+def shifted(x: Array, taps: Pair, size: Pair, *, stride: Pair) -> list[Array]:
+    """The slices of x that each tap of the window sees: kh * kw arrays (batch, h, w, i)."""
+    (h, w), (sh, sw) = size, stride
+    return [
+        x[:, a : a + (h - 1) * sh + 1 : sh, b : b + (w - 1) * sw + 1 : sw]
+        for a in range(taps[0])
+        for b in range(taps[1])
+    ]
+
+
+def forward(x: Array, w: Array, *, stride: Pair, padding: Pads, images: int) -> Array:
+    """y[n, p, q, o] = sum over a, b, i of x[n, p*s + a, q*s + b, i] w[a, b, i, o]."""
+    kh, kw, i, o = w.shape
+    size = [
+        (n + sum(p) - k) // s + 1
+        for n, p, k, s in zip(x.shape[1:3], padding, (kh, kw), stride, strict=True)
+    ]
+
+    def block(x: Array) -> Array:
+        patches = jnp.concatenate(shifted(pad(x, padding), (kh, kw), size, stride=stride), -1)
+        return (patches.reshape(-1, kh * kw * i) @ w.reshape(-1, o)).reshape(-1, *size, o)
+
+    return by_blocks(block, x, images)
+
+
+def weight_gradient(
+    x: Array, g: Array, *, taps: Pair, stride: Pair, padding: Pads, images: int
+) -> Array:
+    """dw[a, b, i, o] = sum over n, p, q of x[n, p*s + a, q*s + b, i] g[n, p, q, o]."""
+    (_batch, *size, o), i = g.shape, x.shape[-1]
+
+    def block(x: Array, g: Array) -> Array:
+        patches = jnp.concatenate(shifted(pad(x, padding), taps, size, stride=stride), -1)
+        patches = patches.reshape(-1, math.prod(taps) * i)
+        return lax.dot_general(patches, g.reshape(-1, o), (((0,), (0,)), ((), ())))
+
+    return sum_blocks(block, x, g, images).reshape(*taps, i, o)
+
+
+def sum_blocks(f: Callable[[Array, Array], Array], x: Array, g: Array, images: int) -> Array:
+    """Sum f over blocks of at most so many images of x and g together."""
+    batch = x.shape[0]
+    blocks = math.ceil(batch / images)
+    if blocks == 1:
+        return f(x, g)
+    size = batch // blocks
+    whole = size * blocks
+
+    def split(z: Array) -> Array:
+        return z[:whole].reshape(blocks, size, *z.shape[1:])
+
+    # The first block starts the sum: zeros would lack the mesh axes x varies over in shard_map.
+    first = f(x[:size], g[:size])
+    if whole < batch:
+        first = first + f(x[whole:], g[whole:])
+
+    def add(k: Array, total: Array) -> Array:
+        take = lambda z: lax.dynamic_index_in_dim(z, k, keepdims=False)  # noqa: E731
+        return total + f(take(xs), take(gs))
+
+    xs, gs = split(x), split(g)
+    return lax.fori_loop(1, blocks, add, first)
+
+
+def input_gradient_strided(
+    x: Array, w: Array, *, dilation: Pair, size: Pair, low: Pair, product: Callable[..., Array]
+) -> Array:
+    """Convolve x, spread out with zeros (dilation - 1 between pixels), without touching the zeros.
+
+    Output pixels p, p + s, p + 2s, ... of a phase p < s see the taps of one residue modulo s:
+    s * s small convolutions at stride 1, whose outputs interleave.
+    """
+    phases = []
+    for ph in range(dilation[0]):
+        for pw in range(dilation[1]):
+            taps, padding, cut = [], [], []
+            for axis, p in enumerate((ph, pw)):
+                s, n, k = dilation[axis], x.shape[1 + axis], w.shape[axis]
+                first = (low[axis] - p) % s
+                count = max(0, -(-(k - first) // s))
+                out = -(-(size[axis] - p) // s)
+                start = (low[axis] - p - first) // s
+                taps.append((first, count))
+                padding.append((start, out - 1 + count - n - start))
+                cut.append(out)
+            if min(c for _, c in taps) == 0 or min(cut) <= 0:
+                continue
+            (a, _), (b, _) = taps
+            y = product(x, w[a :: dilation[0], b :: dilation[1]], padding)
+            spread = [
+                (p, t - p - ((m - 1) * s + 1), s - 1)
+                for p, t, m, s in zip((ph, pw), size, cut, dilation, strict=True)
+            ]
+            zero = jnp.zeros((), y.dtype)
+            phases.append(lax.pad(y, zero, [(0, 0, 0), *spread, (0, 0, 0)]))
+    if not phases:
+        return jnp.zeros((x.shape[0], *size, w.shape[-1]), x.dtype)
+    return sum(phases[1:], phases[0])

@@ -1,0 +1,178 @@
+"""Which convolution is this? The lowering rule, and the forms that it recognises.
+
+By the time a program is lowered, differentiation and batching have turned every convolution of a
+network into one of a few forms. With the summed axes written out:
+
+* forward: the batch comes before the channels in memory;
+* d/dx: the same, the weights reversed, the stride turned into lhs_dilation;
+* d/dw: channels take the place of the batch, the stride becomes rhs_dilation;
+* vmap over weights and images: n groups of features (or, after differentiation, of the batch).
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.interpreters import mlir
+
+from mcjax.cpu_convolution import blocked, choice
+
+PRIMITIVE = lax.conv_general_dilated_p
+
+
+def _original_rule() -> Any:
+    try:
+        return mlir._platform_specific_lowerings["cpu"][PRIMITIVE].rule
+    except (AttributeError, KeyError) as error:
+        raise ImportError(
+            f"jax {jax.__version__} keeps its CPU lowering of convolutions elsewhere than "
+            "mcjax.cpu_convolution expects; use jax 0.10.2 or leave the lowering off"
+        ) from error
+
+
+ORIGINAL = _original_rule()
+
+
+def rule(ctx: mlir.LoweringRuleContext, lhs: Any, rhs: Any, **params: Any) -> Any:
+    """Lower one convolution: by the fastest known way, or by the original rule."""
+    fn = recognise(*ctx.avals_in, **params)
+    if fn is None or _partitioned(ctx):
+        return ORIGINAL(ctx, lhs, rhs, **params)
+    return mlir.lower_fun(fn, multiple_results=False)(ctx, lhs, rhs)
+
+
+def _partitioned(ctx: mlir.LoweringRuleContext) -> bool:
+    """Whether XLA is to split the program itself: blocks of a split batch would be gathered."""
+    context = ctx.module_context.axis_context
+    return isinstance(context, mlir.ShardingContext) and context.num_devices > 1
+
+
+def recognise(x: Any, w: Any, **params: Any) -> Any:
+    """The function of (lhs, rhs) to lower instead, or None to leave it to the original rule."""
+    spec = params["dimension_numbers"]
+    stride, rhs_dilation = params["window_strides"], params["rhs_dilation"]
+    lhs_dilation = params["lhs_dilation"]
+    groups = params["feature_group_count"], params["batch_group_count"]
+    plain = (1, 1)
+    if not (
+        x.dtype == w.dtype == jnp.float32
+        and len(x.shape) == len(w.shape) == 4
+        and params["preferred_element_type"] in (None, jnp.float32)
+        and all(isinstance(n, int) and n > 0 for n in (*x.shape, *w.shape))
+    ):
+        return None
+    if spec.lhs_spec[0] > spec.lhs_spec[1]:
+        if stride != plain or lhs_dilation != plain:
+            return None
+        one = partial(_weight_gradient, dilation=rhs_dilation, padding=params["padding"])
+        return partial(_weight_gradient_form, spec=spec, groups=groups, one=one)
+    if rhs_dilation != plain or (lhs_dilation != plain and stride != plain):
+        return None
+    taps = tuple(w.shape[d] for d in spec.rhs_spec[2:])
+    size = tuple(x.shape[d] for d in spec.lhs_spec[2:])
+    out = [
+        (s * (n - 1) + 1 + sum(p) - k) // t + 1
+        for n, s, p, k, t in zip(size, lhs_dilation, params["padding"], taps, stride, strict=True)
+    ]
+    if min(out) <= 0:
+        return None
+    one = partial(
+        _forward, stride=stride, padding=params["padding"], dilation=lhs_dilation, size=out
+    )
+    canonical = tuple(map(tuple, spec)) == ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+    if (
+        canonical
+        and groups == plain
+        and lhs_dilation == plain
+        and min(min(p) for p in params["padding"]) >= 0  # XLA reads out of bounds where negative
+        and choice.forward(x.shape, w.shape, stride) == "xla"
+    ):
+        return None
+    return partial(_forward_form, spec=spec, groups=groups, one=one)
+
+
+def _forward_form(lhs: Array, rhs: Array, *, spec: Any, groups: tuple[int, int], one: Any) -> Array:
+    """Bring any layout and grouping to NHWC images and HWIO weights, and back."""
+    (n, c, *hw), (o, i, *khw), _ = spec
+    x = lhs.transpose(n, *hw, c)
+    w = rhs.transpose(*khw, i, o)
+    features, batches = groups
+    if features > 1:
+        xs, ws = _split(x, 3, features), _split(w, 3, features)
+        y = _join(lax.map(lambda z: one(*z), (xs, ws)), 3)
+    elif batches > 1:
+        xs, ws = _split(x, 0, batches), _split(w, 3, batches)
+        y = _join(lax.map(lambda z: one(*z), (xs, ws)), 3)
+    else:
+        y = one(x, w)
+    return y.transpose(np.argsort(_nhwc(spec.out_spec)))
+
+
+def _weight_gradient_form(
+    lhs: Array, rhs: Array, *, spec: Any, groups: tuple[int, int], one: Any
+) -> Array:
+    """The same for weight gradients, where the images' channels are the batch of the form."""
+    (c, n, *hw), (o, m, *ghw), _ = spec
+    x = lhs.transpose(n, *hw, c)
+    g = rhs.transpose(m, *ghw, o)
+    features, batches = groups
+    if features > 1:
+        xs, gs = _split(x, 0, features), _split(g, 3, features)
+        dw = _join(lax.map(lambda z: one(*z), (xs, gs)), 3)
+    elif batches > 1:
+        xs, gs = _split(x, 3, batches), _split(g, 3, batches)
+        dw = _join(lax.map(lambda z: one(*z), (xs, gs)), 3)
+    else:
+        dw = one(x, g)
+    out = spec.out_spec  # (i, o, kh, kw) of dw
+    return dw.transpose(np.argsort((out[2], out[3], out[0], out[1])))
+
+
+def _nhwc(spec: Any) -> tuple[int, ...]:
+    n, c, h, w = spec
+    return (n, h, w, c)
+
+
+def _split(x: Array, axis: int, n: int) -> Array:
+    """Cut an axis into n groups, and bring the groups to the front."""
+    shape = (*x.shape[:axis], n, x.shape[axis] // n, *x.shape[axis + 1 :])
+    return jnp.moveaxis(x.reshape(shape), axis, 0)
+
+
+def _join(y: Array, axis: int) -> Array:
+    """Undo _split: groups in front become the major part of an axis."""
+    y = jnp.moveaxis(y, 0, axis)
+    return y.reshape(*y.shape[:axis], -1, *y.shape[axis + 2 :])
+
+
+def _forward(x: Array, w: Array, *, stride: Any, padding: Any, dilation: Any, size: Any) -> Array:
+    if dilation == (1, 1):
+        return _plain(x, w, padding, stride=stride)
+    low = [p[0] for p in padding]
+    return blocked.input_gradient_strided(
+        x, w, dilation=dilation, size=size, low=low, product=_plain
+    )
+
+
+def _plain(x: Array, w: Array, padding: Any, stride: Any = (1, 1)) -> Array:
+    way = choice.forward(x.shape, w.shape, stride)
+    if way == "xla":
+        if min(min(p) for p in padding) < 0:
+            x, padding = blocked.pad(x, padding), [(0, 0), (0, 0)]
+        return lax.conv_general_dilated(
+            x, w, stride, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+    images = choice.images(x.shape, w.shape[:2])
+    return blocked.forward(x, w, stride=stride, padding=padding, images=images)
+
+
+def _weight_gradient(x: Array, g: Array, *, dilation: Any, padding: Any) -> Array:
+    taps = tuple(
+        n + sum(p) - (m - 1) * d
+        for n, p, m, d in zip(x.shape[1:3], padding, g.shape[1:3], dilation, strict=True)
+    )
+    images = choice.images(x.shape, taps)
+    return blocked.weight_gradient(x, g, taps=taps, stride=dilation, padding=padding, images=images)
