@@ -1,0 +1,106 @@
+"""Data sets by name: `load("digits")`, `load("cifar10")`, `load("npz:mine.npz")`.
+
+A new data set with its own original files is one short file like `svhn.py` and one line below.
+"""
+
+import os
+from pathlib import Path
+
+from mcjax.data import cache, digits, fake, npz, tfds
+from mcjax.data.cifar import CIFAR10, CIFAR100
+from mcjax.data.dataset import Dataset
+from mcjax.data.idx import FASHION_MNIST, MNIST
+from mcjax.data.splits import Splits, split
+from mcjax.data.svhn import SVHN_CROPPED
+from mcjax.errors import UserError
+
+__all__ = ["ORIGINALS", "Dataset", "Splits", "load", "split"]
+
+ORIGINALS = {
+    original.name: original
+    for original in (
+        MNIST,
+        FASHION_MNIST,
+        CIFAR10,
+        CIFAR100,
+        SVHN_CROPPED,
+    )
+}
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    verify: bool = True,
+    cache_dir: str | os.PathLike | None = None,
+) -> Dataset:
+    """Loads a data set by name.
+
+        digits              scikit-learn's handwritten digits, built in
+        fashion_mnist, mnist, cifar10, cifar100, svhn_cropped
+                            from the first of: the original files in `data_dir` (Fashion-MNIST
+                            without `data_dir`: in Debian's package); a prepared TFDS set there
+                            (without `data_dir`: in TFDS's default folder); a TFDS download,
+                            with the extra mcjax[tfds]
+        npz:FILE            a user's arrays, see `mcjax.data.npz`
+        tfds:NAME, NAME     any other image-classification set of TFDS
+        fake:NAME           synthetic images in the shape of NAME, always there and quick to learn
+
+    Args:
+        name: One of the above.
+        data_dir: Folder of the original files, or of prepared TFDS sets.
+        verify: Whether original files must have their published checksums; what was done is
+            recorded in the result's `source`.
+        cache_dir: Folder for arrays that are slow to read from their original files; None for
+            $XDG_CACHE_HOME/mcjax or ~/.cache/mcjax.
+
+    Returns:
+        The data set.
+
+    Raises:
+        UserError: unknown name, or data missing, damaged or of other contents than published.
+
+    Example:
+        >>> load("fake:cifar10").image_shape
+        (32, 32, 3)
+    """
+    folder = Path(data_dir).expanduser() if data_dir is not None else None
+    kind, colon, rest = name.partition(":")
+    if colon and not rest:
+        raise UserError(f"data set {name!r} lacks a name after the colon; {_known()}")
+    if kind == "npz" and rest:
+        return npz.load(Path(rest).expanduser())
+    if kind == "fake" and rest:
+        return _load_fake(rest, folder)
+    if name == "digits":
+        return digits.load()
+    advice = None
+    if original := ORIGINALS.get(name):
+        cache_folder = (
+            Path(cache_dir).expanduser() if cache_dir is not None else cache.default_dir()
+        )
+        dataset = original.load(folder, verify=verify, cache_dir=cache_folder)
+        if dataset is not None:
+            return dataset
+        advice = original.advice
+    return tfds.load(rest if kind == "tfds" else name, data_dir=folder, advice=advice)
+
+
+def _load_fake(name: str, data_dir: Path | None) -> Dataset:
+    if original := ORIGINALS.get(name):
+        return fake.make(name, image_shape=original.image_shape, num_classes=original.num_classes)
+    if name == "digits" or name.startswith("npz:"):
+        real = load(name)
+        return fake.make(
+            name,
+            image_shape=real.image_shape,
+            num_classes=real.num_classes,
+            dtype=real.train["image"].dtype.type,
+        )
+    image_shape, num_classes = tfds.shape(name.removeprefix("tfds:"), data_dir=data_dir)
+    return fake.make(name, image_shape=image_shape, num_classes=num_classes)
+
+
+def _known() -> str:
+    return f"give digits, {', '.join(ORIGINALS)}, npz:FILE, fake:NAME or tfds:NAME"

@@ -1,0 +1,88 @@
+"""A cache of arrays that were slow to read and whose contents were verified."""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+
+def default_dir() -> Path:
+    """$XDG_CACHE_HOME/mcjax, or ~/.cache/mcjax.
+
+    Returns:
+        The folder, which need not exist.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mcjax"
+
+
+def key(name: str, checksums: Iterable[str], files: Iterable[Path]) -> str:
+    """Names a cache entry after what it was made from.
+
+    Args:
+        name: Data set name.
+        checksums: Published checksums that the contents have passed.
+        files: The files read; another size or time of change makes another key, so that a file that
+            was replaced is verified again.
+
+    Returns:
+        The entry's file name, without its suffix.
+    """
+    digest = hashlib.sha256(" ".join(checksums).encode())
+    for path in sorted(files):
+        stat = path.stat()
+        digest.update(f" {path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode())
+    return f"{name}-{digest.hexdigest()[:32]}"
+
+
+def read(folder: Path, key: str) -> dict[str, np.ndarray] | None:
+    """Reads an entry.
+
+    Args:
+        folder: The cache.
+        key: From `key`.
+
+    Returns:
+        The arrays, or None where there is no such entry or its contents are not what was written.
+    """
+    try:
+        with np.load(folder / f"{key}.npz", allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
+    stored = arrays.pop("sha256", None)
+    return arrays if stored is not None and str(stored) == _digest(arrays) else None
+
+
+def write(folder: Path, key: str, arrays: dict[str, np.ndarray]) -> None:
+    """Writes an entry as a whole or not at all; a folder that cannot be written is no error.
+
+    Args:
+        folder: The cache; made if it does not exist.
+        key: From `key`.
+        arrays: What to keep.
+    """
+    temporary = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, sha256=np.array(_digest(arrays)), **arrays)  # type: ignore[arg-type]
+        os.replace(temporary, folder / f"{key}.npz")
+    except OSError:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+        digest.update(array.data)
+    return digest.hexdigest()

@@ -1,0 +1,82 @@
+"""One image-classification data set in memory."""
+
+import dataclasses
+
+import numpy as np
+
+from mcjax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """The official training and test sets of one data set, as NumPy arrays.
+
+    Args:
+        name: The name that loaded it.
+        train: {"image": uint8, or float32 in [0, 1], [N, H, W, C]; "label": int32 [N]}.
+        test: The same for the test set, with the same H, W, C and type of image.
+        num_classes: Number of classes; labels are 0 ... num_classes - 1.
+        source: One line: where it was loaded from and how that was verified.
+
+    Raises:
+        UserError: an array has another rank, type, length or range than the above.
+
+    Example:
+        >>> import numpy as np
+        >>> image, label = np.zeros((3, 8, 8, 1), np.uint8), np.arange(3, dtype=np.int32)
+        >>> part = {"image": image, "label": label}
+        >>> Dataset("tiny", train=part, test=part, num_classes=3, source="by hand").image_shape
+        (8, 8, 1)
+    """
+
+    name: str
+    train: dict[str, np.ndarray]
+    test: dict[str, np.ndarray]
+    num_classes: int
+    source: str
+
+    def __post_init__(self):
+        for part in ("train", "test"):
+            _check_part(f"data set {self.name!r}, {part}", getattr(self, part), self.num_classes)
+        train, test = self.train["image"], self.test["image"]
+        if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
+            raise UserError(
+                f"data set {self.name!r}: train images are {train.dtype}{list(train.shape[1:])} "
+                f"but test images {test.dtype}{list(test.shape[1:])}; "
+                "give both the same shape and type"
+            )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of one image."""
+        height, width, channels = self.train["image"].shape[1:]
+        return height, width, channels
+
+
+def _check_part(where: str, part: dict[str, np.ndarray], num_classes: int) -> None:
+    if set(part) != {"image", "label"}:
+        raise UserError(f"{where}: keys are {sorted(part)}; give exactly 'image' and 'label'")
+    image, label = part["image"], part["label"]
+    if image.ndim != 4 or 0 in image.shape:
+        raise UserError(
+            f"{where}: images have shape {image.shape}; give [N, H, W, C], none of them 0"
+        )
+    if image.dtype not in (np.uint8, np.float32):
+        raise UserError(f"{where}: images are {image.dtype}; give uint8, or float32 in [0, 1]")
+    if label.shape != image.shape[:1] or label.dtype != np.int32:
+        raise UserError(
+            f"{where}: labels are {label.dtype}{list(label.shape)} for {len(image)} images; "
+            f"give int32[{len(image)}]"
+        )
+    if image.dtype == np.float32:
+        # Written so that NaN fails too.
+        low, high = image.min(), image.max()
+        if not (low >= 0 and high <= 1):
+            raise UserError(
+                f"{where}: images lie in [{low}, {high}]; scale them to [0, 1], without NaN or inf"
+            )
+    if label.min() < 0 or label.max() >= num_classes:
+        raise UserError(
+            f"{where}: labels lie in [{label.min()}, {label.max()}]; "
+            f"with {num_classes} classes give 0 to {num_classes - 1}"
+        )

@@ -1,0 +1,104 @@
+"""A user's own images, from one .npz file."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from mcjax.data.dataset import Dataset
+from mcjax.data.stratify import holdout
+from mcjax.errors import UserError
+
+_FOUR = ("train_images", "train_labels", "test_images", "test_labels")
+_TWO = ("image", "label")
+_TEST_SHARE = 0.2
+_SPLIT_SEED = 0
+
+
+def load(path: Path) -> Dataset:
+    """Loads a data set from an .npz file that holds one of these groups of arrays.
+
+        train_images, train_labels, test_images, test_labels
+        image, label        a fifth, drawn at random and stratified by class, becomes the test set;
+                            the draw is the same at every load
+
+    Images are [N, H, W, C], or [N, H, W] for one channel; uint8, or any float in [0, 1]. Labels are
+    whole numbers [N] from 0; the largest decides the number of classes. Other arrays are ignored.
+
+    Args:
+        path: The file, as np.savez or np.savez_compressed writes it.
+
+    Returns:
+        The data set, named "npz:" and the file's name.
+
+    Raises:
+        UserError: no such file, not an .npz file, or other names, shapes, types or values.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "mine.npz"
+        >>> np.savez(path, image=np.zeros((10, 4, 4), np.uint8), label=np.arange(10) % 2)
+        >>> load(path).train["image"].shape
+        (8, 4, 4, 1)
+    """
+    arrays = _read(path)
+    if set(_FOUR) <= arrays.keys():
+        train, test = (_part(path, arrays, *names) for names in (_FOUR[:2], _FOUR[2:]))
+        how = "its own test set"
+    elif set(_TWO) <= arrays.keys():
+        whole = _part(path, arrays, *_TWO)
+        num_test = round(_TEST_SHARE * len(whole["label"]))
+        index = holdout(whole["label"], num_test=num_test, seed=_SPLIT_SEED)
+        train, test = ({key: value[i] for key, value in whole.items()} for i in index)
+        how = f"fixed stratified split {len(index[0])}/{len(index[1])}"
+    else:
+        raise UserError(
+            f"{path}: holds {', '.join(sorted(arrays)) or 'nothing'}; give {', '.join(_FOUR)}, or "
+            f"{' and '.join(_TWO)}"
+        )
+    return Dataset(
+        name=f"npz:{path.name}",
+        train=train,
+        test=test,
+        num_classes=1 + max(int(part["label"].max(initial=0)) for part in (train, test)),
+        source=f"arrays in {path}, {how}",
+    )
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("a single array")
+        with file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give npz:FILE with an existing .npz file") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"{path}: not an .npz file of plain arrays ({' '.join(str(error).split())}); write it "
+            "with np.savez"
+        ) from error
+
+
+def _part(
+    path: Path, arrays: dict[str, np.ndarray], images: str, labels: str
+) -> dict[str, np.ndarray]:
+    image, label = arrays[images], arrays[labels]
+    if image.ndim == 3:
+        image = image[..., None]
+    if np.issubdtype(image.dtype, np.floating):
+        image = image.astype(np.float32)
+    if not np.issubdtype(label.dtype, np.integer):
+        raise UserError(
+            f"{path}: {labels} are {label.dtype}; give whole numbers, 0 for the first class"
+        )
+    if label.ndim != 1 or len(label) != len(image):
+        raise UserError(
+            f"{path}: {labels} have shape {label.shape} for {len(image)} {images}; "
+            f"give [{len(image)}]"
+        )
+    if label.size and not 0 <= label.min() <= label.max() < 2**31 - 1:
+        raise UserError(f"{path}: {labels} lie in [{label.min()}, {label.max()}]; give 0 or more")
+    return {"image": image, "label": label.astype(np.int32)}

@@ -1,0 +1,69 @@
+"""Random orders in which every prefix has the wanted share of each class."""
+
+import zlib
+
+import numpy as np
+
+
+def stream(seed: int, name: str) -> np.random.Generator:
+    """A NumPy generator for one named purpose, independent of those for other names.
+
+    Args:
+        seed: The experiment's seed, non-negative.
+        name: What the numbers are for, e.g. "selection".
+
+    Returns:
+        The generator; the same for the same seed and name on every machine.
+    """
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
+def stratified_order(
+    rng: np.random.Generator, label: np.ndarray, *, proportional: bool = False
+) -> np.ndarray:
+    """A random order of examples whose every prefix is spread over the classes.
+
+    Args:
+        rng: NumPy generator.
+        label: int [N].
+        proportional: False: any two classes' counts in a prefix differ by at most one until a class
+            runs out. True: a class's share of a prefix is its share of the whole.
+
+    Returns:
+        int64 [N], a permutation of 0 ... N - 1.
+
+    Example:
+        >>> label = np.array([0, 0, 0, 0, 0, 0, 1, 1])
+        >>> label[stratified_order(np.random.default_rng(0), label)][:4].sum()
+        np.int64(2)
+        >>> label[stratified_order(np.random.default_rng(0), label, proportional=True)][:4].sum()
+        np.int64(1)
+    """
+    shuffled = rng.permutation(len(label))
+    place = np.empty(len(label))  # where in its own class each shuffled example stands
+    for value in np.unique(label):
+        members = np.flatnonzero(label[shuffled] == value)
+        step = 1 / len(members) if proportional else 1.0
+        place[members] = (np.arange(len(members)) + 0.5) * step
+    # `shuffled` is random and the sort is stable, so ties between classes are broken at random.
+    return shuffled[np.argsort(place, kind="stable")]
+
+
+def holdout(label: np.ndarray, *, num_test: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Divides one set of examples into a training and a test set, stratified by class.
+
+    Args:
+        label: int [N].
+        num_test: Size of the test set.
+        seed: Seed; the same division for the same labels, size and seed.
+
+    Returns:
+        Indices of the training and of the test examples, each ascending.
+
+    Example:
+        >>> train, test = holdout(np.array([0, 0, 0, 1, 1, 1]), num_test=2, seed=0)
+        >>> len(train), len(test)
+        (4, 2)
+    """
+    order = stratified_order(stream(seed, "holdout"), label, proportional=True)
+    return np.sort(order[num_test:]), np.sort(order[:num_test])

@@ -1,0 +1,140 @@
+"""Any image-classification set of TensorFlow Datasets, read without TensorFlow."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mcjax.data.dataset import Dataset
+from mcjax.data.stratify import holdout
+from mcjax.errors import UserError
+
+_TEST_SHARE = 0.2
+_SPLIT_SEED = 0
+
+
+def load(name: str, *, data_dir: Path | None = None, advice: str | None = None) -> Dataset:
+    """Loads a set that TFDS has prepared, or lets TFDS prepare it where TensorFlow is installed.
+
+    The parts are TFDS's "train" and "test", or "validation" where there is no "test"; where "train"
+    is alone, a fifth of it, a fixed draw stratified by class, becomes the test set.
+
+    Args:
+        name: TFDS name, e.g. "cifar10" or "emnist/digits".
+        data_dir: TFDS's data folder; None for $TFDS_DATA_DIR or ~/tensorflow_datasets.
+        advice: Another way to get the data, for the message when there are none.
+
+    Returns:
+        The data set.
+
+    Raises:
+        UserError: unknown name, not a set of equal-sized images with one class label each, or
+            neither prepared nor possible to prepare.
+    """
+    builder = _builder(name, data_dir)
+    num_classes = _features(name, builder)["label"].num_classes
+    prepared = "prepared TFDS set"
+    if not builder.is_prepared():
+        _prepare(name, builder, advice)
+        prepared = "TFDS set downloaded and prepared"
+    train = _read(name, builder, "train")
+    if test_split := next((s for s in ("test", "validation") if s in builder.info.splits), None):
+        test, how = _read(name, builder, test_split), f"parts train and {test_split}"
+    else:
+        num_test = round(_TEST_SHARE * len(train["label"]))
+        index = holdout(train["label"], num_test=num_test, seed=_SPLIT_SEED)
+        train, test = ({key: value[i] for key, value in train.items()} for i in index)
+        how = f"fixed stratified split {len(index[0])}/{len(index[1])} of its part train"
+    return Dataset(
+        name=name,
+        train=train,
+        test=test,
+        num_classes=num_classes,
+        source=f"{prepared} in {builder.data_dir}, {how}; checked by TFDS alone, when prepared",
+    )
+
+
+def shape(name: str, *, data_dir: Path | None = None) -> tuple[tuple[int, int, int], int]:
+    """What TFDS says of a set that need not be there.
+
+    Args:
+        name: TFDS name.
+        data_dir: TFDS's data folder; None for its default.
+
+    Returns:
+        (height, width, channels), and the number of classes.
+
+    Raises:
+        UserError: unknown name, or not images of one fixed size with one class label each.
+    """
+    features = _features(name, _builder(name, data_dir))
+    if None in features["image"].shape:
+        raise UserError(
+            f"{name}: images of shape {features['image'].shape}; choose a set with one size"
+        )
+    height, width, channels = features["image"].shape
+    return (height, width, channels), features["label"].num_classes
+
+
+def _builder(name: str, data_dir: Path | None) -> Any:
+    import tensorflow_datasets as tfds  # slow, so only when needed
+
+    try:
+        return tfds.builder(name, data_dir=data_dir, file_format=None)
+    except tfds.core.DatasetNotFoundError:
+        raise UserError(f"unknown data set {name!r}") from None
+    # TFDS raises many kinds for a wrong version, configuration or file.
+    except Exception as error:
+        raise UserError(f"{name}: refused by TFDS ({_one_line(error)})") from error
+
+
+def _features(name: str, builder: Any) -> Any:
+    features = builder.info.features
+    if not {"image", "label"} <= set(features or ()) or not hasattr(
+        features["label"], "num_classes"
+    ):
+        raise UserError(
+            f"{name}: has {', '.join(features or ()) or 'no features'}; choose a TFDS set with an "
+            "'image' and a class 'label'"
+        )
+    return features
+
+
+def _prepare(name: str, builder: Any, advice: str | None) -> None:
+    ways = [f"put {advice}"] if advice else []
+    ways.append(f"let TFDS prepare it in {builder.data_dir} as array_record")
+    if importlib.util.find_spec("tensorflow") is None:
+        ways.append("pip install 'mcjax[tfds]' to do so here")
+        raise UserError(f"{name}: no data found; {', or '.join(ways)}")
+    try:
+        builder.download_and_prepare(file_format="array_record")
+    except Exception as error:
+        raise UserError(
+            f"{name}: TFDS could not download and prepare it ({_one_line(error)}); {ways[0]}"
+        ) from error
+
+
+def _read(name: str, builder: Any, split: str) -> dict[str, np.ndarray]:
+    try:
+        examples = list(builder.as_data_source(split=split))
+    except Exception as error:
+        raise UserError(
+            f"{name}: the prepared set in {builder.data_dir} cannot be read ({_one_line(error)}); "
+            "prepare it again as array_record"
+        ) from error
+    shapes = {example["image"].shape for example in examples}
+    if len(shapes) != 1:
+        raise UserError(
+            f"{name}: images of {len(shapes)} shapes in {split}; choose a set with one size"
+        )
+    return {
+        "image": np.stack([example["image"] for example in examples]),
+        "label": np.array([example["label"] for example in examples], np.int32),
+    }
+
+
+def _one_line(error: Exception) -> str:
+    """The first line of what TFDS says, which can be pages."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__
