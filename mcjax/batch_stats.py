@@ -78,7 +78,7 @@ def recompute(
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["curve", "start_stats", "end_stats", "images"],
-    meta_fields=["apply_train", "batch_size"],
+    meta_fields=["apply_train", "batch_size", "keep_ends"],
 )
 @dataclasses.dataclass(frozen=True)
 class CurveWithStats:
@@ -92,6 +92,8 @@ class CurveWithStats:
             statistics linearly instead (the option `none`).
         apply_train: `apply_train(key, variables, x) -> (logits, batch_stats)`.
         batch_size: Images a batch in the recomputation.
+        keep_ends: Use start_stats and end_stats at t = 0 and 1; False where the ends were trained
+            along with the curve.
     """
 
     curve: Curve
@@ -100,6 +102,7 @@ class CurveWithStats:
     images: jax.Array | np.ndarray | None
     apply_train: Callable[..., tuple[jax.Array, PyTree]]
     batch_size: int = 128
+    keep_ends: bool = True
 
     def __call__(self, t: jax.Array) -> dict[str, PyTree]:
         """The variables at t: {"params": ..., "batch_stats": ...}."""
@@ -112,7 +115,7 @@ class CurveWithStats:
             between = jax.tree.map(lambda a, b: a + s * (b - a), self.start_stats, self.end_stats)
         else:
             between = self._recompute(params)
-        if not on_curve:
+        if not (on_curve and self.keep_ends):
             return {"params": params, "batch_stats": between}
         stats = jax.tree.map(
             lambda a, s, b: jnp.where(t == 0, a, jnp.where(t == 1, b, s)),

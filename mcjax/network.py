@@ -61,8 +61,7 @@ def from_linen(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
     if len(image_shape) != 3 or not all(isinstance(n, int) and n > 0 for n in image_shape):
         raise UserError(f"image_shape is {image_shape}; give (height, width, channels)")
 
-    # Compiled whole: op by op, a deep network takes many seconds to start.
-    @jax.jit
+    @_compile_quickly
     def init(key: jax.Array) -> PyTree:
         return module.init(key, jnp.zeros([1, *image_shape]), train=False)
 
@@ -127,3 +126,20 @@ def from_apply(
         num_classes=num_classes,
         piecewise_linear=piecewise_linear,
     )
+
+
+def _compile_quickly(init: Callable[[jax.Array], PyTree]) -> Callable[[jax.Array], PyTree]:
+    """Compiles a random start as one program.
+
+    On CPU it is left unoptimised: it runs once, for milliseconds, and optimising its many random
+    generators takes six times as long (7 s for a resnet8).
+    """
+    compiled = jax.jit(init)
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    unoptimised = jax.jit(init, compiler_options=options)
+
+    def start(key: jax.Array) -> PyTree:
+        # Inside another transformation the outermost jit decides on options.
+        return (compiled if isinstance(key, jax.core.Tracer) else unoptimised)(key)
+
+    return start

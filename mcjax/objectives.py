@@ -1,6 +1,7 @@
 """What is minimised: the loss of one network, and the expected loss over a curve."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from mcjax.training import LossFn, StepMetrics
 from mcjax.tree import PyTree
 
 
+@functools.cache  # one object a network, so one compiled program
 def endpoint_loss(network: Network) -> LossFn:
     """Mean cross-entropy of one network; weight decay is the optimizer's.
 
@@ -37,6 +39,7 @@ def endpoint_loss(network: Network) -> LossFn:
     return loss_fn
 
 
+@functools.cache
 def curve_loss(
     network: Network, kind: type[Curve], *, weight_decay: float, num_strata: int = 1
 ) -> LossFn:

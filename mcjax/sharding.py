@@ -6,6 +6,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from mcjax.tree import PyTree
+
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A one-dimensional mesh with the axis "t", over which the points of a path are spread.
@@ -25,6 +27,6 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     return Mesh(np.asarray(devices), ("t",), axis_types=(AxisType.Auto,))
 
 
-def replicate(tree: object, mesh: Mesh) -> object:
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     """Puts a tree on every device of the mesh, once."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mcjax.data.augmentation import Augmentation
 from mcjax.data.batches import epoch_indices, to_unit
 from mcjax.keys import stream
 from mcjax.losses import Batch
@@ -51,6 +50,9 @@ class StepMetrics(NamedTuple):
     accuracy: jax.Array
 
 
+Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
+"""`augment_fn(key, image) -> image`, one of `mcjax.data.augmentation`."""
+
 LossFn = Callable[
     [jax.Array, jax.Array, PyTree, PyTree, PyTree, Batch],
     tuple[jax.Array, tuple[PyTree, StepMetrics]],
@@ -82,6 +84,7 @@ def schedule(learning_rate: float, num_steps: int) -> optax.Schedule:
     )
 
 
+@functools.cache  # equal arguments give one object, so one compiled program
 def sgd(
     learning_rate: float,
     num_steps: int,

@@ -46,7 +46,8 @@ def check_same_structure(a: PyTree, b: PyTree, names: tuple[str, str] = ("start"
 
 
 def _type(leaf: Any) -> str:
-    return f"{np.result_type(leaf)}[{','.join(map(str, np.shape(leaf)))}]"
+    dtype = leaf.dtype if hasattr(leaf, "dtype") else np.result_type(leaf)
+    return f"{dtype}[{','.join(map(str, np.shape(leaf)))}]"
 
 
 def digest(tree: PyTree) -> str:

@@ -1,0 +1,108 @@
+"""What every `python -m mcjax...` command does around its work: flags, help, errors, caches."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+from absl import flags, logging
+from ml_collections import ConfigDict
+
+from mcjax.config import flat
+from mcjax.errors import UserError
+
+
+def run(main: Callable[[], None], doc: str) -> NoReturn:
+    """Parses the flags, calls main, and ends the process.
+
+    Exit codes: 0 done; 2 a mistake that the user can mend, told in one line; 3 no acceptable
+    answer; 130 interrupted.
+
+    Args:
+        main: The command's work; it reads the flags.
+        doc: The module's docstring, shown by --help.
+    """
+    name = f"python -m {_module_name()}"
+    logging.set_verbosity(logging.ERROR)
+    try:
+        wants_help = any(word in ("-h", "--help", "-help", "--helpfull") for word in sys.argv[1:])
+        argv = [word for word in sys.argv if not word.lstrip("-").startswith("help") and word != "-h"]
+        _parse(argv, optional=wants_help)
+        if wants_help:
+            print(_help(doc))
+            sys.exit(0)
+        _keep_compiled_programs()
+        main()
+    except UserError as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _module_name() -> str:
+    spec = sys.modules["__main__"].__spec__
+    return spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).name
+
+
+def _parse(argv: list[str], *, optional: bool) -> None:
+    try:
+        rest = flags.FLAGS(argv)
+        if len(rest) > 1:
+            raise UserError(f"unexpected argument {rest[1]!r}; options start with --")
+        if not optional:
+            flags.FLAGS.validate_all_flags()
+    except UserError:
+        raise
+    except Exception as error:  # a config file is the user's own program: it may raise anything
+        if not optional:
+            raise UserError(_explain(error)) from None
+
+
+def _explain(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, flags.Error):
+        return f"{text.removeprefix('FATAL Flags parsing error:').strip()}; see --help"
+    if isinstance(error, FileNotFoundError):
+        return f"there is no config file {error.filename or text}; see configs/"
+    return f"the config can't be used: {text.strip(chr(34))} ({type(error).__name__}); see --help"
+
+
+def _help(doc: str) -> str:
+    lines = [doc.strip(), "", "Flags:"]
+    own = flags.FLAGS.flags_by_module_dict().get(sys.argv[0], [])
+    own = own or flags.FLAGS.flags_by_module_dict().get("__main__", [])
+    for flag in own:
+        if not flag.name.startswith("config."):
+            default = f" (default {flag.default})" if flag.default not in (None, "") else ""
+            lines.append(f"  --{flag.name}: {flag.help}{default}")
+    config = getattr(flags.FLAGS, "config", None) if flags.FLAGS.is_parsed() else None
+    if isinstance(config, ConfigDict):
+        lines += ["", "Fields of this config, and their values:"]
+        lines += [f"  --config.{name}={value}" for name, value in flat(config).items()]
+    elif "config" in flags.FLAGS:
+        lines += ["", "Add --config FILE to see its fields and their values."]
+    return "\n".join(lines)
+
+
+def _keep_compiled_programs() -> None:
+    """The second run of a program does not compile it again."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache / "mcjax" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def config_or_error(config: Any) -> ConfigDict:
+    """The parsed --config.
+
+    Raises:
+        UserError: None was given.
+    """
+    if config is None:
+        raise UserError("no config was given; add --config configs/digits.py")
+    return config

@@ -1,0 +1,66 @@
+"""Another look along a path that is already trained, at other or more t's.
+
+    python -m mcjax.evaluate --workdir runs/digits-... --num_points 201
+
+Leaves evaluations/points_N/path.csv, line.csv and path.png in the run's directory; the run's own files stay.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+from mcjax import command
+from mcjax.errors import UserError
+from mcjax.experiments import connect
+from mcjax.experiments.run import open_run
+from mcjax.logs import say
+from mcjax.report import figures
+from mcjax.workdir import read_config
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "The directory of a finished run.")
+_NUM_POINTS = flags.DEFINE_integer("num_points", 61, "Number of t's, equally spaced, ends included.")
+
+
+def main() -> None:
+    """Reads the flags and evaluates."""
+    if not _WORKDIR.value:
+        raise UserError("no run was given; add --workdir DIR, a directory that mcjax.train has left")
+    if _NUM_POINTS.value < 2:
+        raise UserError(f"--num_points is {_NUM_POINTS.value}; it must be at least 2")
+    workdir = Path(_WORKDIR.value)
+    evaluate(workdir, _NUM_POINTS.value)
+
+
+def evaluate(workdir: Path, num_points: int) -> Path:
+    """Evaluates the trained curve of a run, and its straight line, at equally spaced t's.
+
+    Args:
+        workdir: The run's directory.
+        num_points: Number of t's.
+
+    Returns:
+        The folder with path.csv, line.csv and path.png.
+
+    Raises:
+        UserError: The directory holds no trained curve.
+    """
+    run = open_run(ConfigDict(read_config(workdir.absolute())["config"]), workdir)
+    a, b, curve, line = connect.trained(run)
+    ts = np.linspace(0, 1, num_points)
+    folder = run.workdir / "evaluations" / f"points_{num_points}"
+    tables = {}
+    for name, one in (("path", curve), ("line", line)):
+        stage = f"{name}_{num_points}"
+        tables[name] = connect.walk(run, stage, connect.with_stats(run, one, a, b), ts)
+        connect.write_path(folder / f"{name}.csv", ts, tables[name])
+    figures.path_figure(folder / "path.png", ts, tables["path"], tables["line"])
+    accuracy = tables["path"]["test_accuracy"]
+    say(f"worst test accuracy {accuracy.min():.4f} at t = {ts[accuracy.argmin()]:.4f}")
+    say(f"left in {folder}")
+    return folder
+
+
+if __name__ == "__main__":
+    command.run(main, __doc__)

@@ -1,0 +1,296 @@
+"""The main job: train two networks, join them by a curve of low loss, look along all of it.
+
+Stages: endpoint_a, endpoint_b, curve, path, plane, report. Each leaves a file or a folder; a stage
+whose result is there is not run again.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from mcjax.batch_stats import CurveWithStats
+from mcjax.checkpoint import restore, save
+from mcjax.curves import KINDS, Curve
+from mcjax.data import augmentation
+from mcjax.errors import UserError
+from mcjax.experiments.fit import fit, forget_partial
+from mcjax.experiments.run import Run, describe, open_run
+from mcjax.experiments.walk import Table, walk
+from mcjax.geometry import arc_length, distances, farthest_point, path_mean, step_lengths
+from mcjax.keys import stream
+from mcjax.logs import say
+from mcjax.objectives import curve_loss, endpoint_loss, split_curve
+from mcjax.plane import grid, through
+from mcjax.report import figures, page
+from mcjax.tree import PyTree
+from mcjax.workdir import write, write_csv
+
+ENDPOINTS = ("endpoint_a", "endpoint_b")
+COLUMNS = ("t", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+
+
+def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Runs what is missing of the experiment.
+
+    Args:
+        config: See `mcjax.config.connect`.
+        workdir: Where everything is left.
+
+    Returns:
+        The contents of result.json.
+    """
+    run = open_run(config, workdir)
+    a, b = (train_endpoint(run, name) for name in ENDPOINTS)
+    curve = train_curve(run, a, b)
+    line = straight_line(curve)
+    ts = np.linspace(0, 1, config.evaluation.num_points)
+    path = walk(run, "path", with_stats(run, curve, a, b), ts)
+    write_path(run.workdir / "path.csv", ts, path)
+    straight = walk(run, "line", with_stats(run, line, a, b), ts)
+    write_path(run.workdir / "figures" / "line.csv", ts, straight)
+    surface = look_at_plane(run, curve, a, b)
+    return report(run, curve, ts, path, straight, surface)
+
+
+def train_endpoint(run: Run, name: str) -> PyTree:
+    """Trains one network from its own seed, or reads the trained one.
+
+    Returns:
+        Its variables, {"params", "batch_stats"}.
+    """
+    key = run.key(name)
+    like = {"batch_stats": {}, **run.network.init(stream(key, "init"))}
+    if run.checkpoint(name).exists():
+        return restore(run.checkpoint(name), like)[0]
+    state = fit(
+        run,
+        name,
+        key,
+        like["params"],
+        like["batch_stats"],
+        None,
+        run.on_device["train"],
+        loss_fn=endpoint_loss(run.network),
+        options=run.config.endpoint,
+        decay_in_optimizer=True,
+        augment_fn=augmentation.get(run.config.data.augmentation),
+    )
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    save(run.checkpoint(name), variables, config_hash=run.config_hash)
+    forget_partial(run, name)
+    return variables
+
+
+def train_curve(run: Run, a: PyTree, b: PyTree) -> Curve:
+    """Trains the bends (and freed ends) of the curve between two networks, or reads it."""
+    options = run.config.curve
+    key = run.key("curve")
+    kind = KINDS[options.kind]
+
+    def random_bend(j: int) -> PyTree:
+        return run.network.init(stream(key, "init", j))["params"]
+
+    init_fn = random_bend if options.init == "random" else None
+    curve = kind.connect(a["params"], b["params"], options.num_bends, init_fn=init_fn)
+    points = {"start": curve.start, "bends": curve.bends, "end": curve.end}
+    if run.checkpoint("curve").exists():
+        return kind(**restore(run.checkpoint("curve"), points)[0])
+    trained, fixed = split_curve(curve, fix_start=options.fix_start, fix_end=options.fix_end)
+    if jax.tree.leaves(trained):
+        state = fit(
+            run,
+            "curve",
+            key,
+            trained,
+            a["batch_stats"],
+            fixed,
+            run.on_device[options.images],
+            loss_fn=curve_loss(
+                run.network, kind, weight_decay=options.weight_decay, num_strata=options.num_strata
+            ),
+            options=options,
+            decay_in_optimizer=False,
+            augment_fn=augmentation.get(run.config.data.augmentation),
+        )
+        points = {**fixed, **state.params}
+    save(run.checkpoint("curve"), points, config_hash=run.config_hash, kind=options.kind)
+    forget_partial(run, "curve")
+    return kind(**points)
+
+
+def straight_line(curve: Curve) -> Curve:
+    """The straight line between the ends, with as many bends on it: then both are one program."""
+    return type(curve).connect(curve.start, curve.end, len(curve.bends))
+
+
+def trained(run: Run) -> tuple[PyTree, PyTree, Curve, Curve]:
+    """The networks, the curve and the straight line of a run whose training is over.
+
+    Raises:
+        UserError: It is not over.
+    """
+    for name in (*ENDPOINTS, "curve"):
+        if not run.checkpoint(name).exists():
+            raise UserError(
+                f"{run.workdir} has no trained {name} yet; run mcjax.train on it to the end first"
+            )
+    a, b = (train_endpoint(run, name) for name in ENDPOINTS)
+    curve = train_curve(run, a, b)
+    return a, b, curve, straight_line(curve)
+
+
+def with_stats(run: Run, curve: Curve, a: PyTree, b: PyTree) -> CurveWithStats:
+    """The curve whose points are whole networks."""
+    free = not (run.config.curve.fix_start and run.config.curve.fix_end)
+    if free and run.network.has_batch_stats:
+        say("the ends were trained with the curve: their BatchNorm statistics are recomputed too")
+    return CurveWithStats(
+        curve,
+        a["batch_stats"],
+        b["batch_stats"],
+        run.normalised_by,
+        run.network.apply_train,
+        run.config.evaluation.batch_stats_batch_size,
+        keep_ends=not free,
+    )
+
+
+def write_path(path: Path, ts: np.ndarray, table: Table) -> None:
+    """path.csv: one row a t."""
+    rows = [
+        {"t": float(t), **{column: float(table[column][i]) for column in COLUMNS[1:]}}
+        for i, t in enumerate(ts)
+    ]
+    write_csv(path, COLUMNS, rows)
+
+
+def look_at_plane(run: Run, curve: Curve, a: PyTree, b: PyTree) -> dict[str, np.ndarray] | None:
+    """Test loss and error on a grid of the plane through start, bend and end."""
+    num_points = run.config.evaluation.plane_points
+    if not num_points or not curve.bends:
+        return None
+    plane = through(curve)
+    points = grid(plane, curve, num_points=num_points)
+    images = run.config.evaluation.plane_images
+    table = walk(run, "plane", with_stats(run, plane, a, b), points.xy, test_images=images)  # type: ignore[arg-type]
+    ts = jnp.linspace(0, 1, 200)
+    trace = jax.vmap(lambda t: plane.coordinates(curve(t)))(ts)
+    rows = [
+        {
+            "x": float(x),
+            "y": float(y),
+            "test_loss": float(table["test_loss"][i]),
+            "test_accuracy": float(table["test_accuracy"][i]),
+        }
+        for i, (x, y) in enumerate(np.asarray(points.xy))
+    ]
+    write_csv(run.workdir / "figures" / "plane.csv", rows[0].keys(), rows)
+    return {
+        "x": np.asarray(points.x),
+        "y": np.asarray(points.y),
+        "test_loss": table["test_loss"].reshape(num_points, num_points),
+        "trace": np.asarray(trace),
+        "points": np.asarray([plane.coordinates(w) for w in curve.points]),
+    }
+
+
+def summary(
+    curve: Curve, ts: np.ndarray, path: Table, straight: Table
+) -> dict[str, float | dict[str, float]]:
+    """The numbers of a connection, from its path.
+
+    Returns:
+        Accuracies of the ends, of the worst and mean point of curve and line; barriers in loss;
+        lengths.
+    """
+    lengths = step_lengths(curve, ts)
+    farthest = farthest_point(curve)
+    worst_end = min(path["test_accuracy"][0], path["test_accuracy"][-1])
+    metrics = {
+        "start_test_accuracy": path["test_accuracy"][0],
+        "end_test_accuracy": path["test_accuracy"][-1],
+        "curve_worst_test_accuracy": path["test_accuracy"].min(),
+        "curve_worst_t": ts[path["test_accuracy"].argmin()],
+        "curve_mean_test_accuracy": path_mean(path["test_accuracy"], lengths),
+        "curve_drop_below_worse_end": worst_end - path["test_accuracy"].min(),
+        "line_worst_test_accuracy": straight["test_accuracy"].min(),
+        "curve_train_loss_barrier": barrier(path["train_loss"]),
+        "line_train_loss_barrier": barrier(straight["train_loss"]),
+        "curve_test_loss_barrier": barrier(path["test_loss"]),
+        "line_test_loss_barrier": barrier(straight["test_loss"]),
+        "arc_length": arc_length(curve),
+        "distance_of_ends": distances(curve, [1.0])[0],
+        "farthest_from_start_t": farthest.t,
+        "farthest_from_start_distance": farthest.distance,
+    }
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def barrier(losses: np.ndarray) -> float:
+    """Height of a path's loss over its higher end: max_t L(t) - max(L(0), L(1)), in nats.
+
+    Example:
+        >>> barrier(np.array([0.25, 1.0, 0.5]))
+        0.5
+    """
+    return float(losses.max() - max(losses[0], losses[-1]))
+
+
+def table_rows(run: Run, ts: np.ndarray, path: Table, straight: Table) -> list[dict[str, Any]]:
+    """table.csv: the ends, and the worst point of the curve and of the straight line."""
+    images = run.config.curve.images
+    bonafide = run.config.data.num_bonafide if images == "bonafide" else ""
+    accuracy = {"curve": path["test_accuracy"], "line": straight["test_accuracy"]}
+    places = [("start", "curve", 0), ("end", "curve", len(ts) - 1)]
+    places += [(f"{name}_worst", name, int(v.argmin())) for name, v in accuracy.items()]
+    return [
+        {
+            "method": method,
+            "bonafide": bonafide,
+            "seed": run.config.seed,
+            "t": float(ts[i]),
+            "clean_accuracy": float(accuracy[name][i]),
+        }
+        for method, name, i in places
+    ]
+
+
+def report(
+    run: Run,
+    curve: Curve,
+    ts: np.ndarray,
+    path: Table,
+    straight: Table,
+    surface: dict[str, np.ndarray] | None,
+) -> dict[str, Any]:
+    """The table, the figures, the page, and last of all result.json."""
+    metrics = summary(curve, ts, path, straight)
+    write_csv(
+        run.workdir / "table.csv",
+        ("method", "bonafide", "seed", "t", "clean_accuracy"),
+        table_rows(run, ts, path, straight),
+    )
+    figures.path_figure(run.workdir / "figures" / "path.png", ts, path, straight)
+    if surface is not None:
+        figures.plane_figure(run.workdir / "figures" / "plane.png", surface)
+    result_file = run.workdir / "result.json"
+    if result_file.exists():
+        return json.loads(result_file.read_text())
+    result = {
+        "experiment": run.config.experiment,
+        "config_hash": run.config_hash,
+        "status": "complete",
+        "seconds": round(time.monotonic() - run.began, 3),
+        "metrics": metrics,
+        "data": describe(run),
+        "batch_stats": run.config.evaluation.batch_stats if run.network.has_batch_stats else None,
+    }
+    page.write_page(run.workdir, result)
+    write(result_file, json.dumps(result, indent=2) + "\n")
+    return result

@@ -1,0 +1,123 @@
+"""The training loop of a stage: dispatches, progress, checkpoints, and a stop at NaN."""
+
+import shutil
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from mcjax.checkpoint import restore_partial, save_partial
+from mcjax.errors import UserError
+from mcjax.experiments.run import Run
+from mcjax.logs import progress
+from mcjax.losses import Batch
+from mcjax.sharding import replicate
+from mcjax.training import Augmentation, LossFn, TrainState, init_state, sgd, train_steps
+from mcjax.tree import PyTree
+
+
+def num_training_steps(num_epochs: float, num_examples: int, batch_size: int) -> int:
+    """Steps in a number of epochs, at least one.
+
+    Example:
+        >>> num_training_steps(2, 1000, 128)
+        16
+    """
+    return max(1, round(num_epochs * num_examples / batch_size))
+
+
+def fit(
+    run: Run,
+    name: str,
+    key: jax.Array,
+    params: PyTree,
+    batch_stats: PyTree,
+    fixed: PyTree,
+    examples: Batch,
+    *,
+    loss_fn: LossFn,
+    options: ConfigDict,
+    decay_in_optimizer: bool,
+    augment_fn: Augmentation,
+) -> TrainState:
+    """Trains to the end, from the last checkpoint if there is one, and leaves a checkpoint behind.
+
+    Args:
+        run: The run.
+        name: The stage's name, in logs and under checkpoints/.partial.
+        key: The stage's key.
+        params: Where to start.
+        batch_stats: The network's first running statistics.
+        fixed: What the loss needs beside the parameters.
+        examples: The training images, on the devices.
+        loss_fn: The objective.
+        options: The config's part: num_epochs, batch_size, learning_rate, momentum, ...
+        decay_in_optimizer: Whether the weight decay is the optimizer's (else the loss has it).
+        augment_fn: The augmentation.
+
+    Returns:
+        The state after the last step.
+
+    Raises:
+        UserError: The loss is not finite; a checkpoint can't be read or written.
+    """
+    o = options
+    num_examples = len(examples["label"])
+    num_steps = num_training_steps(o.num_epochs, num_examples, o.batch_size)
+    optimizer = sgd(
+        o.learning_rate,
+        num_steps,
+        momentum=o.momentum,
+        nesterov=o.nesterov,
+        weight_decay=o.weight_decay if decay_in_optimizer else 0.0,
+    )
+    state = init_state(params, batch_stats, optimizer)
+    restored = restore_partial(run.partial(name), state)
+    # A copy, because the state is donated and the caller may hold the same arrays. Placed as the
+    # program returns it, or the second call would be compiled anew.
+    state = replicate(jax.tree.map(lambda x: jnp.array(x, copy=True), restored or state), run.mesh)
+    step = int(state.step)
+    run.log.rewind(name, step)
+
+    capacity = min(run.config.run.log_every_steps, num_steps)
+    saved_at = time.monotonic()
+    with progress(name, num_steps, step, unit="step") as bar:
+        while step < num_steps:
+            n = min(capacity - step % capacity, num_steps - step)
+            state, metrics = train_steps(
+                key,
+                state,
+                fixed,
+                examples,
+                jnp.int32(n),
+                capacity=capacity,
+                loss_fn=loss_fn,
+                optimizer=optimizer,
+                batch_size=o.batch_size,
+                augment_fn=augment_fn,
+            )
+            means = {
+                k: float(np.mean(v[:n], dtype=np.float64))
+                for k, v in jax.device_get(metrics)._asdict().items()
+            }
+            if not np.isfinite(means["loss"]):
+                raise UserError(
+                    f"{name}: the loss became {means['loss']} between steps {step} and {step + n}; "
+                    f"lower the learning rate (it is {o.learning_rate})"
+                )
+            step += n
+            run.log.append(stage=name, step=step, **means)
+            bar.advance(n, images=n * o.batch_size, loss=means["loss"], accuracy=means["accuracy"])
+            due = time.monotonic() - saved_at >= run.config.run.checkpoint_seconds
+            if due and step < num_steps:
+                save_partial(run.partial(name), state, step=step, config_hash=run.config_hash)
+                saved_at = time.monotonic()
+    return state
+
+
+def forget_partial(run: Run, name: str) -> None:
+    """Deletes what a finished stage no longer needs."""
+    shutil.rmtree(run.partial(name), ignore_errors=True)
+

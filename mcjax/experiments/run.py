@@ -1,0 +1,170 @@
+"""What every experiment's stages share: the run's config, place, data, network and devices."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mcjax import cpu_convolution, data, models
+from mcjax.config import config_hash, validate
+from mcjax.data.batches import stack_batches
+from mcjax.data.splits import Splits, split
+from mcjax.keys import stream
+from mcjax.logs import MetricLog, say
+from mcjax.losses import Batch, MetricFn, classification_metrics
+from mcjax.network import Network, from_linen
+from mcjax.path import default_chunk
+from mcjax.sharding import make_mesh, replicate
+from mcjax.workdir import open_workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """An opened run; a record, nothing more.
+
+    Args:
+        config: The validated config.
+        workdir: The run's directory.
+        log: Its metrics.jsonl.
+        splits: The data, in disjoint sets.
+        source: How the data were loaded and checked.
+        network: The network.
+        mesh: The devices.
+        metric_fn: Loss and accuracy of the network; one function, so it is compiled once.
+        began: `time.monotonic()` at the opening.
+    """
+
+    config: ConfigDict
+    workdir: Path
+    log: MetricLog
+    splits: Splits
+    source: str
+    network: Network
+    mesh: Mesh
+    metric_fn: MetricFn
+    began: float
+
+    @property
+    def config_hash(self) -> str:
+        """The hash that checkpoints and results carry."""
+        return config_hash(self.config)
+
+    @property
+    def chunk(self) -> int:
+        """Points vmapped together on a device."""
+        return self.config.run.chunk or default_chunk()
+
+    def key(self, name: str) -> jax.Array:
+        """The key of a named part of the run."""
+        return stream(jax.random.key(self.config.seed), name)
+
+    def checkpoint(self, name: str) -> Path:
+        """The folder of a finished network or curve."""
+        return self.workdir / "checkpoints" / name
+
+    def partial(self, name: str) -> Path:
+        """The folder of what a stage has so far."""
+        return self.workdir / "checkpoints" / ".partial" / name
+
+    @functools.cached_property
+    def on_device(self) -> Mapping[str, Batch]:
+        """The parts of the data that training draws from, put on the devices once."""
+        parts = {"train": self.splits.train, "bonafide": self.splits.bonafide}
+        used = {"train", self.config.curve.images}
+        return {name: replicate(parts[name], self.mesh) for name in used}
+
+    @functools.cached_property
+    def evaluated(self) -> dict[str, Batch]:
+        """The stacked batches of the training and test images that a path is evaluated on."""
+        evaluation = self.config.evaluation
+        train = self.splits.train
+        if evaluation.train_images:
+            train = {k: v[: evaluation.train_images] for k, v in train.items()}
+        sets = {"train": train, "test": self.splits.test}
+        return {
+            name: replicate(stack_batches(s, evaluation.batch_size), self.mesh)
+            for name, s in sets.items()
+        }
+
+    @functools.cached_property
+    def normalised_by(self) -> jax.Array | None:
+        """The images that BatchNorm is recomputed from; None without BatchNorm or with `none`."""
+        which = self.config.evaluation.batch_stats
+        if which == "none" or not self.network.has_batch_stats:
+            return None
+        part = {"train": self.splits.train, "bonafide": self.splits.bonafide}[which]
+        return replicate(jnp.asarray(part["image"]), self.mesh)
+
+
+def open_run(config: ConfigDict, workdir: str | Path) -> Run:
+    """Checks the config, loads the data, makes the network and opens the directory.
+
+    Args:
+        config: The run's config.
+        workdir: Its directory.
+
+    Returns:
+        The run.
+
+    Raises:
+        UserError: Anything that a user can get wrong, before anything is computed.
+    """
+    began = time.monotonic()
+    validate(config)
+    options = config.model.options.to_dict()
+    dataset = data.load(
+        config.data.name, data_dir=config.data.dir or None, verify=config.data.verify
+    )
+    image_shape = dataset.train["image"].shape[1:]
+    module = models.create(config.model.name, num_classes=dataset.num_classes, **options)
+    network = from_linen(module, image_shape)
+    splits = split(
+        dataset,
+        seed=config.seed,
+        num_bonafide=config.data.num_bonafide,
+        num_selection=config.data.num_selection,
+        protocol=config.data.protocol,
+    )
+    workdir = open_workdir(workdir, config)
+    if config.run.cpu_convolution:
+        cpu_convolution.enable()
+    say(f"workdir {workdir}")
+    shape = "x".join(map(str, image_shape))
+    say(
+        f"data {dataset.name}: {len(splits.train['label'])} training and "
+        f"{len(splits.test['label'])} test images of {shape}; {dataset.source}"
+    )
+    return Run(
+        config=config,
+        workdir=workdir,
+        log=MetricLog(workdir / "metrics.jsonl"),
+        splits=splits,
+        source=dataset.source,
+        network=network,
+        mesh=make_mesh(),
+        metric_fn=classification_metrics(network.apply),
+        began=began,
+    )
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """What result.json says of the data: sizes, hashes, protocol, source."""
+    splits = run.splits
+    sizes = {
+        name: len(getattr(splits, name)["label"])
+        for name in ("train", "bonafide", "selection", "test")
+    }
+    return {
+        "name": run.config.data.name,
+        "source": run.source,
+        "protocol": splits.protocol,
+        "num_images": sizes,
+        "hashes": splits.hashes,
+    }

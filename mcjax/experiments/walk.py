@@ -1,0 +1,92 @@
+"""Evaluates a path block by block, so that it tells of its progress and survives a kill."""
+
+import io
+import time
+import zipfile
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from mcjax.data.batches import stack_batches
+from mcjax.experiments.run import Run
+from mcjax.logs import progress
+from mcjax.path import evaluate_path
+from mcjax.tree import PyTree
+from mcjax.workdir import write
+
+Table = dict[str, np.ndarray]
+"""{"train_loss": [T], ...}: a column by set and metric."""
+
+
+def walk(
+    run: Run, name: str, curve: PyTree, ts: jax.typing.ArrayLike, *, test_images: int = 0
+) -> Table:
+    """Loss and accuracy on the training and test images at every t.
+
+    A block is as many t's as all devices take at once, so every block is the same program and its
+    numbers do not depend on where a run was cut.
+
+    Args:
+        run: The run.
+        name: The stage's name; what is done of it is kept under checkpoints/.walks.
+        curve: What `evaluate_path` takes.
+        ts: Points, [T, ...].
+        test_images: Evaluate on that many test images only, and on no training images.
+
+    Returns:
+        The columns `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`.
+
+    Raises:
+        UserError: What is done can't be written.
+    """
+    sets = run.evaluated
+    if test_images:
+        few = {k: v[:test_images] for k, v in run.splits.test.items()}
+        sets = {"test": stack_batches(few, min(test_images, run.config.evaluation.batch_size))}
+    ts = np.asarray(ts, np.float32)
+    block = run.mesh.size * run.chunk
+    kept = run.workdir / "checkpoints" / ".walks" / f"{name}.npz"
+    table = _read(kept, ts)
+    done = saved = len(table.get("test_loss", ()))
+    saved_at = time.monotonic()
+    with progress(name, len(ts), done, unit="point") as bar:
+        while done < len(ts):
+            part = ts[done : done + block]
+            size = len(part)
+            part = np.concatenate([part, np.repeat(part[-1:], block - size, axis=0)])
+            means = evaluate_path(
+                run.metric_fn, curve, part, sets, mesh=run.mesh, chunk=run.chunk
+            )
+            for set_name, metrics in means.items():
+                for metric, values in metrics.items():
+                    column = f"{set_name}_{metric}"
+                    values = np.asarray(values)[:size]
+                    table[column] = np.concatenate([table.get(column, values[:0]), values])
+            done += size
+            bar.advance(size, test_accuracy=float(table["test_accuracy"][-1]))
+            if time.monotonic() - saved_at >= run.config.run.checkpoint_seconds:
+                _write(kept, ts[:done], table)
+                saved, saved_at = done, time.monotonic()
+    if saved < done:
+        _write(kept, ts, table)
+    return table
+
+
+def _read(path: Path, ts: np.ndarray) -> dict[str, np.ndarray]:
+    """What an earlier call kept of the same t's."""
+    if not path.exists():
+        return {}
+    try:
+        with np.load(path) as file:
+            table = dict(file)
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return {}
+    kept = table.pop("ts")
+    return table if np.array_equal(kept, ts[: len(kept)]) else {}
+
+
+def _write(path: Path, ts: np.ndarray, table: Table) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, ts=ts, **table)
+    write(path, buffer.getvalue())

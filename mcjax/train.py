@@ -1,0 +1,45 @@
+"""Runs a config's whole experiment: trains networks, connects them, evaluates the path.
+
+    python -m mcjax.train --config configs/digits.py
+    python -m mcjax.train --config configs/resnet_cifar.py --config.seed=1 --workdir runs/seed1
+    python -m mcjax.train --config configs/vgg_svhn.py:quick
+
+Everything is left in the working directory: report.html, path.csv, figures, checkpoints. The same
+command again goes on where a stopped run was, and does nothing where it is complete.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from mcjax import command, experiments
+from mcjax.config import config_hash
+from mcjax.logs import say
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file, configs/NAME.py, or configs/NAME.py:quick.", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where everything is left; runs/NAME-HASH unless given."
+)
+
+
+def main() -> None:
+    """Reads the flags and runs the experiment."""
+    config = command.config_or_error(_CONFIG.value)
+    run_experiment = experiments.get(config.experiment)
+    workdir = _WORKDIR.value or default_workdir(config_flags.get_config_filename(_CONFIG), config)
+    result = run_experiment(config, workdir)
+    for name, value in result["metrics"].items():
+        say(f"{name:32} {value:.4f}")
+    say(f"done in {result['seconds']:.0f} s: {Path(workdir) / 'report.html'}")
+
+
+def default_workdir(config_file: str, config: object) -> Path:
+    """runs/NAME-HASH: every config has its own, so that no run overwrites another."""
+    return Path("runs") / f"{Path(config_file).stem}-{config_hash(config)}"  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    command.run(main, __doc__)

@@ -1,0 +1,142 @@
+"""Path evaluation against a plain loop, on one and on eight devices."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from mcjax.curves import Bezier
+from mcjax.losses import classification_metrics
+from mcjax.path import _evaluate, evaluate_path
+from mcjax.sharding import make_mesh
+
+
+def apply_fn(params, x):
+    x = lax.conv_general_dilated(
+        x, params["conv"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return jnp.einsum("bhwc,hwck->bk", jax.nn.relu(x), params["dense"])
+
+
+def random_params(seed):
+    a, b = jax.random.split(jax.random.key(seed))
+    return {"conv": jax.random.normal(a, (3, 3, 1, 4)), "dense": jax.random.normal(b, (5, 5, 4, 3))}
+
+
+CURVE = Bezier(random_params(0), (random_params(1),), random_params(2))
+TS = np.linspace(0, 1, 11)  # does not divide by eight
+
+
+def random_batches(num_images=23, batch_size=8):
+    image = jax.random.uniform(jax.random.key(3), (num_images, 5, 5, 1))
+    label = jnp.arange(num_images) % 3
+    return [
+        {"image": image[i : i + batch_size], "label": label[i : i + batch_size]}
+        for i in range(0, num_images, batch_size)
+    ]
+
+
+def loss_and_accuracy(params, batch):
+    return METRICS(params, batch)
+
+
+METRICS = classification_metrics(apply_fn)
+
+
+def input_gradient_norm(params, batch):
+    """The kind of metric that shard_map's default would get silently wrong."""
+
+    def total(x):
+        return METRICS(params, {**batch, "image": x})["loss"].sum()
+
+    return {"norm": jnp.linalg.norm(jax.grad(total)(batch["image"]).reshape(len(batch["label"]), -1), axis=1)}
+
+
+def plain_loop(metric_fn, curve, ts, batches):
+    rows = []
+    for t in ts:
+        values = [metric_fn(curve(t), batch) for batch in batches]
+        rows.append({k: np.concatenate([v[k] for v in values]).mean(dtype=np.float64) for k in values[0]})
+    return {k: np.array([row[k] for row in rows]) for k in rows[0]}
+
+
+@pytest.mark.parametrize("num_devices", [1, 8])
+@pytest.mark.parametrize("chunk", [1, 3])
+@pytest.mark.parametrize("metric_fn", [METRICS, input_gradient_norm])
+def test_equals_a_plain_loop(metric_fn, chunk, num_devices):
+    batches = random_batches()
+    mesh = make_mesh(jax.devices()[:num_devices])
+    means = evaluate_path(metric_fn, CURVE, TS, batches, mesh=mesh, chunk=chunk)
+    expected = plain_loop(metric_fn, CURVE, TS, batches)
+    assert means.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(means[name], values, rtol=2e-5)
+
+
+def test_every_form_of_batches():
+    rows = random_batches(num_images=16)
+    stacked = {k: jnp.stack([row[k] for row in rows]) for k in rows[0]}
+    whole = {k: jnp.concatenate([row[k] for row in rows]) for k in rows[0]}
+    expected = evaluate_path(METRICS, CURVE, TS, rows)
+    for form in (stacked, whole, iter(rows)):
+        chex.assert_trees_all_close(evaluate_path(METRICS, CURVE, TS, form), expected, rtol=1e-5)
+    named = evaluate_path(METRICS, CURVE, TS, {"train": stacked, "test": rows[:1]})
+    chex.assert_trees_all_close(named["train"], expected, rtol=1e-5)
+    chex.assert_trees_all_close(named["test"], evaluate_path(METRICS, CURVE, TS, rows[0]), rtol=1e-5)
+
+
+def test_masked_examples_do_not_count_even_where_they_are_not_numbers():
+    (batch,) = random_batches(num_images=6)
+    padded = {k: jnp.concatenate([v, v[:2]]) for k, v in batch.items()}
+    padded["image"] = padded["image"].at[6:].set(jnp.nan)
+    padded["mask"] = jnp.float32([1] * 6 + [0] * 2)
+    chex.assert_trees_all_close(
+        evaluate_path(METRICS, CURVE, TS, padded), evaluate_path(METRICS, CURVE, TS, batch), rtol=1e-6
+    )
+
+
+def test_uint8_images_are_taken_as_fractions_of_255():
+    (batch,) = random_batches(num_images=6)
+    pixels = jnp.round(batch["image"] * 255).astype(jnp.uint8)
+    a = evaluate_path(METRICS, CURVE, [0.5], {**batch, "image": pixels})
+    b = evaluate_path(METRICS, CURVE, [0.5], {**batch, "image": pixels.astype(jnp.float32) / 255})
+    chex.assert_trees_all_close(a, b, rtol=1e-6)
+
+
+def test_any_function_of_t_is_a_curve():
+    def params_at(t):
+        return CURVE(t)
+
+    batches = random_batches()
+    chex.assert_trees_all_close(
+        evaluate_path(METRICS, params_at, TS, batches), evaluate_path(METRICS, CURVE, TS, batches)
+    )
+
+
+def test_traced_once_whatever_the_number_of_points_in_whole_blocks():
+    chex.clear_trace_counter()
+    metric_fn = chex.assert_max_traces(METRICS, n=1)
+    batches = random_batches(num_images=8)
+    for _ in range(3):
+        evaluate_path(metric_fn, CURVE, TS[:8], batches)
+
+
+def test_no_exchange_between_devices():
+    batches = {k: v[None] for k, v in random_batches(num_images=8)[0].items()}
+    batches["mask"] = jnp.ones((1, 8))
+    program = _evaluate.lower(
+        CURVE, jnp.zeros(16), {"": batches}, metric_fn=METRICS, mesh=make_mesh(), chunk=2
+    ).compile()
+    text = program.as_text()
+    assert "while" in text  # the loop over chunks is there
+    for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
+        assert collective not in text
+
+
+def test_bad_metric_and_no_batches():
+    with pytest.raises(ValueError, match="one number an example"):
+        evaluate_path(lambda params, batch: {"loss": jnp.float32(0)}, CURVE, TS, random_batches())
+    with pytest.raises(ValueError, match="batches is empty"):
+        evaluate_path(METRICS, CURVE, TS, [])
