@@ -3,7 +3,9 @@
 A new data set with its own original files is one short file like `svhn.py` and one line below.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from mcjax.data import cache, digits, fake, npz, tfds
@@ -66,12 +68,10 @@ def load(
         (32, 32, 3)
     """
     folder = Path(data_dir).expanduser() if data_dir is not None else None
-    kind, colon, rest = name.partition(":")
-    if colon and not rest:
-        raise UserError(f"data set {name!r} lacks a name after the colon; {_known()}")
-    if kind == "npz" and rest:
+    kind, _, rest = name.partition(":")
+    if kind == "npz":
         return npz.load(Path(rest).expanduser())
-    if kind == "fake" and rest:
+    if kind == "fake":
         return _load_fake(rest, folder)
     if name == "digits":
         return digits.load()
@@ -84,7 +84,8 @@ def load(
         if dataset is not None:
             return dataset
         advice = original.advice
-    return tfds.load(rest if kind == "tfds" else name, data_dir=folder, advice=advice)
+    with _names_listed(name):
+        return tfds.load(name.removeprefix("tfds:"), data_dir=folder, advice=advice)
 
 
 def _load_fake(name: str, data_dir: Path | None) -> Dataset:
@@ -98,9 +99,17 @@ def _load_fake(name: str, data_dir: Path | None) -> Dataset:
             num_classes=real.num_classes,
             dtype=real.train["image"].dtype.type,
         )
-    image_shape, num_classes = tfds.shape(name.removeprefix("tfds:"), data_dir=data_dir)
+    with _names_listed(name):
+        image_shape, num_classes = tfds.shape(name.removeprefix("tfds:"), data_dir=data_dir)
     return fake.make(name, image_shape=image_shape, num_classes=num_classes)
 
 
-def _known() -> str:
-    return f"give digits, {', '.join(ORIGINALS)}, npz:FILE, fake:NAME or tfds:NAME"
+@contextlib.contextmanager
+def _names_listed(name: str) -> Iterator[None]:
+    try:
+        yield
+    except tfds.UnknownNameError as error:
+        raise UserError(
+            f"unknown data set {name!r} (TFDS: {error}); give digits, {', '.join(ORIGINALS)}, "
+            "npz:FILE, fake:NAME or the name of a TFDS set"
+        ) from None

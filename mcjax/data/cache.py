@@ -50,9 +50,10 @@ def read(folder: Path, key: str) -> dict[str, np.ndarray] | None:
         The arrays, or None where there is no such entry or its contents are not what was written.
     """
     try:
-        with np.load(folder / f"{key}.npz", allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        # Opened here because np.load leaves the file open when it is damaged.
+        with (folder / f"{key}.npz").open("rb") as file, np.load(file, allow_pickle=False) as npz:
+            arrays = {name: npz[name] for name in npz.files}
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
         return None
     stored = arrays.pop("sha256", None)
     return arrays if stored is not None and str(stored) == _digest(arrays) else None

@@ -68,11 +68,13 @@ def load(path: Path) -> Dataset:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("a single array")
-        with file:
-            return {name: file[name] for name in file.files}
+        with path.open("rb") as file:  # np.load itself leaves a damaged file open
+            npz = np.load(file, allow_pickle=False)
+            if not isinstance(npz, np.lib.npyio.NpzFile):
+                raise ValueError("a single array")
+            # Other arrays are only named: one of objects could not be loaded safely.
+            wanted = {*_FOUR, *_TWO}
+            return {name: npz[name] if name in wanted else np.empty(0) for name in npz.files}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give npz:FILE with an existing .npz file") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -89,15 +91,16 @@ def _part(
     if image.ndim == 3:
         image = image[..., None]
     if np.issubdtype(image.dtype, np.floating):
-        image = image.astype(np.float32)
+        with np.errstate(over="ignore"):  # becomes inf, which `Dataset` refuses
+            image = image.astype(np.float32)
     if not np.issubdtype(label.dtype, np.integer):
         raise UserError(
             f"{path}: {labels} are {label.dtype}; give whole numbers, 0 for the first class"
         )
-    if label.ndim != 1 or len(label) != len(image):
+    if label.ndim != 1 or label.shape != image.shape[:1]:
         raise UserError(
-            f"{path}: {labels} have shape {label.shape} for {len(image)} {images}; "
-            f"give [{len(image)}]"
+            f"{path}: {labels} have shape {label.shape}, {images} {image.shape}; "
+            "give one label an image"
         )
     if label.size and not 0 <= label.min() <= label.max() < 2**31 - 1:
         raise UserError(f"{path}: {labels} lie in [{label.min()}, {label.max()}]; give 0 or more")

@@ -169,6 +169,9 @@ def _unwrap(path: Path, members: set[str]) -> dict[str, bytes]:
             name = Path(entry.name).name
             if name in members and (file := archive.extractfile(entry)) is not None:
                 contents[name] = file.read()
+        # On to the end, where gzip compares its checksum.
+        while archive.fileobj is not None and archive.fileobj.read(1 << 20):
+            pass
     return contents
 
 

@@ -14,6 +14,10 @@ _TEST_SHARE = 0.2
 _SPLIT_SEED = 0
 
 
+class UnknownNameError(LookupError):
+    """TFDS has no data set of that name."""
+
+
 def load(name: str, *, data_dir: Path | None = None, advice: str | None = None) -> Dataset:
     """Loads a set that TFDS has prepared, or lets TFDS prepare it where TensorFlow is installed.
 
@@ -29,14 +33,16 @@ def load(name: str, *, data_dir: Path | None = None, advice: str | None = None) 
         The data set.
 
     Raises:
-        UserError: unknown name, not a set of equal-sized images with one class label each, or
-            neither prepared nor possible to prepare.
+        UnknownNameError: TFDS has no set of that name.
+        UserError: not a set of equal-sized images with one class label each, or neither prepared
+            nor possible to prepare.
     """
     builder = _builder(name, data_dir)
     num_classes = _features(name, builder)["label"].num_classes
     prepared = "prepared TFDS set"
-    if not builder.is_prepared():
-        _prepare(name, builder, advice)
+    # Not builder.is_prepared(), which logs a warning where nothing is wrong.
+    if not (Path(builder.data_dir) / "dataset_info.json").is_file():
+        _prepare(name, builder, data_dir, advice)
         prepared = "TFDS set downloaded and prepared"
     train = _read(name, builder, "train")
     if test_split := next((s for s in ("test", "validation") if s in builder.info.splits), None):
@@ -66,7 +72,8 @@ def shape(name: str, *, data_dir: Path | None = None) -> tuple[tuple[int, int, i
         (height, width, channels), and the number of classes.
 
     Raises:
-        UserError: unknown name, or not images of one fixed size with one class label each.
+        UnknownNameError: TFDS has no set of that name.
+        UserError: not images of one fixed size with one class label each.
     """
     features = _features(name, _builder(name, data_dir))
     if None in features["image"].shape:
@@ -81,12 +88,10 @@ def _builder(name: str, data_dir: Path | None) -> Any:
     import tensorflow_datasets as tfds  # slow, so only when needed
 
     try:
-        return tfds.builder(name, data_dir=data_dir, file_format=None)
-    except tfds.core.DatasetNotFoundError:
-        raise UserError(f"unknown data set {name!r}") from None
-    # TFDS raises many kinds for a wrong version, configuration or file.
+        return tfds.builder(name, data_dir=data_dir)
+    # TFDS raises many kinds for a name, configuration or version that it does not have.
     except Exception as error:
-        raise UserError(f"{name}: refused by TFDS ({_one_line(error)})") from error
+        raise UnknownNameError(_one_line(error)) from error
 
 
 def _features(name: str, builder: Any) -> Any:
@@ -101,12 +106,13 @@ def _features(name: str, builder: Any) -> Any:
     return features
 
 
-def _prepare(name: str, builder: Any, advice: str | None) -> None:
+def _prepare(name: str, builder: Any, data_dir: Path | None, advice: str | None) -> None:
     ways = [f"put {advice}"] if advice else []
     ways.append(f"let TFDS prepare it in {builder.data_dir} as array_record")
     if importlib.util.find_spec("tensorflow") is None:
         ways.append("pip install 'mcjax[tfds]' to do so here")
-        raise UserError(f"{name}: no data found; {', or '.join(ways)}")
+        where = f"in {data_dir}" if data_dir else "(no data directory given)"
+        raise UserError(f"{name}: no data found {where}; {', or '.join(ways)}")
     try:
         builder.download_and_prepare(file_format="array_record")
     except Exception as error:

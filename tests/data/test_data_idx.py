@@ -1,0 +1,133 @@
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mcjax import data
+from mcjax.data.idx import FASHION_MNIST, parse_idx
+from mcjax.errors import UserError
+
+DEBIAN = FASHION_MNIST.default_dir
+needs_debian = pytest.mark.skipif(
+    not (DEBIAN / "train-images-idx3-ubyte.gz").is_file(),
+    reason="Debian's package dataset-fashion-mnist is not installed",
+)
+
+
+def idx(array):
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    return header + array.tobytes()
+
+
+def write_mnist(folder: Path, *, suffix="", train=7, test=4):
+    """A small set in the original format; returns what a reader should find."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    wrap = gzip.compress if suffix else bytes
+    written = {}
+    for stem, part, size in (("train", "train", train), ("t10k", "test", test)):
+        image = rng.integers(0, 256, (size, 28, 28), np.uint8)
+        label = (np.arange(size) % 10).astype(np.uint8)
+        (folder / f"{stem}-images-idx3-ubyte{suffix}").write_bytes(wrap(idx(image)))
+        (folder / f"{stem}-labels-idx1-ubyte{suffix}").write_bytes(wrap(idx(label)))
+        written[part] = {"image": image[..., None], "label": label}
+    return written
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("place", ["", "mnist", "MNIST/raw"])
+def test_small_files_read_as_written(tmp_path, suffix, place):
+    written = write_mnist(tmp_path / place, suffix=suffix)
+    dataset = data.load("mnist", data_dir=tmp_path, verify=False)
+    for part in ("train", "test"):
+        for key in ("image", "label"):
+            np.testing.assert_array_equal(getattr(dataset, part)[key], written[part][key])
+    assert "not verified" in dataset.source
+    assert str(tmp_path) in dataset.source
+
+
+def test_other_contents_are_refused_unless_told(tmp_path):
+    write_mnist(tmp_path)
+    with pytest.raises(UserError, match=r"t10k-images.*MD5.*2646ac647ad5339dbf082846283269ea"):
+        data.load("mnist", data_dir=tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    write_mnist(tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(UserError, match="t10k-labels-idx1-ubyte not found"):
+        data.load("mnist", data_dir=tmp_path, verify=False)
+
+
+def test_truncated_files_are_refused(tmp_path):
+    write_mnist(tmp_path / "plain")
+    write_mnist(tmp_path / "gz", suffix=".gz")
+    for folder, name in (
+        ("plain", "train-images-idx3-ubyte"),
+        ("gz", "train-images-idx3-ubyte.gz"),
+    ):
+        path = tmp_path / folder / name
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(UserError, match=name) as caught:
+            data.load("mnist", data_dir=tmp_path / folder, verify=False)
+        assert "\n" not in str(caught.value)
+        assert caught.value.exit_code == 2
+
+
+def test_labels_that_do_not_go_with_the_images_are_refused(tmp_path):
+    write_mnist(tmp_path)
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(6, np.uint8)))
+    with pytest.raises(UserError, match="do not go with"):
+        data.load("mnist", data_dir=tmp_path, verify=False)
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        b"",
+        b"\0\0",
+        b"\x89PNG....",
+        bytes([0, 0, 9, 1, 0, 0, 0, 0]),
+        bytes([0, 0, 8, 3, 0, 0, 0, 1]),
+        bytes([0, 0, 8, 1, 0, 0, 0, 9]),
+    ],
+)
+def test_what_is_not_idx_is_a_value_error(contents):
+    with pytest.raises(ValueError, match=r"header|values"):
+        parse_idx(contents)
+
+
+@needs_debian
+def test_real_fashion_mnist_is_verified_and_split_without_leaks():
+    dataset = data.load("fashion_mnist")
+    assert dataset.source.endswith("checksums verified")
+    assert dataset.train["image"].shape == (60_000, 28, 28, 1)
+    assert np.bincount(dataset.train["label"]).tolist() == [6000] * 10
+    assert np.bincount(dataset.test["label"]).tolist() == [1000] * 10
+    # Published statistics of the training images, on [0, 1].
+    assert dataset.train["image"].mean() / 255 == pytest.approx(0.2860, abs=5e-5)
+    assert dataset.train["image"].std() / 255 == pytest.approx(0.3530, abs=5e-5)
+    splits = data.split(dataset, seed=0, num_bonafide=2500, num_selection=1000)
+    contents = [
+        {x.tobytes() for x in getattr(splits, part)["image"]}
+        for part in ("train", "bonafide", "selection", "test")
+    ]
+    assert [len(c) for c in contents] == [56_500, 2500, 1000, 10_000]
+    assert len(set.union(*contents)) == 70_000
+
+
+@needs_debian
+def test_fashion_mnist_is_not_mnist():
+    with pytest.raises(UserError, match="published for mnist"):
+        data.load("mnist", data_dir=DEBIAN)
+
+
+def test_without_files_the_message_names_them_and_the_package(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    with pytest.raises(UserError, match=r"dataset-fashion-mnist") as caught:
+        data.load("fashion_mnist", data_dir=tmp_path)
+    assert "t10k-labels-idx1-ubyte" in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
