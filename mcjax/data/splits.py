@@ -245,5 +245,6 @@ def _check_classes(label: np.ndarray, classes: np.ndarray, part: str) -> None:
     if len(missing):
         raise UserError(
             f"{len(label)} {part} images leave out class {', '.join(map(str, missing[:5]))}"
-            f"{' ...' if len(missing) > 5 else ''}; ask for at least {len(classes)}, one a class"
+            f"{' ...' if len(missing) > 5 else ''}; ask for at least {len(classes)}, one a class, "
+            "from data in which each class has images that occur only once"
         )
