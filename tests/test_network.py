@@ -29,7 +29,7 @@ def test_the_key_makes_the_start():
 
 
 def test_init_is_one_program_and_composes_with_transformations():
-    network = from_linen(models.create("mlp", num_classes=4, hidden=(5,)), (2, 2, 1))
+    network = from_linen(models.create("mlp", num_classes=4, hidden=()), (2, 2, 1))
     keys = jax.random.split(jax.random.key(0), 3)
     (program,) = jax.make_jaxpr(network.init)(keys[0]).eqns
     assert program.primitive.name == "jit"

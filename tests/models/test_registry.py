@@ -1,0 +1,146 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mcjax import models
+from mcjax.errors import UserError
+from mcjax.network import from_linen
+
+SMALL = {
+    "mlp": {"hidden": (16,)},
+    "cnn": {"width": 4, "hidden": 16},
+    "resnet8": {"width": 4},
+    "convfc": {},
+    "wide_resnet": {"depth": 10, "width": 1},
+}
+PIECEWISE_LINEAR = ("mlp", "cnn", "resnet8", "convfc", "vgg", "preresnet", "wide_resnet")
+
+
+def images(count, seed=0):
+    return np.random.default_rng(seed).uniform(size=(count, 8, 8, 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("image_shape", [(32, 32, 3), (28, 28, 1), (8, 8, 1)])
+def test_every_network_maps_images_to_logits(name, image_shape):
+    module = models.create(name, num_classes=7)
+    x = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    logits, variables = jax.eval_shape(module.init_with_output, jax.random.key(0), x)
+    assert logits.shape == (2, 7)
+    assert logits.dtype == jnp.float32
+    assert set(variables) <= {"params", "batch_stats"}
+
+
+@pytest.fixture(params=SMALL, scope="module")
+def small(request):
+    network = from_linen(
+        models.create(request.param, num_classes=3, **SMALL[request.param]), (8, 8, 1)
+    )
+    return network, network.init(jax.random.key(0))
+
+
+def test_evaluation_does_not_depend_on_the_rest_of_the_batch(small):
+    network, variables = small
+    apply = jax.jit(network.apply)
+    x = images(5)
+    logits, mixed = (
+        apply(variables, x),
+        apply(variables, np.concatenate([x[:2], images(3, seed=1)])),
+    )
+    np.testing.assert_allclose(logits[:2], mixed[:2], rtol=1e-5, atol=1e-6)
+    assert np.all(np.any(logits[2:] != mixed[2:], axis=1))
+
+
+def test_training_reaches_every_parameter_and_statistic(small):
+    network, variables = small
+    x = images(5)
+
+    @jax.jit
+    def gradient(params):
+        def loss(params):
+            variables_ = {**variables, "params": params}
+            logits, stats = network.apply_train(jax.random.key(2), variables_, x)
+            return jax.nn.log_softmax(logits)[:, 0].sum(), stats
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    gradients, stats = gradient(variables["params"])
+    assert all(np.any(g) for g in jax.tree.leaves(gradients))
+
+    old = variables.get("batch_stats", {})
+    assert network.has_batch_stats == bool(old)
+    assert jax.tree.structure(stats) == jax.tree.structure(old)
+    pairs = zip(jax.tree.leaves(stats), jax.tree.leaves(old), strict=True)
+    assert all(np.any(new != before) for new, before in pairs)
+
+
+def test_logits_are_piecewise_linear_in_the_image(small):
+    network, variables = small
+    assert network.piecewise_linear
+    x, v = images(3), images(3, seed=1)
+
+    @jax.jit
+    def gradient_and_curvature(x, v):
+        return jax.jvp(jax.grad(lambda x: network.apply(variables, x)[:, 0].sum()), (x,), (v,))
+
+    gradient, hessian_v = gradient_and_curvature(x, v)
+    assert np.any(gradient)
+    np.testing.assert_array_equal(hessian_v, np.zeros_like(x))
+
+
+@pytest.mark.parametrize("name", PIECEWISE_LINEAR)
+def test_families_say_that_they_are_piecewise_linear(name):
+    assert models.create(name, num_classes=3).piecewise_linear
+
+
+def test_names_are_families_and_their_usual_members():
+    assert models.names()[:6] == ("mlp", "cnn", "convfc", "vgg", "preresnet", "wide_resnet")
+    assert len(set(models.names())) == len(models.names())
+
+
+def test_a_member_is_its_family_with_options():
+    member = models.create("vgg19_bn", num_classes=10, dropout_rate=0.5)
+    family = models.create("vgg", num_classes=10, depth=19, batch_norm=True, dropout_rate=0.5)
+    assert member == family
+    assert models.create("preresnet164", num_classes=10)._bottleneck
+
+
+def test_a_list_stands_for_a_tuple_and_an_int_for_a_float():
+    assert models.create("mlp", num_classes=2, hidden=[4, 5]).hidden == (4, 5)
+    assert models.create("vgg", num_classes=2, dropout_rate=0).dropout_rate == 0
+    hash(models.create("mlp", num_classes=2, hidden=[4, 5]))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("prersnet26", {}, "did you mean preresnet26"),
+        ("alexnet9000", {}, "choose from mlp, cnn"),
+        ("preresnet", {"deepth": 26}, "options are: depth, width, block"),
+        ("convfc", {"width": 2}, "options are: none"),
+        ("vgg16", {"depth": 19}, "options are: batch_norm, wide, dropout_rate"),
+        ("preresnet", {"depth": "26"}, "type int"),
+        ("preresnet", {"depth": True}, "type int"),
+        ("vgg", {"batch_norm": 1}, "type bool"),
+        ("preresnet", {"depth": 27}, "26 say"),
+        ("preresnet", {"depth": 2}, "8 say"),
+        ("preresnet", {"depth": 168}, "164 say"),
+        ("preresnet", {"block": "wide"}, "auto, basic or bottleneck"),
+        ("preresnet", {"width": 0}, "width"),
+        ("wide_resnet", {"depth": 26}, "28 say"),
+        ("wide_resnet", {"width": 0}, "width"),
+        ("wide_resnet", {"dropout_rate": 1.0}, "dropout_rate"),
+        ("vgg", {"depth": 11}, "16 or 19"),
+        ("vgg", {"dropout_rate": -0.1}, "dropout_rate"),
+        ("mlp", {"hidden": (4, 0)}, "hidden"),
+        ("mlp", {"hidden": ("4",)}, "hidden"),
+        ("cnn", {"width": 0}, "width"),
+        ("cnn", {"num_classes": 1}, "num_classes"),
+        ("cnn", {"num_classes": "10"}, "num_classes"),
+    ],
+)
+def test_mistakes_are_one_line_that_says_what_to_do(name, options, message):
+    with pytest.raises(UserError, match=message) as error:
+        models.create(name, **{"num_classes": 10, **options})
+    assert "\n" not in str(error.value)
