@@ -42,9 +42,7 @@ def of_batch(update_fn: UpdateFn, like: PyTree, x: jax.Array) -> PyTree:
     return jax.tree.map(lambda n, m: n / (1 - m), new, m)
 
 
-def recompute(
-    update_fn: UpdateFn, like: PyTree, images: jax.Array, *, batch_size: int
-) -> PyTree:
+def recompute(update_fn: UpdateFn, like: PyTree, images: jax.Array, *, batch_size: int) -> PyTree:
     """Statistics averaged over a set of images, from nothing.
 
     s = sum_b |b| s_b / sum_b |b| over batches b in the given order; the last may be smaller.
@@ -80,7 +78,7 @@ def recompute(
     data_fields=["curve", "start_stats", "end_stats", "images"],
     meta_fields=["apply_train", "batch_size", "keep_ends"],
 )
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class CurveWithStats:
     """A curve whose points are whole networks: parameters and BatchNorm statistics.
 

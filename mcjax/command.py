@@ -28,7 +28,9 @@ def run(main: Callable[[], None], doc: str) -> NoReturn:
     logging.set_verbosity(logging.ERROR)
     try:
         wants_help = any(word in ("-h", "--help", "-help", "--helpfull") for word in sys.argv[1:])
-        argv = [word for word in sys.argv if not word.lstrip("-").startswith("help") and word != "-h"]
+        argv = [
+            word for word in sys.argv if not word.lstrip("-").startswith("help") and word != "-h"
+        ]
         _parse(argv, optional=wants_help)
         if wants_help:
             print(_help(doc))
@@ -54,22 +56,25 @@ def _parse(argv: list[str], *, optional: bool) -> None:
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise UserError(f"unexpected argument {rest[1]!r}; options start with --")
-        if not optional:
-            flags.FLAGS.validate_all_flags()
-    except UserError:
-        raise
+        if "config" in flags.FLAGS and flags.FLAGS["config"].present:
+            _ = flags.FLAGS.config.experiment  # a file that can't be loaded fails here, not before
     except Exception as error:  # a config file is the user's own program: it may raise anything
         if not optional:
-            raise UserError(_explain(error)) from None
+            raise _explained(error) from None
 
 
-def _explain(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+def _explained(error: Exception) -> UserError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # An error inside a config file comes as its whole traceback; the last line says what it was.
+    text = lines[-1].removeprefix("mcjax.errors.UserError: ") if lines else type(error).__name__
+    if isinstance(error, UserError):
+        return UserError(text)
     if isinstance(error, flags.Error):
-        return f"{text.removeprefix('FATAL Flags parsing error:').strip()}; see --help"
-    if isinstance(error, FileNotFoundError):
-        return f"there is no config file {error.filename or text}; see configs/"
-    return f"the config can't be used: {text.strip(chr(34))} ({type(error).__name__}); see --help"
+        return UserError(f"{text}; see --help")
+    if isinstance(error, AttributeError | KeyError) and "module" not in text:
+        text = text.strip("'\"")
+        return UserError(f"the config has no field {text}; the same command with --help lists them")
+    return UserError(f"the config file can't be used: {text}; configs/ has examples")
 
 
 def _help(doc: str) -> str:

@@ -25,16 +25,24 @@ AT_LEAST = {
     "evaluation.num_points": 2,
     "evaluation.plane_points": 0,
     "evaluation.train_images": 0,
+    "evaluation.test_images": 0,
+    "evaluation.plane_images": 1,
     "data.num_bonafide": 0,
     "data.num_selection": 0,
     "run.chunk": 0,
 }
 
-POSITIVE = tuple(
-    f"{part}.{name}"
-    for part in ("endpoint", "curve")
-    for name in ("num_epochs", "batch_size", "learning_rate")
-) + ("evaluation.batch_size", "run.log_every_steps", "run.checkpoint_seconds")
+POSITIVE = (
+    *(
+        f"{part}.{n}"
+        for part in ("endpoint", "curve")
+        for n in ("num_epochs", "batch_size", "learning_rate")
+    ),
+    "evaluation.batch_size",
+    "evaluation.batch_stats_batch_size",
+    "run.log_every_steps",
+    "run.checkpoint_seconds",
+)
 
 
 def connect() -> ConfigDict:
@@ -53,7 +61,9 @@ def connect() -> ConfigDict:
     config.data.verify = True  # check the archives' contents by checksum
     config.data.num_bonafide = 0  # clean images kept out of the endpoints' training set
     config.data.num_selection = 0  # images kept for choosing t
-    config.data.protocol = "disjoint"  # or "legacy": overlapping sets, as the official code has them
+    config.data.protocol = (
+        "disjoint"  # or "legacy": overlapping sets, as the official code has them
+    )
     config.data.augmentation = "none"  # see mcjax.data.augmentation
 
     config.model = ConfigDict()
@@ -87,6 +97,7 @@ def connect() -> ConfigDict:
     config.evaluation.num_points = 61
     config.evaluation.batch_size = 500
     config.evaluation.train_images = 0  # evaluate on that many training images; 0 is all
+    config.evaluation.test_images = 0  # likewise
     config.evaluation.batch_stats = "train"  # images that BatchNorm is recomputed from at each t
     config.evaluation.batch_stats_batch_size = 128
     config.evaluation.plane_points = 21  # along each side of the loss surface; 0 draws none
@@ -118,6 +129,7 @@ def quick(config: ConfigDict) -> ConfigDict:
     config.evaluation.num_points = 3
     config.evaluation.batch_size = 32
     config.evaluation.train_images = 32
+    config.evaluation.test_images = 32
     config.evaluation.batch_stats_batch_size = 16
     config.evaluation.plane_points = min(config.evaluation.plane_points, 2)
     config.evaluation.plane_images = 32

@@ -23,7 +23,7 @@ _register = functools.partial(
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Curve:
     """What every curve shares; a kind of curve adds `coefficients`.
 
@@ -96,7 +96,7 @@ class Curve:
 
 
 @_register
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Bezier(Curve):
     """Bezier curve: c_j(t) = C(n, j) t^j (1 - t)^(n - j) with n = num_bends + 1.
 
@@ -118,7 +118,7 @@ class Bezier(Curve):
 
 
 @_register
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class PolyChain(Curve):
     """Polygonal chain through its bends: c_j(t) = max(0, 1 - |t n - j|), n = num_bends + 1.
 
@@ -137,7 +137,7 @@ class PolyChain(Curve):
         return jnp.maximum(0, 1 - jnp.abs(t * n - jnp.arange(n + 1, dtype=jnp.float32)))
 
 
-KINDS: dict[str, type[Curve]] = {"bezier": Bezier, "polychain": PolyChain}
+KINDS: dict[str, Any] = {"bezier": Bezier, "polychain": PolyChain}
 
 
 def _as(c: Any, leaf: Any) -> jax.Array:

@@ -20,13 +20,17 @@ from mcjax.report import figures
 from mcjax.workdir import read_config
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The directory of a finished run.")
-_NUM_POINTS = flags.DEFINE_integer("num_points", 61, "Number of t's, equally spaced, ends included.")
+_NUM_POINTS = flags.DEFINE_integer(
+    "num_points", 61, "Number of t's, equally spaced, ends included."
+)
 
 
 def main() -> None:
     """Reads the flags and evaluates."""
     if not _WORKDIR.value:
-        raise UserError("no run was given; add --workdir DIR, a directory that mcjax.train has left")
+        raise UserError(
+            "no run was given; add --workdir DIR, a directory that mcjax.train has left"
+        )
     if _NUM_POINTS.value < 2:
         raise UserError(f"--num_points is {_NUM_POINTS.value}; it must be at least 2")
     workdir = Path(_WORKDIR.value)

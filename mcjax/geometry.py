@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import optax
 
 from mcjax.curves import Curve
-from mcjax.tree import PyTree
 
 
 def gram(curve: Curve) -> jax.Array:

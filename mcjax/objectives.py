@@ -5,7 +5,6 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from mcjax.curves import Curve
 from mcjax.keys import stream
@@ -30,9 +29,7 @@ def endpoint_loss(network: Network) -> LossFn:
         key: jax.Array, step: jax.Array, params: PyTree, stats: PyTree, fixed: None, batch: Batch
     ) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
         variables = {"params": params, "batch_stats": stats}
-        logits, stats = network.apply_train(
-            stream(key, "dropout", step), variables, batch["image"]
-        )
+        logits, stats = network.apply_train(stream(key, "dropout", step), variables, batch["image"])
         loss = cross_entropy(logits, batch["label"]).mean()
         return loss, (stats, StepMetrics(loss, loss, accuracy(logits, batch["label"]).mean()))
 
@@ -75,7 +72,7 @@ def curve_loss(
 
 
 def sample_t(key: jax.Array, step: jax.Array, *, num_strata: int = 1) -> jax.Array:
-    """t ~ U(0, 1) for one step, a function of the key and the step alone.
+    """T ~ U(0, 1) for one step, a function of the key and the step alone.
 
     Args:
         key: The key of all steps.

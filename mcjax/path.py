@@ -17,7 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from mcjax.data.batches import to_unit
 from mcjax.losses import Batch, MetricFn
-from mcjax.sharding import make_mesh
+from mcjax.sharding import make_mesh, replicate
 from mcjax.tree import PyTree
 
 # Points vmapped together on one device. On CPU vmapped weights cost more than they save;
@@ -34,7 +34,7 @@ def evaluate_path(
     metric_fn: MetricFn,
     curve: Callable[[jax.Array], PyTree],
     ts: jax.typing.ArrayLike,
-    batches: Batch | Mapping[str, Batch] | Iterable[Batch],
+    batches: Mapping[str, Any] | Iterable[Mapping[str, Any]],
     mesh: Mesh | None = None,
     chunk: int | None = None,
 ) -> dict[str, Any]:
@@ -72,8 +72,8 @@ def evaluate_path(
     mesh = make_mesh() if mesh is None else mesh
     chunk = default_chunk() if chunk is None else chunk
     named = isinstance(batches, Mapping) and "image" not in batches
-    sets = dict(batches) if named else {"": batches}  # type: ignore[arg-type]
-    sets = {name: _stack(one) for name, one in sets.items()}
+    given: Mapping[str, Any] = batches if named else {"": batches}  # type: ignore[assignment]
+    sets = {name: _stack(one) for name, one in given.items()}
     if jax.tree.leaves(curve) == [curve]:  # a plain function, not a pytree
         curve = jax.tree_util.Partial(curve)
     ts = jnp.asarray(ts, jnp.float32)
@@ -81,6 +81,8 @@ def evaluate_path(
     # Every device gets the same number of whole chunks; what is added repeats the last t.
     block = mesh.size * chunk
     ts = jnp.concatenate([ts, jnp.repeat(ts[-1:], -num_points % block, axis=0)])
+    # Whatever is there already is not sent again.
+    curve, ts, sets = replicate((curve, ts, sets), mesh)
     means = _evaluate(curve, ts, sets, metric_fn=metric_fn, mesh=mesh, chunk=chunk)
     means = jax.tree.map(lambda v: v[:num_points], means)
     return means if named else means[""]
@@ -88,7 +90,13 @@ def evaluate_path(
 
 @functools.partial(jax.jit, static_argnames=("metric_fn", "mesh", "chunk"))
 def _evaluate(
-    curve: Any, ts: jax.Array, sets: dict[str, Batch], *, metric_fn: MetricFn, mesh: Mesh, chunk: int
+    curve: Any,
+    ts: jax.Array,
+    sets: dict[str, Batch],
+    *,
+    metric_fn: MetricFn,
+    mesh: Mesh,
+    chunk: int,
 ) -> dict[str, dict[str, jax.Array]]:
     def on_device(curve: Any, ts: jax.Array, sets: dict[str, Batch]) -> Any:
         def at(t: jax.Array) -> Any:
@@ -124,7 +132,7 @@ def _means(metric_fn: MetricFn, point: PyTree, stack: Batch) -> dict[str, jax.Ar
     return {name: v.sum() / stack["mask"].sum() for name, v in totals.items()}
 
 
-def _stack(batches: Batch | Iterable[Batch]) -> Batch:
+def _stack(batches: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> Batch:
     """Brings every form of batches to leaves [N, B, ...] with a mask."""
     if isinstance(batches, Mapping):
         label = batches["label"]

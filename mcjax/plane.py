@@ -12,7 +12,7 @@ from mcjax.tree import PyTree
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Plane:
     """w(x, y) = origin + x u + y v, with orthonormal u and v, so distances are as drawn.
 
@@ -61,9 +61,7 @@ def through(curve: Curve) -> Plane:
     Source: Garipov et al. 2018, figure 1.
     """
     bend = curve.bends[len(curve.bends) // 2]
-    to_end, to_bend = (
-        jax.tree.map(lambda a, b: a - b, w, curve.start) for w in (curve.end, bend)
-    )
+    to_end, to_bend = (jax.tree.map(lambda a, b: a - b, w, curve.start) for w in (curve.end, bend))
     u = optax.tree.scale(1 / optax.tree.norm(to_end), to_end)
     along = optax.tree.vdot(to_bend, u)
     v = jax.tree.map(lambda a, b: a - along * b, to_bend, u)

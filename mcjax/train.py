@@ -11,7 +11,7 @@ command again goes on where a stopped run was, and does nothing where it is comp
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from mcjax import command, experiments
 from mcjax.config import config_hash
@@ -29,16 +29,18 @@ def main() -> None:
     """Reads the flags and runs the experiment."""
     config = command.config_or_error(_CONFIG.value)
     run_experiment = experiments.get(config.experiment)
-    workdir = _WORKDIR.value or default_workdir(config_flags.get_config_filename(_CONFIG), config)
+    workdir = _WORKDIR.value or default_workdir(
+        config_flags.get_config_filename(flags.FLAGS["config"]), config
+    )
     result = run_experiment(config, workdir)
     for name, value in result["metrics"].items():
         say(f"{name:32} {value:.4f}")
     say(f"done in {result['seconds']:.0f} s: {Path(workdir) / 'report.html'}")
 
 
-def default_workdir(config_file: str, config: object) -> Path:
+def default_workdir(config_file: str, config: ConfigDict) -> Path:
     """runs/NAME-HASH: every config has its own, so that no run overwrites another."""
-    return Path("runs") / f"{Path(config_file).stem}-{config_hash(config)}"  # type: ignore[arg-type]
+    return Path("runs") / f"{Path(config_file).stem}-{config_hash(config)}"
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def check_same_structure(a: PyTree, b: PyTree, names: tuple[str, str] = ("start"
             raise UserError(
                 f"{names[0]} and {names[1]} differ at {where}: {one} and {other}; {advice}"
             )
-    if jax.tree.structure(a) != jax.tree.structure(b):
+    if len(set(map(jax.tree.structure, (a, b)))) > 1:
         raise UserError(f"{names[0]} and {names[1]} are trees of different kinds; {advice}")
 
 

@@ -1,5 +1,6 @@
 """A run's working directory: opening it safely, and writing into it atomically."""
 
+import contextlib
 import csv
 import json
 import os
@@ -64,9 +65,13 @@ def read_config(workdir: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise UserError(f"{workdir} is no run: it has no config.json; give a run's --workdir") from None
+        raise UserError(
+            f"{workdir} is no run: it has no config.json; give a run's --workdir"
+        ) from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read ({error}); delete the folder and run again") from None
+        raise UserError(
+            f"{path} can't be read ({error}); delete the folder and run again"
+        ) from None
 
 
 def provenance() -> dict[str, Any]:
@@ -115,10 +120,8 @@ def write(path: Path, content: str | bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        try:
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        except OSError:
-            pass
         raise cannot_write(path, error) from None
 
 

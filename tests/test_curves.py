@@ -79,7 +79,9 @@ def test_coefficients_equal_the_official_code(num_bends):
     j = np.arange(K)
     for t in np.linspace(0, 1, 7):
         bezier = Bezier({}, ({},) * num_bends, {}).coefficients(t)
-        np.testing.assert_allclose(bezier, binom(K - 1, j) * t**j * (1 - t) ** (K - 1 - j), atol=1e-6)
+        np.testing.assert_allclose(
+            bezier, binom(K - 1, j) * t**j * (1 - t) ** (K - 1 - j), atol=1e-6
+        )
         chain = PolyChain({}, ({},) * num_bends, {}).coefficients(t)
         np.testing.assert_allclose(chain, np.maximum(0, 1 - np.abs(t * (K - 1) - j)), atol=1e-6)
 
@@ -93,6 +95,7 @@ def test_composes_with_transformations(kind):
     for i, t in enumerate(ts):
         one = jax.jit(lambda c, t: c(t))(curve, t)
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-6), stacked, one)
+    assert_equal(jax.jit(curve)(0.3), jax.jit(lambda c, t: c(t))(curve, 0.3))
     # d w(t) / d bend is its coefficient, and d w / d t a difference quotient.
     grad = jax.grad(lambda c: c(0.3)["bias"].sum())(curve)
     np.testing.assert_allclose(grad.bends[0]["bias"], curve.coefficients(0.3)[1:2], rtol=1e-6)

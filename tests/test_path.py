@@ -51,14 +51,20 @@ def input_gradient_norm(params, batch):
     def total(x):
         return METRICS(params, {**batch, "image": x})["loss"].sum()
 
-    return {"norm": jnp.linalg.norm(jax.grad(total)(batch["image"]).reshape(len(batch["label"]), -1), axis=1)}
+    return {
+        "norm": jnp.linalg.norm(
+            jax.grad(total)(batch["image"]).reshape(len(batch["label"]), -1), axis=1
+        )
+    }
 
 
 def plain_loop(metric_fn, curve, ts, batches):
     rows = []
     for t in ts:
         values = [metric_fn(curve(t), batch) for batch in batches]
-        rows.append({k: np.concatenate([v[k] for v in values]).mean(dtype=np.float64) for k in values[0]})
+        rows.append(
+            {k: np.concatenate([v[k] for v in values]).mean(dtype=np.float64) for k in values[0]}
+        )
     return {k: np.array([row[k] for row in rows]) for k in rows[0]}
 
 
@@ -84,7 +90,9 @@ def test_every_form_of_batches():
         chex.assert_trees_all_close(evaluate_path(METRICS, CURVE, TS, form), expected, rtol=1e-5)
     named = evaluate_path(METRICS, CURVE, TS, {"train": stacked, "test": rows[:1]})
     chex.assert_trees_all_close(named["train"], expected, rtol=1e-5)
-    chex.assert_trees_all_close(named["test"], evaluate_path(METRICS, CURVE, TS, rows[0]), rtol=1e-5)
+    chex.assert_trees_all_close(
+        named["test"], evaluate_path(METRICS, CURVE, TS, rows[0]), rtol=1e-5
+    )
 
 
 def test_masked_examples_do_not_count_even_where_they_are_not_numbers():
@@ -93,7 +101,9 @@ def test_masked_examples_do_not_count_even_where_they_are_not_numbers():
     padded["image"] = padded["image"].at[6:].set(jnp.nan)
     padded["mask"] = jnp.float32([1] * 6 + [0] * 2)
     chex.assert_trees_all_close(
-        evaluate_path(METRICS, CURVE, TS, padded), evaluate_path(METRICS, CURVE, TS, batch), rtol=1e-6
+        evaluate_path(METRICS, CURVE, TS, padded),
+        evaluate_path(METRICS, CURVE, TS, batch),
+        rtol=1e-6,
     )
 
 
@@ -131,7 +141,13 @@ def test_no_exchange_between_devices():
     ).compile()
     text = program.as_text()
     assert "while" in text  # the loop over chunks is there
-    for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
+    for collective in (
+        "all-reduce",
+        "all-gather",
+        "all-to-all",
+        "collective-permute",
+        "reduce-scatter",
+    ):
         assert collective not in text
 
 

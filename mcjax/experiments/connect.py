@@ -225,7 +225,7 @@ def summary(
         "curve_test_loss_barrier": barrier(path["test_loss"]),
         "line_test_loss_barrier": barrier(straight["test_loss"]),
         "arc_length": arc_length(curve),
-        "distance_of_ends": distances(curve, [1.0])[0],
+        "distance_of_ends": distances(curve, np.ones(1))[0],
         "farthest_from_start_t": farthest.t,
         "farthest_from_start_distance": farthest.distance,
     }

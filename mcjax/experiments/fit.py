@@ -11,9 +11,8 @@ from ml_collections import ConfigDict
 from mcjax.checkpoint import restore_partial, save_partial
 from mcjax.errors import UserError
 from mcjax.experiments.run import Run
-from mcjax.logs import progress
+from mcjax.logs import progress, say
 from mcjax.losses import Batch
-from mcjax.sharding import replicate
 from mcjax.training import Augmentation, LossFn, TrainState, init_state, sgd, train_steps
 from mcjax.tree import PyTree
 
@@ -75,11 +74,12 @@ def fit(
     )
     state = init_state(params, batch_stats, optimizer)
     restored = restore_partial(run.partial(name), state)
-    # A copy, because the state is donated and the caller may hold the same arrays. Placed as the
-    # program returns it, or the second call would be compiled anew.
-    state = replicate(jax.tree.map(lambda x: jnp.array(x, copy=True), restored or state), run.mesh)
+    # A copy, because the state is donated and the caller may hold the same arrays.
+    state = jax.tree.map(lambda x: jnp.array(x, copy=True), restored or state)
     step = int(state.step)
     run.log.rewind(name, step)
+    if step:
+        say(f"{name}: goes on from step {step}")
 
     capacity = min(run.config.run.log_every_steps, num_steps)
     saved_at = time.monotonic()
@@ -120,4 +120,3 @@ def fit(
 def forget_partial(run: Run, name: str) -> None:
     """Deletes what a finished stage no longer needs."""
     shutil.rmtree(run.partial(name), ignore_errors=True)
-

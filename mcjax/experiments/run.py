@@ -9,11 +9,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mcjax import cpu_convolution, data, models
 from mcjax.config import config_hash, validate
+from mcjax.data import augmentation
 from mcjax.data.batches import stack_batches
 from mcjax.data.splits import Splits, split
 from mcjax.keys import stream
@@ -75,23 +77,31 @@ class Run:
 
     @functools.cached_property
     def on_device(self) -> Mapping[str, Batch]:
-        """The parts of the data that training draws from, put on the devices once."""
+        """The parts of the data that training draws from, put on its device once."""
         parts = {"train": self.splits.train, "bonafide": self.splits.bonafide}
         used = {"train", self.config.curve.images}
-        return {name: replicate(parts[name], self.mesh) for name in used}
+        return {name: jax.tree.map(jnp.asarray, parts[name]) for name in used}
 
     @functools.cached_property
     def evaluated(self) -> dict[str, Batch]:
         """The stacked batches of the training and test images that a path is evaluated on."""
-        evaluation = self.config.evaluation
-        train = self.splits.train
-        if evaluation.train_images:
-            train = {k: v[: evaluation.train_images] for k, v in train.items()}
-        sets = {"train": train, "test": self.splits.test}
+        batch_size = self.config.evaluation.batch_size
+        parts = {"train": self.splits.train, "test": self.splits.test}
         return {
-            name: replicate(stack_batches(s, evaluation.batch_size), self.mesh)
-            for name, s in sets.items()
+            name: replicate(
+                stack_batches(_first(part, self.num_evaluated[name]), batch_size), self.mesh
+            )
+            for name, part in parts.items()
         }
+
+    @property
+    def num_evaluated(self) -> dict[str, int]:
+        """Images of each set that a path is evaluated on: the denominators of its rates."""
+        parts = {"train": self.splits.train, "test": self.splits.test}
+        most = {name: len(part["label"]) for name, part in parts.items()}
+        evaluation = self.config.evaluation
+        asked = {"train": evaluation.train_images, "test": evaluation.test_images}
+        return {name: min(asked[name] or most[name], most[name]) for name in parts}
 
     @functools.cached_property
     def normalised_by(self) -> jax.Array | None:
@@ -125,6 +135,7 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
     image_shape = dataset.train["image"].shape[1:]
     module = models.create(config.model.name, num_classes=dataset.num_classes, **options)
     network = from_linen(module, image_shape)
+    augmentation.get(config.data.augmentation)
     splits = split(
         dataset,
         seed=config.seed,
@@ -154,6 +165,10 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
     )
 
 
+def _first(examples: dict[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
+    return {name: values[:number] for name, values in examples.items()}
+
+
 def describe(run: Run) -> dict[str, Any]:
     """What result.json says of the data: sizes, hashes, protocol, source."""
     splits = run.splits
@@ -166,5 +181,6 @@ def describe(run: Run) -> dict[str, Any]:
         "source": run.source,
         "protocol": splits.protocol,
         "num_images": sizes,
+        "num_evaluated": run.num_evaluated,
         "hashes": splits.hashes,
     }

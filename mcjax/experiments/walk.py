@@ -4,14 +4,16 @@ import io
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from mcjax.data.batches import stack_batches
 from mcjax.experiments.run import Run
-from mcjax.logs import progress
+from mcjax.logs import progress, say
 from mcjax.path import evaluate_path
+from mcjax.sharding import replicate
 from mcjax.tree import PyTree
 from mcjax.workdir import write
 
@@ -40,24 +42,25 @@ def walk(
     Raises:
         UserError: What is done can't be written.
     """
-    sets = run.evaluated
+    sets: dict[str, Any] = run.evaluated
     if test_images:
         few = {k: v[:test_images] for k, v in run.splits.test.items()}
         sets = {"test": stack_batches(few, min(test_images, run.config.evaluation.batch_size))}
+    sets, curve = replicate((sets, curve), run.mesh)
     ts = np.asarray(ts, np.float32)
     block = run.mesh.size * run.chunk
     kept = run.workdir / "checkpoints" / ".walks" / f"{name}.npz"
     table = _read(kept, ts)
     done = saved = len(table.get("test_loss", ()))
+    if 0 < done < len(ts):
+        say(f"{name}: goes on from point {done}")
     saved_at = time.monotonic()
     with progress(name, len(ts), done, unit="point") as bar:
         while done < len(ts):
             part = ts[done : done + block]
             size = len(part)
             part = np.concatenate([part, np.repeat(part[-1:], block - size, axis=0)])
-            means = evaluate_path(
-                run.metric_fn, curve, part, sets, mesh=run.mesh, chunk=run.chunk
-            )
+            means = evaluate_path(run.metric_fn, curve, part, sets, mesh=run.mesh, chunk=run.chunk)
             for set_name, metrics in means.items():
                 for metric, values in metrics.items():
                     column = f"{set_name}_{metric}"
@@ -88,5 +91,5 @@ def _read(path: Path, ts: np.ndarray) -> dict[str, np.ndarray]:
 
 def _write(path: Path, ts: np.ndarray, table: Table) -> None:
     buffer = io.BytesIO()
-    np.savez(buffer, ts=ts, **table)
+    np.savez(buffer, allow_pickle=False, ts=ts, **table)
     write(path, buffer.getvalue())

@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -14,9 +15,9 @@ from matplotlib.figure import Figure
 from mcjax.workdir import write
 
 # Okabe and Ito 2008.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
+BLUE, ORANGE = "#0072B2", "#D55E00"
 
-STYLE = {
+STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -60,7 +61,7 @@ def path_figure(
         curve: Columns `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`, each [T].
         line: The same on the straight line between the ends.
     """
-    with figure(path, (8, 3.4)) as fig:
+    with figure(path, (8, 3.6)) as fig:
         left, right = fig.subplots(1, 2)
         for axes, metric, name in (
             (left, "loss", "cross-entropy (nats)"),
@@ -70,11 +71,12 @@ def path_figure(
                 values = [_values(table, images, metric) for table in (curve, line)]
                 axes.plot(ts, values[0], color=colour, label=f"curve, {images}")
                 axes.plot(ts, values[1], ":", color=colour, label=f"straight line, {images}")
-                axes.plot(ts[[0, -1]], values[0][[0, -1]], "o", color=colour)
+                dots = "networks" if images == "train" else None
+                axes.plot(ts[[0, -1]], values[0][[0, -1]], "o", color=colour, label=dots)
             axes.set(xlabel="t", ylabel=name, xlim=(-0.02, 1.02))
             axes.set_ylim(bottom=0)
-        left.legend(fontsize=8)
-        right.set_title("endpoints are dots", fontsize=8, color=GREY, loc="right")
+        handles, labels = left.get_legend_handles_labels()
+        fig.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
 
 
 def _values(table: Mapping[str, np.ndarray], images: str, metric: str) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""mcjax beside a PyTorch reference, on one machine, in one run."""

@@ -1,0 +1,30 @@
+"""Two pre-activation ResNet-26 on CIFAR-10, and the curve between.
+
+    python -m mcjax.train --config configs/resnet_cifar.py
+
+Needs the original archives in --config.data.dir, or TFDS (mcjax[tfds]).
+Recipe: Garipov et al. 2018.
+Cost: not measured; made for one accelerator.
+Score: not measured.
+"""
+
+from mcjax import config as base
+
+
+def get_config(arg=None):
+    config = base.connect()
+    config.data.name = "cifar10"
+    config.data.augmentation = "flip_crop"
+    config.model.name = "preresnet"
+    config.model.options.depth = 26
+    config.endpoint.num_epochs = 150.0
+    config.endpoint.batch_size = 128
+    config.endpoint.learning_rate = 0.1
+    config.endpoint.weight_decay = 3e-4
+    config.curve.num_epochs = 200.0
+    config.curve.batch_size = 128
+    config.curve.learning_rate = 0.03
+    config.curve.weight_decay = 3e-4
+    config.evaluation.batch_size = 1000
+    config.evaluation.plane_images = 2000
+    return base.variant(config, arg)

@@ -1,0 +1,31 @@
+"""Two VGG16 (no BatchNorm) on CIFAR-10, and the curve between.
+
+    python -m mcjax.train --config configs/vgg_cifar.py
+
+Needs the original archives in --config.data.dir, or TFDS (mcjax[tfds]).
+Recipe: Garipov et al. 2018.
+Cost: not measured; made for one accelerator.
+Score: not measured.
+"""
+
+from mcjax import config as base
+
+
+def get_config(arg=None):
+    config = base.connect()
+    config.data.name = "cifar10"
+    config.data.augmentation = "flip_crop"
+    config.model.name = "vgg"
+    config.model.options.depth = 16
+    config.model.options.batch_norm = False
+    config.endpoint.num_epochs = 200.0
+    config.endpoint.batch_size = 128
+    config.endpoint.learning_rate = 0.05
+    config.endpoint.weight_decay = 5e-4
+    config.curve.num_epochs = 600.0
+    config.curve.batch_size = 128
+    config.curve.learning_rate = 0.015
+    config.curve.weight_decay = 5e-4
+    config.evaluation.batch_size = 1000
+    config.evaluation.plane_images = 2000
+    return base.variant(config, arg)

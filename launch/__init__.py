@@ -1,0 +1,1 @@
+"""Batch launches: sweeps over existing engines, and TPU VM recipes."""

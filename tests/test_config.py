@@ -1,0 +1,57 @@
+"""Every field that a user can get wrong is checked, and the hash is of results only."""
+
+import pytest
+
+from mcjax import config as base
+from mcjax.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("curve.kind", "spline"),
+        ("curve.num_bends", -1),
+        ("curve.images", "test"),
+        ("evaluation.batch_stats", "test"),
+        ("evaluation.num_points", 1),
+        ("endpoint.num_epochs", 0.0),
+        ("curve.batch_size", 0),
+        ("data.protocol", "leaky"),
+        ("run.log_every_steps", 0),
+    ],
+)
+def test_bad_values_are_named(field, value):
+    config = base.connect()
+    part, name = field.split(".")
+    config[part][name] = value
+    with pytest.raises(UserError, match=f"config.{field} is {value!r}; it must be"):
+        base.validate(config)
+
+
+def test_bonafide_images_must_be_set_aside():
+    config = base.connect()
+    config.curve.images = "bonafide"
+    with pytest.raises(UserError, match="num_bonafide is 0"):
+        base.validate(config)
+    config.data.num_bonafide = 100
+    base.validate(config)
+
+
+def test_hash_is_of_what_changes_the_result():
+    reference = base.config_hash(base.connect())
+    for field, value, same in (
+        ("seed", 1, False),
+        ("curve.weight_decay", 0.0, False),
+        ("data.dir", "elsewhere", True),
+        ("run.log_every_steps", 7, True),
+    ):
+        config = base.connect()
+        config.update_from_flattened_dict({field: value})
+        assert (base.config_hash(config) == reference) == same
+
+
+def test_variants():
+    assert base.variant(base.connect(), None).data.name == "digits"
+    assert base.variant(base.connect(), "quick").data.name == "fake:digits"
+    with pytest.raises(UserError, match="unknown config argument 'fast'"):
+        base.variant(base.connect(), "fast")

@@ -1,0 +1,189 @@
+"""Training steps against hand-worked ones and torch's rule, in one trace, cut anywhere."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcjax import models
+from mcjax.curves import Bezier
+from mcjax.losses import cross_entropy, l2
+from mcjax.network import from_linen
+from mcjax.objectives import curve_loss, endpoint_loss, sample_t, split_curve
+from mcjax.training import StepMetrics, init_state, schedule, sgd, train_steps
+
+NETWORK = from_linen(models.create("mlp", num_classes=3), (2, 2, 1))
+
+
+def examples(n=20):
+    return {
+        "image": jax.random.uniform(jax.random.key(0), (n, 2, 2, 1)),
+        "label": jnp.arange(n) % 3,
+    }
+
+
+def no_augmentation(key, image):
+    return image
+
+
+def quadratic(key, step, params, stats, fixed, batch):
+    loss = (params["w"] ** 2).sum() / 2
+    return loss, (stats, StepMetrics(loss, loss, loss))
+
+
+def train(state, n, *, key=None, capacity=8, loss_fn=None, optimizer=None, fixed=None):
+    return train_steps(
+        jax.random.key(1) if key is None else key,
+        jax.tree.map(jnp.copy, state),
+        fixed,
+        examples(),
+        jnp.int32(n),
+        capacity=capacity,
+        loss_fn=loss_fn or endpoint_loss(NETWORK),
+        optimizer=optimizer or sgd(0.1, 100, momentum=0.9),
+        batch_size=6,
+        augment_fn=no_augmentation,
+    )
+
+
+def test_schedule_equals_the_official_one():
+    def official(alpha):
+        if alpha <= 0.5:
+            return 1.0
+        return 1 - (alpha - 0.5) / 0.4 * 0.99 if alpha <= 0.9 else 0.01
+
+    ours = schedule(0.3, 1000)
+    for step in range(0, 1000, 37):
+        np.testing.assert_allclose(ours(step), 0.3 * official(step / 1000), rtol=1e-5)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_by_hand(nesterov):
+    """PyTorch's rule: g = w + wd w; v = mu v + g; w -= lr (g + mu v if nesterov else v)."""
+    wd, mu, lr = 0.1, 0.9, 0.5
+    optimizer = sgd(lr, 1000, momentum=mu, weight_decay=wd, nesterov=nesterov)
+    state = init_state({"w": jnp.float32([2.0])}, {}, optimizer)
+    state, history = train(state, 3, loss_fn=quadratic, optimizer=optimizer)
+    w, v, losses = 2.0, 0.0, []
+    for _ in range(3):
+        losses.append(w**2 / 2)
+        g = w + wd * w
+        v = mu * v + g
+        w -= lr * (g + mu * v if nesterov else v)
+    np.testing.assert_allclose(state.params["w"], [w], rtol=1e-5)
+    np.testing.assert_allclose(history.loss[:3], losses, rtol=1e-5)
+    assert (history.loss[3:] == 0).all()
+    assert state.step == 3
+
+
+@pytest.mark.parametrize("cuts", [[8], [1] * 8, [3, 5]])
+def test_cut_anywhere_bit_for_bit(cuts):
+    optimizer = sgd(0.1, 100, momentum=0.9)
+    start = init_state(NETWORK.init(jax.random.key(0))["params"], {}, optimizer)
+    whole, history = train(start, 8)
+    state, losses = start, []
+    for n in cuts:
+        state, piece = train(state, n)
+        losses += [float(v) for v in piece.loss[:n]]
+    jax.tree.map(np.testing.assert_array_equal, state, whole)
+    np.testing.assert_array_equal(losses, history.loss)
+
+
+def test_traced_once_whatever_the_number_of_steps_and_epochs():
+    chex.clear_trace_counter()
+    loss_fn = chex.assert_max_traces(endpoint_loss(NETWORK), n=1)
+    optimizer = sgd(0.1, 100, momentum=0.9)
+    state = init_state(NETWORK.init(jax.random.key(0))["params"], {}, optimizer)
+    for n in (8, 8, 3, 1):
+        state, _ = train(state, n, loss_fn=loss_fn)
+
+
+def test_the_loss_falls():
+    optimizer = sgd(0.1, 100, momentum=0.9)
+    state = init_state(NETWORK.init(jax.random.key(0))["params"], {}, optimizer)
+    first, last = None, None
+    for _ in range(12):
+        state, history = train(state, 8)
+        first = first or float(history.loss[0])
+        last = float(history.loss.mean())
+    assert last < 0.9 * first
+
+
+def make_curve():
+    a, b, c = (NETWORK.init(jax.random.key(i))["params"] for i in range(3))
+    return Bezier(a, (c,), b)
+
+
+def test_curve_loss_is_the_formula_at_its_t():
+    curve = make_curve()
+    trained, fixed = split_curve(curve)
+    key, step, batch = jax.random.key(3), jnp.int32(5), examples(6)
+    loss_fn = curve_loss(NETWORK, Bezier, weight_decay=0.02)
+    loss, (_, metrics) = loss_fn(key, step, trained, {}, fixed, batch)
+
+    from mcjax.keys import stream
+
+    t = sample_t(stream(key, "t"), step)
+    w = curve(t)
+    nll = cross_entropy(NETWORK.apply({"params": w}, batch["image"]), batch["label"]).mean()
+    np.testing.assert_allclose(metrics.cross_entropy, nll, rtol=1e-6)
+    np.testing.assert_allclose(loss, nll + 0.02 * l2(w), rtol=1e-6)
+    squares = sum(float((np.asarray(v, np.float64) ** 2).sum()) for v in jax.tree.leaves(w))
+    np.testing.assert_allclose(l2(w), squares / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("fix_start", [True, False])
+def test_only_the_bends_train_unless_ends_are_freed(fix_start):
+    curve = make_curve()
+    trained, fixed = split_curve(curve, fix_start=fix_start)
+    optimizer = sgd(0.1, 100, momentum=0.9)
+    loss_fn = curve_loss(NETWORK, Bezier, weight_decay=0.0)
+    state, _ = train(init_state(trained, {}, optimizer), 4, loss_fn=loss_fn, fixed=fixed)
+    after = Bezier(**fixed, **state.params)
+
+    def moved(name):
+        before_leaves = jax.tree.leaves(getattr(curve, name))
+        after_leaves = jax.tree.leaves(getattr(after, name))
+        return any((a != b).any() for a, b in zip(before_leaves, after_leaves, strict=True))
+
+    assert moved("bends")
+    assert moved("start") == (not fix_start)
+    assert not moved("end")
+
+
+def test_gradient_of_a_bend_is_its_coefficient_times_that_of_the_point():
+    curve = make_curve()
+    trained, fixed = split_curve(curve)
+    key, step, batch = jax.random.key(3), jnp.int32(5), examples(6)
+    loss_fn = curve_loss(NETWORK, Bezier, weight_decay=0.0)
+    grads = jax.grad(lambda p: loss_fn(key, step, p, {}, fixed, batch)[0])(trained)
+
+    from mcjax.keys import stream
+
+    t = sample_t(stream(key, "t"), step)
+
+    def at_point(w):
+        return cross_entropy(NETWORK.apply({"params": w}, batch["image"]), batch["label"]).mean()
+
+    expected = optax.tree.scale(2 * t * (1 - t), jax.grad(at_point)(curve(t)))
+    chex.assert_trees_all_close(grads["bends"][0], expected, rtol=1e-4, atol=1e-7)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.sampled_from([2, 5, 8]))
+def test_stratified_t_visits_every_part_once(window, m):
+    steps = jnp.arange(window * m, (window + 1) * m)
+    ts = jax.vmap(lambda s: sample_t(jax.random.key(0), s, num_strata=m))(steps)
+    assert sorted((ts * m).astype(int).tolist()) == list(range(m))
+
+
+@pytest.mark.parametrize("m", [1, 4])
+def test_t_is_uniform(m):
+    from scipy.stats import kstest
+
+    ts = jax.vmap(lambda s: sample_t(jax.random.key(0), s, num_strata=m))(jnp.arange(4000))
+    assert kstest(np.asarray(ts), "uniform").pvalue > 0.01

@@ -1,0 +1,68 @@
+"""A directory belongs to one config, and files in it are whole or absent."""
+
+import json
+import os
+
+import pytest
+
+from mcjax import config as base
+from mcjax.errors import UserError
+from mcjax.workdir import open_workdir, read_csv, write, write_csv
+
+
+def test_config_json_says_what_was_run_where(tmp_path):
+    workdir = open_workdir(tmp_path / "deep" / "run", base.connect())
+    record = json.loads((workdir / "config.json").read_text())
+    assert record["hash"] == base.config_hash(base.connect())
+    assert record["config"]["curve"]["num_bends"] == 1
+    assert {"git_revision", "packages", "device_kind", "num_devices"} <= record.keys()
+    assert record["packages"]["jax"]
+
+
+def test_same_config_goes_on_another_does_not(tmp_path):
+    open_workdir(tmp_path, base.connect())
+    same = base.connect()
+    same.run.checkpoint_seconds = 1.0
+    open_workdir(tmp_path, same)
+    before = (tmp_path / "config.json").read_bytes()
+    other = base.connect()
+    other.curve.num_bends = 3
+    with pytest.raises(UserError, match=r"another config \(curve.num_bends: 1 there, 3 now\)"):
+        open_workdir(tmp_path, other)
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_broken_config_json(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config.json can't be read"):
+        open_workdir(tmp_path, base.connect())
+
+
+def test_a_file_in_the_way(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(UserError, match="can't write"):
+        open_workdir(tmp_path / "run", base.connect())
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    write(path, "old")
+
+    def full(fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="No space left on device; make room"):
+        write(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_csv_keeps_every_digit(tmp_path):
+    path = tmp_path / "a.csv"
+    write_csv(path, ("t", "loss"), [{"t": 0.1, "loss": 1 / 3}, {"t": 1.0, "loss": 2e-300}])
+    assert read_csv(path) == {"t": [0.1, 1.0], "loss": [1 / 3, 2e-300]}
+    path.write_text("t,loss\n0.1\n")
+    with pytest.raises(UserError, match="can't be read"):
+        read_csv(path)
