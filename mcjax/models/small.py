@@ -8,6 +8,7 @@ import jax
 
 from mcjax.errors import UserError
 from mcjax.models.layers import Dense, conv
+from mcjax.pooling import max_pool_2x2
 
 
 class MLP(nn.Module):
@@ -50,7 +51,7 @@ class CNN(nn.Module):
     """
 
     num_classes: int
-    width: int = 16
+    width: int = 32
     hidden: int = 128
 
     piecewise_linear = True
@@ -67,7 +68,7 @@ class CNN(nn.Module):
         for i in range(3):
             x = nn.relu(conv(self.width * 2**i, 3, name=f"conv{i + 1}")(x))
             if min(x.shape[1:3]) >= 2:
-                x = nn.max_pool(x, (2, 2), (2, 2))
+                x = max_pool_2x2(x)
         x = x.reshape(x.shape[0], -1)
         x = nn.relu(Dense(self.hidden, name="fc1")(x))
         return Dense(self.num_classes, name="fc2")(x)

@@ -12,6 +12,7 @@ import jax
 from mcjax.errors import UserError
 from mcjax.models.batch_norm import BatchNorm
 from mcjax.models.layers import Dense, conv
+from mcjax.pooling import max_pool_2x2
 
 _CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # in each of the five blocks
 _CHANNELS = {False: (64, 128, 256, 512, 512), True: (160, 320, 640, 640, 640)}  # by `wide`
@@ -58,7 +59,7 @@ class VGG(nn.Module):
                     x = BatchNorm(name=f"bn{block}_{i}")(x, train)
                 x = nn.relu(x)
             if min(x.shape[1:3]) >= 2:
-                x = nn.max_pool(x, (2, 2), (2, 2))
+                x = max_pool_2x2(x)
 
         x = x.reshape(x.shape[0], -1)
         for i in (1, 2):

@@ -20,9 +20,9 @@ def test_mlp_parameters():
 
 
 def test_cnn_parameters():
-    convolutions = 10 * 16 + (9 * 16 + 1) * 32 + (9 * 32 + 1) * 64
-    assert count("cnn", (28, 28, 1)) == convolutions + (3 * 3 * 64 + 1) * 128 + 129 * 10
-    assert count("cnn", (8, 8, 1)) == convolutions + (64 + 1) * 128 + 129 * 10
+    convolutions = 10 * 32 + (9 * 32 + 1) * 64 + (9 * 64 + 1) * 128
+    assert count("cnn", (28, 28, 1)) == convolutions + (3 * 3 * 128 + 1) * 128 + 129 * 10
+    assert count("cnn", (8, 8, 1)) == convolutions + (128 + 1) * 128 + 129 * 10
 
 
 def test_cnn_leaves_out_pools_on_the_smallest_images():
@@ -33,7 +33,7 @@ def test_handwritten_digits_are_learnt_in_seconds():
     images, labels = load_digits(return_X_y=True)
     labels = labels.astype(np.int32)
     images = (images.reshape(-1, 8, 8, 1) / 16).astype(np.float32)
-    network = from_linen(models.create("cnn", num_classes=10), (8, 8, 1))
+    network = from_linen(models.create("cnn", num_classes=10, width=16), (8, 8, 1))
     optimizer = optax.adam(3e-3)
 
     @jax.jit
