@@ -125,7 +125,7 @@ def input_gradient_strided(
             if min(c for _, c in taps) == 0 or min(cut) <= 0:
                 continue
             (a, _), (b, _) = taps
-            y = product(x, w[a :: dilation[0], b :: dilation[1]], padding)
+            y = product(x, w[a :: dilation[0], b :: dilation[1]], padding=padding)
             spread = [
                 (p, t - p - ((m - 1) * s + 1), s - 1)
                 for p, t, m, s in zip((ph, pw), size, cut, dilation, strict=True)

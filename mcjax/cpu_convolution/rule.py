@@ -57,10 +57,12 @@ def recognise(x: Any, w: Any, **params: Any) -> Any:
     lhs_dilation = params["lhs_dilation"]
     groups = params["feature_group_count"], params["batch_group_count"]
     plain = (1, 1)
+    depthwise = max(groups) > 1 and w.shape[spec.rhs_spec[0]] == max(groups)
     if not (
         x.dtype == w.dtype == jnp.float32
         and len(x.shape) == len(w.shape) == 4
         and params["preferred_element_type"] in (None, jnp.float32)
+        and not depthwise
         and all(isinstance(n, int) and n > 0 for n in (*x.shape, *w.shape))
     ):
         return None
@@ -85,12 +87,11 @@ def recognise(x: Any, w: Any, **params: Any) -> Any:
     canonical = tuple(map(tuple, spec)) == ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
     if (
         canonical
-        and groups == plain
-        and lhs_dilation == plain
+        and groups == lhs_dilation == plain
         and min(min(p) for p in params["padding"]) >= 0  # XLA reads out of bounds where negative
-        and choice.forward(x.shape, w.shape, stride) == "xla"
+        and choice.forward_way(x.shape, w.shape, stride=stride, size=out) == "xla"
     ):
-        return None
+        return None  # also where a way of ours ends in XLA's convolution
     return partial(_forward_form, spec=spec, groups=groups, one=one)
 
 
@@ -150,23 +151,12 @@ def _join(y: Array, axis: int) -> Array:
 
 def _forward(x: Array, w: Array, *, stride: Any, padding: Any, dilation: Any, size: Any) -> Array:
     if dilation == (1, 1):
-        return _plain(x, w, padding, stride=stride)
+        return choice.forward(x, w, stride=stride, padding=padding)
     low = [p[0] for p in padding]
+    product = partial(choice.forward, stride=(1, 1))
     return blocked.input_gradient_strided(
-        x, w, dilation=dilation, size=size, low=low, product=_plain
+        x, w, dilation=dilation, size=size, low=low, product=product
     )
-
-
-def _plain(x: Array, w: Array, padding: Any, stride: Any = (1, 1)) -> Array:
-    way = choice.forward(x.shape, w.shape, stride)
-    if way == "xla":
-        if min(min(p) for p in padding) < 0:
-            x, padding = blocked.pad(x, padding), [(0, 0), (0, 0)]
-        return lax.conv_general_dilated(
-            x, w, stride, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-    images = choice.images(x.shape, w.shape[:2])
-    return blocked.forward(x, w, stride=stride, padding=padding, images=images)
 
 
 def _weight_gradient(x: Array, g: Array, *, dilation: Any, padding: Any) -> Array:
@@ -174,5 +164,4 @@ def _weight_gradient(x: Array, g: Array, *, dilation: Any, padding: Any) -> Arra
         n + sum(p) - (m - 1) * d
         for n, p, m, d in zip(x.shape[1:3], padding, g.shape[1:3], dilation, strict=True)
     )
-    images = choice.images(x.shape, taps)
-    return blocked.weight_gradient(x, g, taps=taps, stride=dilation, padding=padding, images=images)
+    return choice.weight_gradient(x, g, taps=taps, stride=dilation, padding=padding)
