@@ -97,7 +97,7 @@ def plane_figure(path: Path, surface: Mapping[str, np.ndarray]) -> None:
         axes: Axes = fig.subplots()
         axes.grid(False)
         loss = np.nan_to_num(surface["test_loss"], nan=np.inf)
-        low, high = loss.min(), np.quantile(loss, 0.9)
+        low, high = loss.min(), np.quantile(loss[np.isfinite(loss)], 0.9)
         high = max(high, low * 1.01 + 1e-6)
         levels = low + (high - low) * np.linspace(0, 1, 16) ** 2
         colours = axes.contourf(
