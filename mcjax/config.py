@@ -27,6 +27,7 @@ AT_LEAST = {
     "evaluation.train_images": 0,
     "evaluation.test_images": 0,
     "evaluation.plane_images": 1,
+    "evaluation.batch_stats_images": 0,
     "data.num_bonafide": 0,
     "data.num_selection": 0,
     "run.chunk": 0,
@@ -99,6 +100,7 @@ def connect() -> ConfigDict:
     config.evaluation.train_images = 0  # evaluate on that many training images; 0 is all
     config.evaluation.test_images = 0  # likewise
     config.evaluation.batch_stats = "train"  # images that BatchNorm is recomputed from at each t
+    config.evaluation.batch_stats_images = 0  # the first so many of them; 0 is all
     config.evaluation.batch_stats_batch_size = 128
     config.evaluation.plane_points = 21  # along each side of the loss surface; 0 draws none
     config.evaluation.plane_images = 500  # test images a point of the surface
@@ -130,6 +132,7 @@ def quick(config: ConfigDict) -> ConfigDict:
     config.evaluation.batch_size = 32
     config.evaluation.train_images = 32
     config.evaluation.test_images = 32
+    config.evaluation.batch_stats_images = 32
     config.evaluation.batch_stats_batch_size = 16
     config.evaluation.plane_points = min(config.evaluation.plane_points, 2)
     config.evaluation.plane_images = 32

@@ -110,7 +110,8 @@ class Run:
         if which == "none" or not self.network.has_batch_stats:
             return None
         part = {"train": self.splits.train, "bonafide": self.splits.bonafide}[which]
-        return replicate(jnp.asarray(part["image"]), self.mesh)
+        number = self.config.evaluation.batch_stats_images or None
+        return replicate(jnp.asarray(part["image"][:number]), self.mesh)
 
 
 def open_run(config: ConfigDict, workdir: str | Path) -> Run:

@@ -1,5 +1,7 @@
 """PGD against steps worked by hand, and its laws."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,7 +78,7 @@ def test_more_steps_are_never_weaker_and_the_loss_rises(norm):
         cross_entropy(two_layers(pgd(jax.random.key(0), two_layers, x, y, 0.3, 0.1, n, norm)), y)
         for n in (0, 1, 5, 20)
     ]
-    for weaker, stronger in zip(losses, losses[1:], strict=False):
+    for weaker, stronger in itertools.pairwise(losses):
         assert (stronger >= weaker - 1e-6).all()
     assert losses[-1].mean() > losses[0].mean() + 0.05
 
