@@ -11,8 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-he_normal = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-"""Weights from N(0, 2 / (height * width * features_out)). Source: He et al. 2015."""
+he_normal_fan_out = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+"""Weights from N(0, 2 / (height * width * features_out)). Source: He et al. 2015, equation 14."""
 
 
 def torch_uniform(fan_in: int) -> jax.nn.initializers.Initializer:
@@ -43,7 +43,7 @@ def conv(
     *,
     stride: int = 1,
     use_bias: bool = True,
-    kernel_init: jax.nn.initializers.Initializer = he_normal,
+    kernel_init: jax.nn.initializers.Initializer = he_normal_fan_out,
     bias_init: jax.nn.initializers.Initializer = nn.initializers.zeros,
     name: str | None = None,
 ) -> nn.Conv:

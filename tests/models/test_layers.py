@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mcjax.models.layers import Dense, conv, he_normal, torch_uniform
+from mcjax.models.layers import Dense, conv, he_normal_fan_out, torch_uniform
 
 
 def normal(*shape):
@@ -11,8 +11,8 @@ def normal(*shape):
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
-def test_he_normal_has_variance_two_over_area_times_outputs():
-    kernel = he_normal(jax.random.key(0), (3, 3, 64, 128))
+def test_he_normal_fan_out_has_variance_two_over_area_times_outputs():
+    kernel = he_normal_fan_out(jax.random.key(0), (3, 3, 64, 128))
     assert np.std(kernel) == pytest.approx(np.sqrt(2 / (3 * 3 * 128)), rel=0.01)
     assert np.max(np.abs(kernel)) > 4 * np.std(kernel)  # not truncated
 
