@@ -10,6 +10,7 @@ g (batch, h, w, o); padding ((low, high), (low, high)), which may be negative.
 import math
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -88,17 +89,17 @@ def sum_blocks(f: Callable[[Array, Array], Array], x: Array, g: Array, images: i
     def split(z: Array) -> Array:
         return z[:whole].reshape(blocks, size, *z.shape[1:])
 
-    # The first block starts the sum: zeros would lack the mesh axes x varies over in shard_map.
-    first = f(x[:size], g[:size])
-    if whole < batch:
-        first = first + f(x[whole:], g[whole:])
-
     def add(k: Array, total: Array) -> Array:
         take = lambda z: lax.dynamic_index_in_dim(z, k, keepdims=False)  # noqa: E731
         return total + f(take(xs), take(gs))
 
+    # Under shard_map the sum varies over the mesh axes that x and g vary over: so must this zero.
+    unequal = (x[0, 0, 0, 0] != x[0, 0, 0, 0]) | (g[0, 0, 0, 0] != g[0, 0, 0, 0])
+    zero = jnp.where(unequal, 0.0, 0.0).astype(x.dtype)
+    shape = jax.eval_shape(f, x[:size], g[:size]).shape
     xs, gs = split(x), split(g)
-    return lax.fori_loop(1, blocks, add, first)
+    total = lax.fori_loop(0, blocks, add, jnp.broadcast_to(zero, shape))
+    return total + f(x[whole:], g[whole:]) if whole < batch else total
 
 
 def input_gradient_strided(
