@@ -11,4 +11,5 @@ from mcjax import config as base
 
 def get_config(arg=None):
     config = base.connect()
+    config.model.options.width = 16
     return base.variant(config, arg)

@@ -145,8 +145,7 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
         protocol=config.data.protocol,
     )
     workdir = open_workdir(workdir, config)
-    if config.run.cpu_convolution:
-        cpu_convolution.enable()
+    (cpu_convolution.enable if config.run.cpu_convolution else cpu_convolution.disable)()
     say(f"workdir {workdir}")
     shape = "x".join(map(str, image_shape))
     say(

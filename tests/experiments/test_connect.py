@@ -54,6 +54,7 @@ def test_every_config_runs_end_to_end(name, tmp_path, monkeypatch):
     # One step of each training: the networks are the configs' own, and some are large.
     config.endpoint.num_epochs = config.curve.num_epochs = 1e-9
     config.endpoint.batch_size = config.curve.batch_size = 2
+    config.run.cpu_convolution = False  # its programs take longer to compile than one step
     config.evaluation.num_points = 2
     config.evaluation.train_images = config.evaluation.test_images = 4
     config.evaluation.batch_size = 4
@@ -203,6 +204,7 @@ def test_options_of_the_curve(tmp_path):
         **{
             "model.name": "resnet8",
             "curve.kind": "polychain",
+            "curve.num_epochs": 2.0,  # bonafide images are few; more than one t is needed
             "curve.num_bends": 2,
             "curve.init": "random",
             "curve.num_strata": 4,
