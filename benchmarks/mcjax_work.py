@@ -42,7 +42,8 @@ def prepare(name: str, file: Path, variant: str) -> dict[str, Work]:
     curve, stats = _curve(name, data)
     images, labels = jnp.asarray(data["images"]), jnp.asarray(data["labels"])
     examples = {"image": images, "label": labels}
-    batches = {k: jnp.asarray(v) for k, v in stack_batches(examples, EVALUATION_BATCH).items()}
+    host = {"image": data["images"], "label": data["labels"]}
+    batches = {k: jnp.asarray(v) for k, v in stack_batches(host, EVALUATION_BATCH).items()}
     metric_fn = classification_metrics(net.apply)
     points = _points(name, curve, stats, images)
     trained, fixed = split_curve(curve)
@@ -52,7 +53,7 @@ def prepare(name: str, file: Path, variant: str) -> dict[str, Work]:
 
     def step(num_steps: int) -> dict[str, np.ndarray]:
         # A copy, because train_steps takes its state over.
-        state = init_state(*jax.tree.map(jnp.copy, (trained, stats[0])), optimizer)
+        state = jax.tree.map(jnp.copy, init_state(trained, stats[0], optimizer))
         state, history = train_steps(
             jax.random.key(inputs.TRAIN_KEY),
             state,

@@ -1,6 +1,8 @@
 """Multiplications and additions of a network, counted from its own program, and the limit."""
 
+import math
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,23 +38,17 @@ def _count(jaxpr: jax.extend.core.Jaxpr) -> float:
     for equation in jaxpr.eqns:
         for inner in jax.core.jaxprs_in_params(equation.params):
             total += _count(inner)
-        out = equation.outvars[0].aval
+        out: Any = equation.outvars[0].aval
+        operands: list[Any] = [v.aval for v in equation.invars]
         if equation.primitive.name == "dot_general":
             ((contracted, _), _) = equation.params["dimension_numbers"]
-            shape = equation.invars[0].aval.shape
-            total += 2 * out.size * _product(shape[i] for i in contracted)
+            shape = operands[0].shape
+            total += 2 * out.size * math.prod(shape[i] for i in contracted)
         if equation.primitive.name == "conv_general_dilated":
-            kernel = equation.invars[1].aval
+            kernel = operands[1]
             features = equation.params["dimension_numbers"].rhs_spec[0]
             total += 2 * out.size * kernel.size / kernel.shape[features]
     return total
-
-
-def _product(numbers: object) -> int:
-    result = 1
-    for n in numbers:  # type: ignore[attr-defined]
-        result *= n
-    return result
 
 
 def matrix_product_limit(size: int = 2048, repeats: int = 5) -> float:

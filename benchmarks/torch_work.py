@@ -85,7 +85,7 @@ def prepare(name: str, file: Path, variant: str) -> dict[str, Work]:
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-        return {"losses": np.float32(losses)}
+        return {"losses": np.asarray(losses)}
 
     def normalised(t: float, bend: Tensors) -> Tensors:
         """Statistics at t: reset, then a cumulative average over all images."""
@@ -108,7 +108,7 @@ def prepare(name: str, file: Path, variant: str) -> dict[str, Work]:
         with nothing():
             stats = normalised(t, bend)
             w = at(t, bend)
-            loss, correct = 0.0, 0
+            loss, correct = 0.0, 0.0
             for x, y in batches():
                 if not tuned:
                     w = at(t, bend)
