@@ -1,9 +1,10 @@
-"""Which way is fastest for which shape: measured on two AVX-512 cores, not derived.
+"""Which way is fastest for which shape: measured, not derived.
 
-The thresholds come from timing every way on the layers of VGG16, PreResNet-26 and ConvFC, in a loop
-and beside XLA's own. What they say: XLA's plain NHWC forward convolution is good where it is direct
-and its images are larger than 2x2; Winograd wins from 64 channels on; a weight gradient is never
-left to XLA, which runs it up to 145 times slower in a loop.
+The thresholds come from timing the ways beside XLA's own on single layers of VGG16, PreResNet-26 and
+ConvFC, 64 images, on two AVX-512 cores that other work shared: close calls may fall otherwise
+elsewhere. XLA's NHWC forward convolution is good where images are larger than 2x2; Winograd passes
+it from about 32 * 64 channel pairs on. Weight gradients never go to XLA: in a loop it runs them many
+times slower.
 """
 
 from functools import partial
