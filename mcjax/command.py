@@ -14,7 +14,7 @@ from mcjax.config import flat
 from mcjax.errors import UserError
 
 
-def run(main: Callable[[], None], doc: str) -> NoReturn:
+def run(main: Callable[[], None], define_flags: Callable[[], None], doc: str) -> NoReturn:
     """Parses the flags, calls main, and ends the process.
 
     Exit codes: 0 done; 2 a mistake that the user can mend, told in one line; 3 no acceptable
@@ -22,10 +22,14 @@ def run(main: Callable[[], None], doc: str) -> NoReturn:
 
     Args:
         main: The command's work; it reads the flags.
+        define_flags: Defines them.
         doc: The module's docstring, shown by --help.
     """
     name = f"python -m {_module_name()}"
     logging.set_verbosity(logging.ERROR)
+    others = set(flags.FLAGS)
+    define_flags()
+    own = [name for name in flags.FLAGS if name not in others]
     try:
         wants_help = any(word in ("-h", "--help", "-help", "--helpfull") for word in sys.argv[1:])
         argv = [
@@ -33,7 +37,7 @@ def run(main: Callable[[], None], doc: str) -> NoReturn:
         ]
         _parse(argv, optional=wants_help)
         if wants_help:
-            print(_help(doc))
+            print(_help(doc, own))
             sys.exit(0)
         _keep_compiled_programs()
         main()
@@ -77,14 +81,12 @@ def _explained(error: Exception) -> UserError:
     return UserError(f"the config file can't be used: {text}; configs/ has examples")
 
 
-def _help(doc: str) -> str:
+def _help(doc: str, own: list[str]) -> str:
     lines = [doc.strip(), "", "Flags:"]
-    own = flags.FLAGS.flags_by_module_dict().get(sys.argv[0], [])
-    own = own or flags.FLAGS.flags_by_module_dict().get("__main__", [])
-    for flag in own:
-        if not flag.name.startswith("config."):
-            default = f" (default {flag.default})" if flag.default not in (None, "") else ""
-            lines.append(f"  --{flag.name}: {flag.help}{default}")
+    for name in own:
+        flag = flags.FLAGS[name]
+        default = f" (default {flag.default})" if flag.default not in (None, "") else ""
+        lines.append(f"  --{name}: {flag.help}{default}")
     config = getattr(flags.FLAGS, "config", None) if flags.FLAGS.is_parsed() else None
     if isinstance(config, ConfigDict):
         lines += ["", "Fields of this config, and their values:"]

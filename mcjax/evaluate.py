@@ -19,22 +19,21 @@ from mcjax.logs import say
 from mcjax.report import figures
 from mcjax.workdir import read_config
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "The directory of a finished run.")
-_NUM_POINTS = flags.DEFINE_integer(
-    "num_points", 61, "Number of t's, equally spaced, ends included."
-)
+
+def define_flags() -> None:
+    """The command's flags; defined when it runs, so that the module can be imported freely."""
+    flags.DEFINE_string("workdir", None, "The directory of a finished run.")
+    flags.DEFINE_integer("num_points", 61, "Number of t's, equally spaced, ends included.")
 
 
 def main() -> None:
     """Reads the flags and evaluates."""
-    if not _WORKDIR.value:
-        raise UserError(
-            "no run was given; add --workdir DIR, a directory that mcjax.train has left"
-        )
-    if _NUM_POINTS.value < 2:
-        raise UserError(f"--num_points is {_NUM_POINTS.value}; it must be at least 2")
-    workdir = Path(_WORKDIR.value)
-    evaluate(workdir, _NUM_POINTS.value)
+    workdir, num_points = flags.FLAGS.workdir, flags.FLAGS.num_points
+    if not workdir:
+        raise UserError("no run was given; add --workdir DIR, one that mcjax.train has left")
+    if num_points < 2:
+        raise UserError(f"--num_points is {num_points}; it must be at least 2")
+    evaluate(Path(workdir), num_points)
 
 
 def evaluate(workdir: Path, num_points: int) -> Path:
@@ -67,4 +66,4 @@ def evaluate(workdir: Path, num_points: int) -> Path:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__)
+    command.run(main, define_flags, __doc__)

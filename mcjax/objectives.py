@@ -109,7 +109,7 @@ def split_curve(
 
     Example:
         >>> from mcjax.curves import Bezier
-        >>> trained, fixed = split_curve(Bezier.connect({"w": jnp.zeros(1)}, {"w": jnp.ones(1)}))
+        >>> trained, fixed = split_curve(Bezier(start={"w": 0.0}, bends=({"w": 0.5},), end={"w": 1.0}))
         >>> list(trained), list(fixed)
         (['bends'], ['start', 'end'])
     """

@@ -17,21 +17,21 @@ from mcjax import command, experiments
 from mcjax.config import config_hash
 from mcjax.logs import say
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file, configs/NAME.py, or configs/NAME.py:quick.", lock_config=True
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where everything is left; runs/NAME-HASH unless given."
-)
+
+def define_flags() -> None:
+    """The command's flags; defined when it runs, so that the module can be imported freely."""
+    config_flags.DEFINE_config_file(
+        "config", None, "Config file, configs/NAME.py, or configs/NAME.py:quick.", lock_config=True
+    )
+    flags.DEFINE_string("workdir", None, "Where everything is left; runs/NAME-HASH unless given.")
 
 
 def main() -> None:
     """Reads the flags and runs the experiment."""
-    config = command.config_or_error(_CONFIG.value)
+    config = command.config_or_error(flags.FLAGS.config)
     run_experiment = experiments.get(config.experiment)
-    workdir = _WORKDIR.value or default_workdir(
-        config_flags.get_config_filename(flags.FLAGS["config"]), config
-    )
+    config_file = config_flags.get_config_filename(flags.FLAGS["config"])
+    workdir = flags.FLAGS.workdir or default_workdir(config_file, config)
     result = run_experiment(config, workdir)
     for name, value in result["metrics"].items():
         say(f"{name:32} {value:.4f}")
@@ -44,4 +44,4 @@ def default_workdir(config_file: str, config: ConfigDict) -> Path:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__)
+    command.run(main, define_flags, __doc__)
