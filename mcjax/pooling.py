@@ -1,63 +1,76 @@
-"""Max-pooling over 2x2 windows, with a gradient that is fast on CPU.
+"""Max-pooling with a gradient that is fast on CPU.
 
-XLA's gradient of a windowed maximum (select-and-scatter) is slow on CPU. Windows that do not
-overlap need none of it: the four pixels of a window are four strided slices.
+XLA's gradient of a windowed maximum (select-and-scatter) is slow on CPU. A pixel of every window
+at once is a slice of one of the image's stride x stride phases, and the gradient is a sum of these.
 """
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 
-def max_pool_2x2(x: Array) -> Array:
-    r"""The maximum over each 2x2 window, at stride 2.
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def max_pool(x: Array, window: int, stride: int) -> Array:
+    r"""The maximum over each square window, without padding.
 
-    .. math:: y_{n,p,q,c} = \max_{a,b \in \{0,1\}} x_{n,\,2p+a,\,2q+b,\,c}
+    .. math:: y_{n,p,q,c} = \max_{0 \le a,b < window} x_{n,\,stride\,p+a,\,stride\,q+b,\,c}
 
-    The values are those of ``flax.linen.max_pool(x, (2, 2), strides=(2, 2))``: an odd last row or
-    column is dropped. Where several pixels of a window tie, the first in reading order (row by row)
-    takes the whole gradient, as in PyTorch. Works under jit, vmap, grad, jvp and jvp of grad.
+    The values are those of flax.linen.max_pool: rows and columns that fill no window are dropped.
+    Where several pixels of a window tie, the first in reading order (row by row) takes the whole
+    gradient, as in PyTorch. Works under jit, vmap, grad, jvp and jvp of grad.
 
     Args:
-        x: Images (..., height, width, channels).
+        x: Images, (batch, height, width, channels).
+        window: Height and width of a window, in pixels.
+        stride: Distance of windows, in pixels.
 
     Returns:
-        Array (..., height // 2, width // 2, channels).
+        Array, (batch, (height - window) // stride + 1, (width - window) // stride + 1, channels).
 
     Example:
-        >>> import jax
-        >>> import jax.numpy as jnp
-        >>> from mcjax.pooling import max_pool_2x2
         >>> x = jnp.array([[1.0, 3.0], [3.0, 2.0]])[None, :, :, None]
-        >>> max_pool_2x2(x).item()
+        >>> max_pool(x, 2, 2).item()
         3.0
-        >>> jax.grad(lambda x: max_pool_2x2(x).sum())(x)[0, :, :, 0].tolist()
+        >>> jax.grad(lambda x: max_pool(x, 2, 2).sum())(x)[0, :, :, 0].tolist()
         [[0.0, 1.0], [0.0, 0.0]]
     """
-    return _pool(x)
-
-
-@jax.custom_jvp
-def _pool(x: Array) -> Array:
-    window = (1,) * (x.ndim - 3) + (2, 2, 1)
     lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
-    return lax.reduce_window(x, jnp.array(lowest, x.dtype), lax.max, window, window, "VALID")
+    shape, strides = (1, window, window, 1), (1, stride, stride, 1)
+    return lax.reduce_window(x, jnp.array(lowest, x.dtype), lax.max, shape, strides, "VALID")
 
 
-@_pool.defjvp
-def _pool_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+@max_pool.defjvp
+def _max_pool_jvp(
+    window: int, stride: int, primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
-    y = _pool(x)
+    y = max_pool(x, window, stride)
     taken, dy = jnp.zeros(y.shape, bool), jnp.zeros(y.shape, dx.dtype)
-    for pixel, tangent in zip(_pixels(x), _pixels(dx), strict=True):
+    pixels, pixel_tangents = (_pixels(z, window, stride, y.shape) for z in (x, dx))
+    for pixel, tangent in zip(pixels, pixel_tangents, strict=True):
         first = (pixel == y) & ~taken
         taken = taken | first
         dy = dy + jnp.where(first, tangent, 0)
     return y, dy
 
 
-def _pixels(x: Array) -> list[Array]:
-    """The four pixels of every window, in reading order."""
-    h, w = x.shape[-3] // 2, x.shape[-2] // 2
-    x = x[..., : 2 * h, : 2 * w, :].reshape(*x.shape[:-3], h, 2, w, 2, x.shape[-1])
-    return [x[..., a, :, b, :] for a in range(2) for b in range(2)]
+def _pixels(x: Array, window: int, stride: int, shape: tuple[int, ...]) -> list[Array]:
+    """The pixels of every window, in reading order, each like the output."""
+    n, h, w, c = x.shape
+    x = jnp.pad(x, ((0, 0), (0, -h % stride), (0, -w % stride), (0, 0)))
+    x = x.reshape(n, x.shape[1] // stride, stride, x.shape[2] // stride, stride, c)
+    phases = [[x[:, :, a, :, b] for b in range(stride)] for a in range(stride)]
+
+    def pixel(a: int, b: int) -> Array:
+        p, q = a // stride, b // stride
+        phase = phases[a % stride][b % stride]
+        return phase[:, p : p + shape[1], q : q + shape[2]]
+
+    return [pixel(a, b) for a in range(window) for b in range(window)]
+
+
+def max_pool_2x2(x: Array) -> Array:
+    """`max_pool` over 2x2 windows at stride 2."""
+    return max_pool(x, 2, 2)

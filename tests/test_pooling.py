@@ -1,4 +1,4 @@
-"""The 2x2 max-pool against Flax's, by values, ties and derivatives of both orders."""
+"""Max-pools against Flax's, by values, ties and derivatives of both orders."""
 
 import flax.linen as nn
 import jax
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mcjax.pooling import max_pool_2x2
+from mcjax.pooling import max_pool, max_pool_2x2
 
 
 def flax_pool(x):
@@ -25,6 +25,19 @@ def test_values_and_gradient_equal_flax(shape):
     g = images(*y.shape, seed=1)
     np.testing.assert_array_equal(y, y_flax)
     np.testing.assert_array_equal(back(g)[0], back_flax(g)[0])
+
+
+@pytest.mark.parametrize(("window", "stride"), [(2, 2), (3, 2), (3, 1), (2, 3), (3, 3), (1, 1)])
+@pytest.mark.parametrize("size", [(3, 3), (7, 6), (15, 8)])
+def test_other_windows_equal_flax(window, stride, size):
+    x = images(2, *size, 3)
+    y, back = jax.vjp(lambda x: max_pool(x, window, stride), x)
+    y_flax, back_flax = jax.vjp(
+        lambda x: nn.max_pool(x, (window, window), strides=(stride, stride)), x
+    )
+    g = images(*y.shape, seed=1)
+    np.testing.assert_array_equal(y, y_flax)
+    np.testing.assert_allclose(back(g)[0], back_flax(g)[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

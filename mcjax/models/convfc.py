@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 
 from mcjax.models.layers import Dense, conv
+from mcjax.pooling import max_pool
 
 
 class ConvFC(nn.Module):
@@ -29,7 +30,7 @@ class ConvFC(nn.Module):
         for i, features in enumerate((32, 64, 128), start=1):
             x = nn.relu(conv(features, 5, name=f"conv{i}")(x))
             if min(x.shape[1:3]) >= 3:
-                x = nn.max_pool(x, (3, 3), strides=(2, 2))
+                x = max_pool(x, 3, 2)
         x = x.reshape(x.shape[0], -1)
         x = nn.relu(Dense(1000, name="fc1")(x))
         x = nn.relu(Dense(1000, name="fc2")(x))
