@@ -8,6 +8,7 @@ import contextlib
 import io
 import logging
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,7 @@ def restore(path: Path, like: PyTree | None = None) -> tuple[PyTree, dict[str, A
         raise UserError(f"there is no checkpoint {path}; run the training first")
     arguments = ocp.args.Composite(tree=ocp.args.StandardRestore(), metadata=ocp.args.JsonRestore())
     try:
-        with contextlib.redirect_stderr(io.StringIO()), _checkpointer() as checkpointer:
-            item = checkpointer.restore(path.absolute(), args=arguments)
+        item = _restore(path.absolute(), arguments)
         tree = jax.tree.map(np.asarray, item.tree)
         metadata = dict(item.metadata)
         intact = metadata.get("digest") == digest(tree)
@@ -82,6 +82,16 @@ def restore(path: Path, like: PyTree | None = None) -> tuple[PyTree, dict[str, A
     expected = serialization.to_state_dict(like)
     check_same_structure(expected, tree, ("this network", f"checkpoint {path}"))
     return serialization.from_state_dict(like, tree), metadata
+
+
+def _restore(path: Path, arguments: Any) -> Any:
+    with contextlib.redirect_stderr(io.StringIO()), _checkpointer() as checkpointer:
+        try:
+            return checkpointer.restore(path, args=arguments)
+        except Exception:
+            # Where one array fails, threads that read the others print tracebacks a moment later.
+            time.sleep(0.5)
+            raise
 
 
 def _damaged(path: Path, reason: str) -> UserError:

@@ -42,8 +42,9 @@ def run(main: Callable[[], None], define_flags: Callable[[], None], doc: str) ->
         _keep_compiled_programs()
         main()
     except UserError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        print(f"{name}: error: {error}", file=sys.stderr, flush=True)
+        # At once: after a failed restore Orbax's threads would add tracebacks of their own.
+        os._exit(error.exit_code)
     except KeyboardInterrupt:
         print(f"{name}: interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)

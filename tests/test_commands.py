@@ -82,6 +82,14 @@ def test_evaluate(tmp_path):
     assert (folder / "path.png").exists()
     assert (tmp_path / "path.csv").read_bytes() == before
 
+    (tmp_path / "checkpoints" / "curve" / "tree" / "manifest.ocdbt").write_bytes(b"x")
+    done = command("mcjax.evaluate", f"--workdir {tmp_path} --num_points 5")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("python -m mcjax.evaluate: error: checkpoint ")
+    assert last.endswith("delete it and run again")
+
 
 def test_evaluate_without_a_run(tmp_path):
     for arguments, message in (
