@@ -4,10 +4,9 @@ A folder is complete when it exists: Orbax writes under another name and renames
 digest is stored beside it, so a damaged file is an error and never a wrong number.
 """
 
-import contextlib
-import io
 import logging
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -85,13 +84,17 @@ def restore(path: Path, like: PyTree | None = None) -> tuple[PyTree, dict[str, A
 
 
 def _restore(path: Path, arguments: Any) -> Any:
-    with contextlib.redirect_stderr(io.StringIO()), _checkpointer() as checkpointer:
-        try:
+    # Where one array fails, threads that read the others raise a moment later, heard by nobody
+    # but this hook, which would print a traceback for each.
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        with _checkpointer() as checkpointer:
             return checkpointer.restore(path, args=arguments)
-        except Exception:
-            # Where one array fails, threads that read the others print tracebacks a moment later.
-            time.sleep(0.5)
-            raise
+    except Exception:
+        time.sleep(0.5)
+        raise
+    finally:
+        sys.unraisablehook = hook
 
 
 def _damaged(path: Path, reason: str) -> UserError:
