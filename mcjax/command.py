@@ -77,7 +77,8 @@ def _explained(error: Exception) -> UserError:
     if isinstance(error, flags.Error):
         return UserError(f"{text}; see --help")
     if isinstance(error, AttributeError | KeyError) and "module" not in text:
-        text = text.strip("'\"")
+        # ml_collections quotes its own message, whose second line may be a suggestion.
+        text = ". ".join(text.strip("'\"").replace("\\n", "\n").replace("\\'", "").split("\n"))
         return UserError(f"the config has no field {text}; the same command with --help lists them")
     return UserError(f"the config file can't be used: {text}; configs/ has examples")
 

@@ -19,6 +19,7 @@ MISTAKES = {
     "--config configs/nope.py": "No such file or directory: 'configs/nope.py'",
     "--config mcjax/keys.py": "has no attribute 'get_config'",
     f"{DIGITS} --config.foo=1": "the config has no field foo",
+    f"{DIGITS} --config.curve.num_bend=2": 'no field num_bend. Did you mean "num_bends"',
     f"{DIGITS} --config.curve.num_bends=two": "invalid literal for int",
     f"{DIGITS} --config.curve.kind=spline": "must be one of bezier, polychain",
     f"{DIGITS}:fast": "unknown config argument 'fast'",
