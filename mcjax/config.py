@@ -6,7 +6,19 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mcjax.defaults import backdoor, connect
 from mcjax.errors import UserError
+
+__all__ = [
+    "backdoor",
+    "config_hash",
+    "connect",
+    "flat",
+    "hashed_fields",
+    "quick",
+    "validate",
+    "variant",
+]
 
 # Fields that change how a run is carried out but not its result: not part of the hash.
 NOT_HASHED = ("run", "data.dir")
@@ -17,6 +29,10 @@ CHOICES = {
     "curve.images": ("train", "bonafide"),
     "evaluation.batch_stats": ("train", "bonafide", "none"),
     "data.protocol": ("disjoint", "legacy"),
+    "attack.label_map": ("single_target", "all_to_all", "clean_label"),
+    "attack.when": ("before", "after"),
+    "attack.attacker": ("plain", "path_aware"),
+    "repair.pair": ("both_tampered", "tampered_and_clean", "tampered_and_fine_tuned"),
 }
 
 AT_LEAST = {
@@ -31,6 +47,11 @@ AT_LEAST = {
     "data.num_bonafide": 0,
     "data.num_selection": 0,
     "run.chunk": 0,
+    "attack.target": 0,
+    "repair.folds": 0,
+    "repair.steps_per_epoch": 0,
+    "repair.tolerance": 0,
+    "repair.num_draws": 1,
 }
 
 POSITIVE = (
@@ -43,74 +64,10 @@ POSITIVE = (
     "evaluation.batch_stats_batch_size",
     "run.log_every_steps",
     "run.checkpoint_seconds",
+    "repair.num_epochs",
+    "repair.batch_size",
+    *(f"repair.learning_rate.{n}" for n in ("path", "fine_tune", "scratch", "prune", "fine_prune")),
 )
-
-
-def connect() -> ConfigDict:
-    """The fields of `experiment = "connect"` with the defaults of the digits run.
-
-    Returns:
-        A config that a file in configs/ changes and returns.
-    """
-    config = ConfigDict()
-    config.experiment = "connect"
-    config.seed = 0
-
-    config.data = ConfigDict()
-    config.data.name = "digits"  # see mcjax.data; "npz:FILE" for your own arrays
-    config.data.dir = ""  # folder of the original archives or of TFDS; "" looks in the usual places
-    config.data.verify = True  # check the archives' contents by checksum
-    config.data.num_bonafide = 0  # clean images kept out of the endpoints' training set
-    config.data.num_selection = 0  # images kept for choosing t
-    config.data.protocol = (
-        "disjoint"  # or "legacy": overlapping sets, as the official code has them
-    )
-    config.data.augmentation = "none"  # see mcjax.data.augmentation
-
-    config.model = ConfigDict()
-    config.model.name = "cnn"  # see mcjax.models
-    config.model.options = ConfigDict()  # depth, width, ...: the network's own
-
-    config.endpoint = ConfigDict()  # training of the two ends, from seeds of their own
-    config.endpoint.num_epochs = 40.0
-    config.endpoint.batch_size = 64
-    config.endpoint.learning_rate = 0.05
-    config.endpoint.momentum = 0.9
-    config.endpoint.nesterov = False
-    config.endpoint.weight_decay = 5e-4
-
-    config.curve = ConfigDict()
-    config.curve.kind = "bezier"
-    config.curve.num_bends = 1
-    config.curve.init = "line"  # where the bends start: "line" or "random"
-    config.curve.fix_start = True
-    config.curve.fix_end = True
-    config.curve.images = "train"  # the images it is trained on: "train" or "bonafide"
-    config.curve.num_strata = 1  # > 1: stratified t
-    config.curve.num_epochs = 80.0
-    config.curve.batch_size = 64
-    config.curve.learning_rate = 0.05
-    config.curve.momentum = 0.9
-    config.curve.nesterov = False
-    config.curve.weight_decay = 5e-4
-
-    config.evaluation = ConfigDict()
-    config.evaluation.num_points = 61
-    config.evaluation.batch_size = 500
-    config.evaluation.train_images = 0  # evaluate on that many training images; 0 is all
-    config.evaluation.test_images = 0  # likewise
-    config.evaluation.batch_stats = "train"  # images that BatchNorm is recomputed from at each t
-    config.evaluation.batch_stats_images = 0  # the first so many of them; 0 is all
-    config.evaluation.batch_stats_batch_size = 128
-    config.evaluation.plane_points = 21  # along each side of the loss surface; 0 draws none
-    config.evaluation.plane_images = 500  # test images a point of the surface
-
-    config.run = ConfigDict()  # how it is carried out; results do not depend on it
-    config.run.log_every_steps = 100  # steps a line of metrics.jsonl, and a dispatch
-    config.run.checkpoint_seconds = 60.0
-    config.run.chunk = 0  # points vmapped together on a device; 0 is the device's default
-    config.run.cpu_convolution = True  # mcjax's faster convolutions on CPU
-    return config
 
 
 def quick(config: ConfigDict) -> ConfigDict:
@@ -122,35 +79,50 @@ def quick(config: ConfigDict) -> ConfigDict:
     Returns:
         The same config.
     """
-    config.data.name = f"fake:{config.data.name}"
-    config.data.num_bonafide = min(config.data.num_bonafide, 32)
-    config.data.num_selection = min(config.data.num_selection, 32)
-    for part in (config.endpoint, config.curve):
-        part.batch_size = 16
-        part.num_epochs = 0.1
-    config.evaluation.num_points = 3
-    config.evaluation.batch_size = 32
-    config.evaluation.train_images = 32
-    config.evaluation.test_images = 32
-    config.evaluation.batch_stats_images = 32
-    config.evaluation.batch_stats_batch_size = 16
-    config.evaluation.plane_points = min(config.evaluation.plane_points, 2)
-    config.evaluation.plane_images = 32
-    config.run.log_every_steps = 2
+    changes = {
+        "data.name": f"fake:{config.data.name}",
+        "data.num_bonafide": min(config.data.num_bonafide, 32),
+        "data.num_selection": min(config.data.num_selection, 32),
+        **{f"{part}.batch_size": 16 for part in ("endpoint", "curve", "repair")},
+        **{f"{part}.num_epochs": 0.1 for part in ("endpoint", "curve")},
+        "evaluation.num_points": 3,
+        "evaluation.batch_size": 32,
+        "evaluation.train_images": 32,
+        "evaluation.test_images": 32,
+        "evaluation.batch_stats_images": 32,
+        "evaluation.batch_stats_batch_size": 16,
+        "evaluation.plane_points": min(config.evaluation.get("plane_points", 0), 2),
+        "evaluation.plane_images": 32,
+        "repair.sizes": (32, 16),
+        "repair.num_epochs": 1.0,
+        "repair.steps_per_epoch": 2,
+        "repair.num_draws": 2,
+        "repair.i_bau.num_rounds": 1,
+        "explain.num_images": 16,
+        "explain.num_draws": 2,
+        "run.log_every_steps": 2,
+    }
+    has = flat(config)
+    config.update_from_flattened_dict({k: v for k, v in changes.items() if k in has})
     return config
 
 
 def variant(config: ConfigDict, arg: str | None) -> ConfigDict:
-    """What stands after the colon of `--config FILE:ARG`: nothing, or `quick`.
+    """Applies what stands after the colon of `--config FILE:WORD,WORD`.
+
+    Words: `quick`; `all_to_all`, of a backdoor.
 
     Raises:
         UserError: Anything else.
     """
-    if not arg:
-        return config
-    if arg == "quick":
-        return quick(config)
-    raise UserError(f"unknown config argument {arg!r}; use :quick or none")
+    for word in (arg or "").split(",") if arg else ():
+        if word == "quick":
+            quick(config)
+        elif word == "all_to_all" and "attack" in config:
+            config.attack.label_map = word
+        else:
+            raise UserError(f"unknown config argument {word!r}; use :quick or none")
+    return config
 
 
 def validate(config: ConfigDict) -> None:
@@ -165,7 +137,7 @@ def validate(config: ConfigDict) -> None:
         _require(config, field, lambda v, low=low: v >= low, f"at least {low}")
     for field in POSITIVE:
         _require(config, field, lambda v: v > 0, "more than 0")
-    uses = config.curve.images, config.evaluation.batch_stats
+    uses = config.curve.get("images"), config.evaluation.batch_stats
     if "bonafide" in uses and config.data.num_bonafide == 0:
         raise UserError(
             "config.data.num_bonafide is 0 but bonafide images are asked for; "
@@ -174,8 +146,13 @@ def validate(config: ConfigDict) -> None:
 
 
 def _require(config: ConfigDict, field: str, holds: Any, wanted: str) -> None:
-    part, name = field.split(".")
-    value = config[part][name]
+    *parts, name = field.split(".")
+    node = config
+    for part in parts:
+        node = node.get(part, {})
+    if name not in node:  # not every experiment has every field
+        return
+    value = node[name]
     if not holds(value):
         raise UserError(f"config.{field} is {value!r}; it must be {wanted}")
 

@@ -56,7 +56,9 @@ def evaluate(workdir: Path, num_points: int) -> Path:
     tables = {}
     for name, one in (("path", curve), ("line", line)):
         stage = f"{name}_{num_points}"
-        tables[name] = connect.walk(run, stage, connect.with_stats(run, one, a, b), ts)
+        tables[name] = connect.walk(
+            run, stage, connect.with_stats(run, one, a, b), ts, run.evaluated
+        )
         connect.write_path(folder / f"{name}.csv", ts, tables[name])
     figures.path_figure(folder / "path.png", ts, tables["path"], tables["line"])
     accuracy = tables["path"]["test_accuracy"]

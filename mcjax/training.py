@@ -6,11 +6,12 @@ step alone, so a run that is cut anywhere goes on bit for bit.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -181,3 +182,57 @@ def train_steps(
 
     history = StepMetrics(*(jnp.zeros(capacity, jnp.float32) for _ in StepMetrics._fields))
     return lax.fori_loop(0, num_steps, step, (state, history))
+
+
+def train(
+    key: jax.Array,
+    state: TrainState,
+    fixed: PyTree,
+    examples: Batch,
+    *,
+    num_steps: int,
+    steps_per_dispatch: int,
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+    augment_fn: Augmentation,
+) -> Iterator[tuple[TrainState, dict[str, float]]]:
+    """Trains to the end, one dispatch after another.
+
+    Args:
+        key: The key of the whole training.
+        state: Where to start, at any step; left as it is.
+        fixed: What the loss needs beside the parameters.
+        examples: The whole data set, as in `train_steps`.
+        num_steps: Steps in all, those taken before included.
+        steps_per_dispatch: Steps between two yields; dispatches end at its multiples.
+        loss_fn: The objective.
+        optimizer: From `sgd`.
+        batch_size: Images a step.
+        augment_fn: `augment_fn(key, image) -> image`.
+
+    Yields:
+        The state after each dispatch, which the next one donates, and the means of its steps'
+        metrics. Nothing if the steps are taken already.
+    """
+    # A copy, because the state is donated and the caller may hold the same arrays.
+    state = jax.tree.map(lambda x: jnp.array(x, copy=True), state)
+    step = int(state.step)
+    capacity = min(steps_per_dispatch, num_steps)
+    while step < num_steps:
+        n = min(capacity - step % capacity, num_steps - step)
+        state, metrics = train_steps(
+            key,
+            state,
+            fixed,
+            examples,
+            jnp.int32(n),
+            capacity=capacity,
+            loss_fn=loss_fn,
+            optimizer=optimizer,
+            batch_size=batch_size,
+            augment_fn=augment_fn,
+        )
+        step += n
+        history = jax.device_get(metrics)._asdict()
+        yield state, {k: float(np.mean(v[:n], dtype=np.float64)) for k, v in history.items()}

@@ -18,9 +18,10 @@ from mcjax.batch_stats import CurveWithStats
 from mcjax.checkpoint import restore, save
 from mcjax.curves import KINDS, Curve
 from mcjax.data import augmentation
+from mcjax.data.batches import stack_batches
 from mcjax.errors import UserError
 from mcjax.experiments.fit import fit, forget_partial
-from mcjax.experiments.run import Run, describe, open_run
+from mcjax.experiments.run import Run, describe, first, open_run
 from mcjax.experiments.walk import Table, walk
 from mcjax.geometry import arc_length, distances, farthest_point, path_mean, step_lengths
 from mcjax.keys import stream
@@ -50,9 +51,9 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     curve = train_curve(run, a, b)
     line = straight_line(curve)
     ts = np.linspace(0, 1, config.evaluation.num_points)
-    path = walk(run, "path", with_stats(run, curve, a, b), ts)
+    path = walk(run, "path", with_stats(run, curve, a, b), ts, run.evaluated)
     write_path(run.workdir / "path.csv", ts, path)
-    straight = walk(run, "line", with_stats(run, line, a, b), ts)
+    straight = walk(run, "line", with_stats(run, line, a, b), ts, run.evaluated)
     write_path(run.workdir / "figures" / "line.csv", ts, straight)
     surface = look_at_plane(run, curve, a, b)
     return report(run, curve, ts, path, straight, surface)
@@ -177,8 +178,10 @@ def look_at_plane(run: Run, curve: Curve, a: PyTree, b: PyTree) -> dict[str, np.
         return None
     plane = through(curve)
     points = grid(plane, curve, num_points=num_points)
-    images = run.config.evaluation.plane_images
-    table = walk(run, "plane", with_stats(run, plane, a, b), points.xy, test_images=images)  # type: ignore[arg-type]
+    few = first(run.splits.test, run.config.evaluation.plane_images)
+    batch_size = min(len(few["label"]), run.config.evaluation.batch_size)
+    sets = {"test": stack_batches(few, batch_size)}
+    table = walk(run, "plane", with_stats(run, plane, a, b), points.xy, sets)  # type: ignore[arg-type]
     ts = jnp.linspace(0, 1, 200)
     trace = jax.vmap(lambda t: plane.coordinates(curve(t)))(ts)
     rows = [

@@ -4,7 +4,6 @@ import shutil
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -13,7 +12,7 @@ from mcjax.errors import UserError
 from mcjax.experiments.run import Run
 from mcjax.logs import progress, say
 from mcjax.losses import Batch
-from mcjax.training import Augmentation, LossFn, TrainState, init_state, sgd, train_steps
+from mcjax.training import Augmentation, LossFn, TrainState, init_state, sgd, train
 from mcjax.tree import PyTree
 
 
@@ -52,7 +51,7 @@ def fit(
         fixed: What the loss needs beside the parameters.
         examples: The training images, on the devices.
         loss_fn: The objective.
-        options: The config's part: num_epochs, batch_size, learning_rate, momentum, ...
+        options: The config's part: num_epochs or num_steps, batch_size, learning_rate, ...
         decay_in_optimizer: Whether the weight decay is the optimizer's (else the loss has it).
         augment_fn: The augmentation.
 
@@ -63,8 +62,9 @@ def fit(
         UserError: The loss is not finite; a checkpoint can't be read or written.
     """
     o = options
-    num_examples = len(examples["label"])
-    num_steps = num_training_steps(o.num_epochs, num_examples, o.batch_size)
+    num_steps = o.get("num_steps") or num_training_steps(
+        o.num_epochs, len(examples["label"]), o.batch_size
+    )
     optimizer = sgd(
         o.learning_rate,
         num_steps,
@@ -73,41 +73,33 @@ def fit(
         weight_decay=o.weight_decay if decay_in_optimizer else 0.0,
     )
     state = init_state(params, batch_stats, optimizer)
-    restored = restore_partial(run.partial(name), state)
-    # A copy, because the state is donated and the caller may hold the same arrays.
-    state = jax.tree.map(lambda x: jnp.array(x, copy=True), restored or state)
+    state = restore_partial(run.partial(name), state) or state
     step = int(state.step)
     run.log.rewind(name, step)
     if step:
         say(f"{name}: goes on from step {step}")
 
-    capacity = min(run.config.run.log_every_steps, num_steps)
     saved_at = time.monotonic()
+    dispatches = train(
+        key,
+        state,
+        fixed,
+        examples,
+        num_steps=num_steps,
+        steps_per_dispatch=run.config.run.log_every_steps,
+        loss_fn=loss_fn,
+        optimizer=optimizer,
+        batch_size=o.batch_size,
+        augment_fn=augment_fn,
+    )
     with progress(name, num_steps, step, unit="step") as bar:
-        while step < num_steps:
-            n = min(capacity - step % capacity, num_steps - step)
-            state, metrics = train_steps(
-                key,
-                state,
-                fixed,
-                examples,
-                jnp.int32(n),
-                capacity=capacity,
-                loss_fn=loss_fn,
-                optimizer=optimizer,
-                batch_size=o.batch_size,
-                augment_fn=augment_fn,
-            )
-            means = {
-                k: float(np.mean(v[:n], dtype=np.float64))
-                for k, v in jax.device_get(metrics)._asdict().items()
-            }
+        for state, means in dispatches:
+            n, step = int(state.step) - step, int(state.step)
             if not np.isfinite(means["loss"]):
                 raise UserError(
-                    f"{name}: the loss became {means['loss']} between steps {step} and {step + n}; "
+                    f"{name}: the loss became {means['loss']} between steps {step - n} and {step}; "
                     f"lower the learning rate (it is {o.learning_rate})"
                 )
-            step += n
             run.log.append(stage=name, step=step, **means)
             bar.advance(n, images=n * o.batch_size, loss=means["loss"], accuracy=means["accuracy"])
             due = time.monotonic() - saved_at >= run.config.run.checkpoint_seconds

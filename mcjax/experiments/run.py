@@ -17,6 +17,7 @@ from mcjax import cpu_convolution, data, models
 from mcjax.config import config_hash, validate
 from mcjax.data import augmentation
 from mcjax.data.batches import stack_batches
+from mcjax.data.dataset import Dataset
 from mcjax.data.splits import Splits, split
 from mcjax.keys import stream
 from mcjax.logs import MetricLog, say
@@ -35,23 +36,25 @@ class Run:
         config: The validated config.
         workdir: The run's directory.
         log: Its metrics.jsonl.
-        splits: The data, in disjoint sets.
-        source: How the data were loaded and checked.
+        dataset: The data, and how they were loaded and checked.
+        splits: Disjoint sets of them.
         network: The network.
         mesh: The devices.
         metric_fn: Loss and accuracy of the network; one function, so it is compiled once.
         began: `time.monotonic()` at the opening.
+        part: Where this part's stages are named: "", or "seed_0/" in a run of several seeds.
     """
 
     config: ConfigDict
     workdir: Path
     log: MetricLog
+    dataset: Dataset
     splits: Splits
-    source: str
     network: Network
     mesh: Mesh
     metric_fn: MetricFn
     began: float
+    part: str = ""
 
     @property
     def config_hash(self) -> str:
@@ -89,7 +92,7 @@ class Run:
         parts = {"train": self.splits.train, "test": self.splits.test}
         return {
             name: replicate(
-                stack_batches(_first(part, self.num_evaluated[name]), batch_size), self.mesh
+                stack_batches(first(part, self.num_evaluated[name]), batch_size), self.mesh
             )
             for name, part in parts.items()
         }
@@ -137,13 +140,7 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
     module = models.create(config.model.name, num_classes=dataset.num_classes, **options)
     network = from_linen(module, image_shape)
     augmentation.get(config.data.augmentation)
-    splits = split(
-        dataset,
-        seed=config.seed,
-        num_bonafide=config.data.num_bonafide,
-        num_selection=config.data.num_selection,
-        protocol=config.data.protocol,
-    )
+    splits = _split(dataset, config)
     workdir = open_workdir(workdir, config)
     (cpu_convolution.enable if config.run.cpu_convolution else cpu_convolution.disable)()
     say(f"workdir {workdir}")
@@ -156,8 +153,8 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
         config=config,
         workdir=workdir,
         log=MetricLog(workdir / "metrics.jsonl"),
+        dataset=dataset,
         splits=splits,
-        source=dataset.source,
         network=network,
         mesh=make_mesh(),
         metric_fn=classification_metrics(network.apply),
@@ -165,7 +162,27 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
     )
 
 
-def _first(examples: dict[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
+def with_seed(run: Run, seed: int) -> Run:
+    """The part of a run that has its own seed: its own split, keys and stages."""
+    config = run.config.copy_and_resolve_references()
+    config.seed = seed
+    return dataclasses.replace(
+        run, config=config, splits=_split(run.dataset, config), part=f"seed_{seed}/"
+    )
+
+
+def _split(dataset: Dataset, config: ConfigDict) -> Splits:
+    return split(
+        dataset,
+        seed=config.seed,
+        num_bonafide=config.data.num_bonafide,
+        num_selection=config.data.num_selection,
+        protocol=config.data.protocol,
+    )
+
+
+def first(examples: dict[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
+    """The first so many examples."""
     return {name: values[:number] for name, values in examples.items()}
 
 
@@ -178,7 +195,7 @@ def describe(run: Run) -> dict[str, Any]:
     }
     return {
         "name": run.config.data.name,
-        "source": run.source,
+        "source": run.dataset.source,
         "protocol": splits.protocol,
         "num_images": sizes,
         "num_evaluated": run.num_evaluated,

@@ -3,15 +3,15 @@
 import io
 import time
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
-from mcjax.data.batches import stack_batches
 from mcjax.experiments.run import Run
 from mcjax.logs import progress, say
+from mcjax.losses import Batch, MetricFn
 from mcjax.path import evaluate_path
 from mcjax.sharding import replicate
 from mcjax.tree import PyTree
@@ -22,9 +22,15 @@ Table = dict[str, np.ndarray]
 
 
 def walk(
-    run: Run, name: str, curve: PyTree, ts: jax.typing.ArrayLike, *, test_images: int = 0
+    run: Run,
+    name: str,
+    curve: PyTree,
+    ts: jax.typing.ArrayLike,
+    sets: Mapping[str, Batch],
+    *,
+    metric_fn: MetricFn | None = None,
 ) -> Table:
-    """Loss and accuracy on the training and test images at every t.
+    """Means of metrics over sets of images at every t.
 
     A block is as many t's as all devices take at once, so every block is the same program and its
     numbers do not depend on where a run was cut.
@@ -34,24 +40,22 @@ def walk(
         name: The stage's name; what is done of it is kept under checkpoints/.walks.
         curve: What `evaluate_path` takes.
         ts: Points, [T, ...].
-        test_images: Evaluate on that many test images only, and on no training images.
+        sets: Stacked batches by name, as `stack_batches` makes them.
+        metric_fn: The run's loss and accuracy unless given.
 
     Returns:
-        The columns `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`.
+        The columns `SET_METRIC`: `train_loss`, `test_accuracy`, ...
 
     Raises:
         UserError: What is done can't be written.
     """
-    sets: dict[str, Any] = run.evaluated
-    if test_images:
-        few = {k: v[:test_images] for k, v in run.splits.test.items()}
-        sets = {"test": stack_batches(few, min(test_images, run.config.evaluation.batch_size))}
-    sets, curve = replicate((sets, curve), run.mesh)
+    sets, curve = replicate((dict(sets), curve), run.mesh)
+    metric_fn = metric_fn or run.metric_fn
     ts = np.asarray(ts, np.float32)
     block = run.mesh.size * run.chunk
     kept = run.workdir / "checkpoints" / ".walks" / f"{name}.npz"
     table = _read(kept, ts)
-    done = saved = len(table.get("test_loss", ()))
+    done = saved = len(next(iter(table.values()), ()))
     if 0 < done < len(ts):
         say(f"{name}: goes on from point {done}")
     saved_at = time.monotonic()
@@ -60,14 +64,14 @@ def walk(
             part = ts[done : done + block]
             size = len(part)
             part = np.concatenate([part, np.repeat(part[-1:], block - size, axis=0)])
-            means = evaluate_path(run.metric_fn, curve, part, sets, mesh=run.mesh, chunk=run.chunk)
+            means = evaluate_path(metric_fn, curve, part, sets, mesh=run.mesh, chunk=run.chunk)
             for set_name, metrics in means.items():
                 for metric, values in metrics.items():
                     column = f"{set_name}_{metric}"
                     values = np.asarray(values)[:size]
                     table[column] = np.concatenate([table.get(column, values[:0]), values])
             done += size
-            bar.advance(size, test_accuracy=float(table["test_accuracy"][-1]))
+            bar.advance(size, **{column: float(v[-1]) for column, v in table.items()})
             if time.monotonic() - saved_at >= run.config.run.checkpoint_seconds:
                 _write(kept, ts[:done], table)
                 saved, saved_at = done, time.monotonic()

@@ -178,7 +178,9 @@ def test_one_and_eight_devices_agree(finished):
     tables = []
     for n in (1, 8):
         few = dataclasses.replace(run, mesh=make_mesh(jax.devices()[:n]))
-        tables.append(walk(few, f"devices_{n}", connect.with_stats(few, curve, a, b), ts))
+        tables.append(
+            walk(few, f"devices_{n}", connect.with_stats(few, curve, a, b), ts, few.evaluated)
+        )
     for column, values in tables[0].items():
         np.testing.assert_allclose(values, tables[1][column], rtol=1e-5, atol=1e-6)
 

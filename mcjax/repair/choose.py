@@ -1,0 +1,91 @@
+"""Which point of the path repairs the network: chosen without knowing the trigger."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Choice(NamedTuple):
+    """A chosen point.
+
+    Attributes:
+        index: Its place among the points, None where no point is acceptable.
+        floor: The accuracy that was asked for, a fraction.
+        distance: Its distance to the nearest suspect network, in the units of the weights.
+        num_acceptable: How many points meet the floor, the suspects themselves not counted.
+    """
+
+    index: int | None
+    floor: float
+    distance: float
+    num_acceptable: int
+
+
+def choose(
+    accuracy: np.typing.ArrayLike,
+    distances: Sequence[np.typing.ArrayLike],
+    *,
+    suspect_accuracy: float,
+    tolerance: float = 0.02,
+) -> Choice:
+    """The point farthest from its nearest suspect among those that are accurate enough.
+
+        argmax_i min_s ||w_i - w_s||   over   accuracy_i >= suspect_accuracy - tolerance
+
+    With one suspect it is the point farthest from it. With two, the farthest from one would be
+    the other, which is tampered with as well.
+
+    Args:
+        accuracy: On the selection images at each point, [T].
+        distances: For each suspect network, the points' distances to it, each [T].
+        suspect_accuracy: The suspect's own on the same images; of two, the lower.
+        tolerance: How much accuracy may be given up, a fraction.
+
+    Returns:
+        The choice; its index is None if no point but the suspects themselves is accurate enough.
+
+    Example:
+        >>> ends = [[0.0, 1.0, 2.0], [2.0, 1.0, 0.0]]
+        >>> choose([0.9, 0.89, 0.9], ends, suspect_accuracy=0.9).index
+        1
+        >>> choose([0.9, 0.5, 0.9], ends, suspect_accuracy=0.9).index is None
+        True
+
+    Source: for one suspect, the rule of Zhao et al.'s patent US11568282B2, claim 3; the
+        nearest of two is mcjax's own.
+    """
+    accuracy = np.asarray(accuracy, np.float64)
+    nearest = np.min([np.asarray(d, np.float64) for d in distances], axis=0)
+    floor = suspect_accuracy - tolerance
+    # Accuracies are means in float32: equal counts of images may differ in the last digits.
+    acceptable = (accuracy >= floor - 1e-6) & (nearest > 0)
+    if not acceptable.any():
+        return Choice(None, floor, 0.0, 0)
+    index = int(np.where(acceptable, nearest, -1).argmax())
+    return Choice(index, floor, float(nearest[index]), int(acceptable.sum()))
+
+
+def oracle(
+    accuracy: np.typing.ArrayLike, success: np.typing.ArrayLike, *, floor: float
+) -> int | None:
+    """The point of lowest attack success among those that are accurate enough.
+
+    Nobody who repairs a network knows it: it tells how much better a choice could have been.
+
+    Args:
+        accuracy: At each point, on the same images as in `choose`, [T].
+        success: Attack success rate at each point, [T].
+        floor: The accuracy asked for.
+
+    Returns:
+        Its place, the first of equals; None if no point is accurate enough.
+
+    Example:
+        >>> oracle([0.9, 0.89, 0.9], [1.0, 0.2, 0.1], floor=0.88)
+        2
+    """
+    acceptable = np.asarray(accuracy) >= floor - 1e-6
+    if not acceptable.any():
+        return None
+    return int(np.where(acceptable, np.asarray(success), np.inf).argmin())
