@@ -1,0 +1,43 @@
+"""The figure of stamped images shows them, and equal images give equal files."""
+
+import contextlib
+
+import numpy as np
+import pytest
+
+from mcjax.attacks import triggers
+from mcjax.report import figures, stamps
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_equal_images_equal_files(tmp_path, channels):
+    shape = (8, 8, channels)
+    image = np.random.default_rng(0).integers(0, 256, (9, *shape), np.uint8)
+    examples = {"image": image, "label": np.arange(9) % 3}
+    named = {name: triggers.create(name, shape) for name in triggers.TRIGGERS}
+    for name in ("a", "b"):
+        stamps.stamps_figure(tmp_path / f"{name}.png", examples, named)
+    data = (tmp_path / "a.png").read_bytes()
+    assert data.startswith(b"\x89PNG")
+    assert data == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_row_a_trigger_and_a_column_a_class(tmp_path, monkeypatch):
+    drawn = []
+
+    @contextlib.contextmanager
+    def keep(path, size):
+        with figures.figure(path, size) as fig:
+            drawn.append(fig)
+            yield fig
+
+    monkeypatch.setattr(stamps, "figure", keep)
+    image = np.random.default_rng(0).random((6, 8, 8, 1))
+    examples = {"image": image, "label": np.array([2, 0, 0, 1, 2, 1])}
+    stamp = triggers.create("square", (8, 8, 1))
+    stamps.stamps_figure(tmp_path / "a.png", examples, {"square": stamp}, num_images=2)
+    shown = [axes.images[0].get_array() for axes in drawn[0].axes]
+    expected = [image[1], image[3], *stamp(image[[1, 3]])]
+    for got, want in zip(shown, expected, strict=True):
+        np.testing.assert_allclose(got, want[..., 0])
+    assert [axes.get_ylabel() for axes in drawn[0].axes] == ["clean", "", "square", ""]
