@@ -107,8 +107,8 @@ def test_sinusoidal_by_hand():
     np.testing.assert_allclose(black, wave.clip(0), atol=1e-6)
 
 
-@pytest.mark.parametrize(("width", "waves"), [(8, 2), (28, 6), (32, 6)])
-def test_default_waves_are_those_that_the_width_can_show(width, waves):
+@pytest.mark.parametrize(("width", "waves"), [(8, 2), (12, 3), (28, 6), (32, 6)])
+def test_default_waves_are_as_many_as_the_width_can_show(width, waves):
     stamp = triggers.create("sinusoidal", (4, width, 1))
     row = stamp(np.full((1, 4, width, 1), 0.5))[0, 0, :, 0] - 0.5
     assert np.abs(np.fft.rfft(row)).argmax() == waves
