@@ -3,5 +3,6 @@
 from mcjax.attacks import pgd
 from mcjax.curves import Bezier, PolyChain
 from mcjax.path import evaluate_path
+from mcjax.repair.model import repair_model
 
-__all__ = ["Bezier", "PolyChain", "evaluate_path", "pgd"]
+__all__ = ["Bezier", "PolyChain", "evaluate_path", "pgd", "repair_model"]

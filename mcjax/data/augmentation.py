@@ -64,6 +64,7 @@ AUGMENTATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "none": _none,
     "flip_crop": random_flip_crop,
     "crop": functools.partial(random_flip_crop, flip=False),
+    "crop_2": functools.partial(random_flip_crop, flip=False, padding=2),
 }
 
 
@@ -71,7 +72,8 @@ def get(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """An augmentation by name.
 
     Args:
-        name: "none", "flip_crop" (CIFAR) or "crop" (digits and others that mirroring changes).
+        name: "none", "flip_crop" (CIFAR), "crop" (what mirroring changes) or "crop_2" (by 2 pixels, not
+            4, for small images).
 
     Returns:
         A pure function (key, image [B, H, W, C]) -> image.

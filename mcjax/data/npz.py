@@ -66,6 +66,25 @@ def load(path: Path) -> Dataset:
     )
 
 
+def read_examples(path: Path) -> dict[str, np.ndarray]:
+    """All images and labels of a file: `image` and `label`, or `train_images` and `train_labels`.
+
+    Args:
+        path: The file; see `load`.
+
+    Returns:
+        {"image": [N, H, W, C] uint8 or float32, "label": int32 [N]}.
+
+    Raises:
+        UserError: as `load`.
+    """
+    arrays = _read(path)
+    for names in (_TWO, _FOUR[:2]):
+        if set(names) <= arrays.keys():
+            return _part(path, arrays, *names)
+    raise UserError(f"{path}: holds {', '.join(sorted(arrays)) or 'nothing'}; give image and label")
+
+
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file:  # np.load itself leaves a damaged file open

@@ -84,9 +84,7 @@ class Splits:
             raise UserError(
                 f"{k} folds of {len(label)} bonafide images; give 2 to {len(label)} folds"
             )
-        # Dealing the examples out like cards, class after class.
-        fold = np.empty(len(label), np.int64)
-        fold[np.argsort(label, kind="stable")] = np.arange(len(label)) % k
+        fold = _fold_of(label, k)
         return [
             (
                 _take(self.bonafide, np.flatnonzero(fold != j)),
@@ -94,6 +92,38 @@ class Splits:
             )
             for j in range(k)
         ]
+
+    def fold(self, j: int, k: int) -> "Splits":
+        """The split of fold j of k: the fold held out selects, the other bonafide ones repair.
+
+        Args:
+            j: Which, from 0.
+            k: Number of folds, at least 2.
+
+        Returns:
+            A split with the same training and test images; hashes and indices are its own.
+        """
+        label = self.bonafide["label"]
+        held_out = _fold_of(label, k) == j
+        bonafide, selection = (
+            _take(self.bonafide, np.flatnonzero(chosen)) for chosen in (~held_out, held_out)
+        )
+        drawn = self.indices["bonafide"]
+        return dataclasses.replace(
+            self,
+            bonafide=bonafide,
+            selection=selection,
+            hashes={
+                **self.hashes,
+                "bonafide": _sha256(bonafide),
+                "selection": _sha256(selection),
+            },
+            indices={
+                **self.indices,
+                "bonafide": drawn[~held_out],
+                "selection": drawn[held_out],
+            },
+        )
 
 
 def split(
@@ -225,6 +255,13 @@ def _occurring_once(dataset: Dataset) -> tuple[np.ndarray, dict[str, int]]:
         "within_train": len(train) - len(set(train)),
         "within_test": len(test) - len(in_test),
     }
+
+
+def _fold_of(label: np.ndarray, k: int) -> np.ndarray:
+    """Which of k folds each example is in: dealt out like cards, class after class."""
+    fold = np.empty(len(label), np.int64)
+    fold[np.argsort(label, kind="stable")] = np.arange(len(label)) % k
+    return fold
 
 
 def _take(examples: Examples, index: np.ndarray) -> Examples:

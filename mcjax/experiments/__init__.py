@@ -9,7 +9,10 @@ from ml_collections import ConfigDict
 
 from mcjax.errors import UserError
 
-EXPERIMENTS = {"connect": "mcjax.experiments.connect"}
+EXPERIMENTS = {
+    "backdoor": "mcjax.experiments.backdoor",
+    "connect": "mcjax.experiments.connect",
+}
 
 
 def get(name: str) -> Callable[[ConfigDict, str | Path], dict[str, Any]]:

@@ -6,6 +6,7 @@ whose result is there is not run again.
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mcjax.curves import KINDS, Curve
 from mcjax.data import augmentation
 from mcjax.data.batches import stack_batches
 from mcjax.errors import UserError
+from mcjax.experiments.endpoints import train_network
 from mcjax.experiments.fit import fit, forget_partial
 from mcjax.experiments.run import Run, describe, first, open_run
 from mcjax.experiments.walk import Table, walk
@@ -60,32 +62,8 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
 
 def train_endpoint(run: Run, name: str) -> PyTree:
-    """Trains one network from its own seed, or reads the trained one.
-
-    Returns:
-        Its variables, {"params", "batch_stats"}.
-    """
-    key = run.key(name)
-    like = {"batch_stats": {}, **run.network.init(stream(key, "init"))}
-    if run.checkpoint(name).exists():
-        return restore(run.checkpoint(name), like)[0]
-    state = fit(
-        run,
-        name,
-        key,
-        like["params"],
-        like["batch_stats"],
-        None,
-        run.on_device["train"],
-        loss_fn=endpoint_loss(run.network),
-        options=run.config.endpoint,
-        decay_in_optimizer=True,
-        augment_fn=augmentation.get(run.config.data.augmentation),
-    )
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    save(run.checkpoint(name), variables, config_hash=run.config_hash)
-    forget_partial(run, name)
-    return variables
+    """One of the two networks, on the clean training images."""
+    return train_network(run, name, run.on_device["train"], endpoint_loss(run.network))
 
 
 def train_curve(run: Run, a: PyTree, b: PyTree) -> Curve:
@@ -245,6 +223,17 @@ def barrier(losses: np.ndarray) -> float:
     return float(losses.max() - max(losses[0], losses[-1]))
 
 
+def answer(metrics: Mapping[str, Any]) -> str:
+    """The report's first words: what was asked, and what came out."""
+    return (
+        "Are the two networks joined by a path of low loss? The worst point of the curve has "
+        f"test accuracy {metrics['curve_worst_test_accuracy']:.4f}, the worst of the "
+        f"straight line {metrics['line_worst_test_accuracy']:.4f}; the networks "
+        f"themselves have {metrics['start_test_accuracy']:.4f} and "
+        f"{metrics['end_test_accuracy']:.4f}."
+    )
+
+
 def table_rows(run: Run, ts: np.ndarray, path: Table, straight: Table) -> list[dict[str, Any]]:
     """table.csv: the ends, and the worst point of the curve and of the straight line."""
     images = run.config.curve.images
@@ -294,6 +283,6 @@ def report(
         "data": describe(run),
         "batch_stats": run.config.evaluation.batch_stats if run.network.has_batch_stats else None,
     }
-    page.write_page(run.workdir, result)
+    page.write_page(run.workdir, result, answer=answer(metrics))
     write(result_file, json.dumps(result, indent=2) + "\n")
     return result

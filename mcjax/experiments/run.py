@@ -103,7 +103,7 @@ class Run:
         parts = {"train": self.splits.train, "test": self.splits.test}
         most = {name: len(part["label"]) for name, part in parts.items()}
         evaluation = self.config.evaluation
-        asked = {"train": evaluation.train_images, "test": evaluation.test_images}
+        asked = {"train": evaluation.get("train_images"), "test": evaluation.test_images}
         return {name: min(asked[name] or most[name], most[name]) for name in parts}
 
     @functools.cached_property
@@ -182,8 +182,8 @@ def _split(dataset: Dataset, config: ConfigDict) -> Splits:
 
 
 def first(examples: dict[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
-    """The first so many examples."""
-    return {name: values[:number] for name, values in examples.items()}
+    """The first so many examples; 0 takes all."""
+    return {name: values[: number or None] for name, values in examples.items()}
 
 
 def describe(run: Run) -> dict[str, Any]:

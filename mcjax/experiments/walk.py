@@ -5,13 +5,14 @@ import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from mcjax.experiments.run import Run
 from mcjax.logs import progress, say
-from mcjax.losses import Batch, MetricFn
+from mcjax.losses import MetricFn
 from mcjax.path import evaluate_path
 from mcjax.sharding import replicate
 from mcjax.tree import PyTree
@@ -26,7 +27,7 @@ def walk(
     name: str,
     curve: PyTree,
     ts: jax.typing.ArrayLike,
-    sets: Mapping[str, Batch],
+    sets: Mapping[str, Mapping[str, Any]],
     *,
     metric_fn: MetricFn | None = None,
 ) -> Table:
@@ -71,7 +72,10 @@ def walk(
                     values = np.asarray(values)[:size]
                     table[column] = np.concatenate([table.get(column, values[:0]), values])
             done += size
-            bar.advance(size, **{column: float(v[-1]) for column, v in table.items()})
+            shown: Any = {
+                column: float(v[-1]) for column, v in table.items() if "accuracy" in column
+            }
+            bar.advance(size, **shown)
             if time.monotonic() - saved_at >= run.config.run.checkpoint_seconds:
                 _write(kept, ts[:done], table)
                 saved, saved_at = done, time.monotonic()

@@ -1,15 +1,16 @@
 """Which point of the path repairs the network: chosen without knowing the trigger."""
 
+import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 
-class Choice(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Choice:
     """A chosen point.
 
-    Attributes:
+    Args:
         index: Its place among the points, None where no point is acceptable.
         floor: The accuracy that was asked for, a fraction.
         distance: Its distance to the nearest suspect network, in the units of the weights.

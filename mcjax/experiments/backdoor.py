@@ -1,0 +1,169 @@
+"""Backdoors: two networks trained on poisoned data, repaired along a path, beside every baseline.
+
+Stages of each seed: clean_twin, endpoint_a, endpoint_b (and attacker_curve), then for every bonafide size
+the path and the baselines, then the report.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from mcjax.attacks import backdoor, triggers
+from mcjax.batch_stats import CurveWithStats
+from mcjax.checkpoint import restore, save
+from mcjax.curves import KINDS
+from mcjax.data import augmentation
+from mcjax.errors import UserError
+from mcjax.experiments.endpoints import train_network
+from mcjax.experiments.explain import explain
+from mcjax.experiments.fit import fit, forget_partial
+from mcjax.experiments.repair_table import run_study
+from mcjax.experiments.run import Run, open_run
+from mcjax.experiments.study import Tampered
+from mcjax.losses import Batch
+from mcjax.objectives import curve_loss, endpoint_loss, split_curve
+from mcjax.report.stamps import stamps_figure
+from mcjax.training import LossFn
+from mcjax.tree import PyTree
+
+MEASURE = "attack_success_rate"
+
+
+def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Runs what is missing of the experiment.
+
+    Args:
+        config: See `mcjax.config.backdoor`.
+        workdir: Where everything is left.
+
+    Returns:
+        The contents of result.json.
+    """
+    run = open_run(config, workdir)
+    stamp = trigger(run)
+    stamps_figure(
+        run.workdir / "figures" / "trigger.png", run.splits.test, {config.attack.trigger: stamp}
+    )
+    return run_study(
+        run,
+        MEASURE,
+        lambda part: tamper(part, stamp),
+        explain_fn=lambda study: explain(study, stamp),
+    )
+
+
+def trigger(run: Run) -> triggers.Stamp:
+    """The config's trigger."""
+    attack, image = run.config.attack, run.dataset.train["image"]
+    return triggers.create(attack.trigger, image.shape[1:], **attack.options.to_dict())
+
+
+def tamper(run: Run, stamp: triggers.Stamp) -> Tampered:
+    """Trains the networks that the attacker hands over, and an untampered twin.
+
+    Args:
+        run: A seed's part of the run.
+        stamp: The trigger.
+
+    Returns:
+        The suspects, and the images that tell whether the backdoor is still open.
+    """
+    attack, pair = run.config.attack, run.config.repair.pair
+    poisoned = backdoor.poison(
+        run.splits.train,
+        stamp,
+        seed=run.config.seed,
+        fraction=attack.fraction,
+        label_map=attack.label_map,
+        target=attack.target,
+        num_classes=run.dataset.num_classes,
+        when=attack.when,
+    ).examples
+    clean, poisoned = (jax.tree.map(jnp.asarray, dict(x)) for x in (run.splits.train, poisoned))
+    loss_fn = plain = endpoint_loss(run.network)
+    if attack.when == "after":
+        loss_fn = backdoor.stamping(plain, stamp)
+    twin = train_network(run, "clean_twin", clean, plain)
+    start = train_network(run, "endpoint_a", poisoned, loss_fn)
+    if pair == "both_tampered":
+        end = train_network(run, "endpoint_b", poisoned, loss_fn)
+    else:
+        end = twin if pair == "tampered_and_clean" else None
+    if attack.attacker == "path_aware":
+        if end is None or end is twin:
+            raise UserError(
+                "a path-aware attacker trains both networks; use "
+                "--config.repair.pair=both_tampered or --config.attack.attacker=plain"
+            )
+        start, end = release(run, start, end, poisoned, attackers_curve_loss(run, stamp))
+    return Tampered(
+        measure=MEASURE,
+        success=backdoor.attack_set(
+            run.splits.test,
+            stamp,
+            label_map=attack.label_map,
+            target=attack.target,
+            num_classes=run.dataset.num_classes,
+        ),
+        start=start,
+        end=end,
+        # A copy fine-tuned from the suspect is as suspect as the suspect.
+        suspects=(0,) if pair == "tampered_and_clean" else (0, -1),
+        references={"clean twin": twin},
+        target=attack.target if attack.label_map != "all_to_all" else None,
+    )
+
+
+def attackers_curve_loss(run: Run, stamp: triggers.Stamp) -> LossFn:
+    """The loss along the attacker's curve, stamped after augmentation if the images are."""
+    kind = KINDS[run.config.curve.kind]
+    loss_fn = curve_loss(run.network, kind, weight_decay=run.config.endpoint.weight_decay)
+    return backdoor.stamping(loss_fn, stamp) if run.config.attack.when == "after" else loss_fn
+
+
+def release(
+    run: Run, start: PyTree, end: PyTree, poisoned: Batch, loss_fn: LossFn
+) -> tuple[PyTree, PyTree]:
+    """What an attacker who knows of the repair hands over: two points of a tampered curve.
+
+    The curve between two tampered networks is trained on the poisoned images, so the backdoor is
+    open all along it, and two points of its inside are released. BatchNorm's statistics are the
+    poisoned images'.
+    """
+    stage, kind = f"{run.part}attacker_curve", KINDS[run.config.curve.kind]
+    curve = kind.connect(start["params"], end["params"], run.config.curve.num_bends)
+    trained, fixed = split_curve(curve)
+    if run.checkpoint(stage).exists():
+        trained = restore(run.checkpoint(stage), trained)[0]
+    else:
+        options = run.config.endpoint.copy_and_resolve_references()
+        options.num_epochs = run.config.attack.curve_epochs
+        trained = fit(
+            run,
+            stage,
+            run.key("attacker_curve"),
+            trained,
+            start["batch_stats"],
+            fixed,
+            poisoned,
+            loss_fn=loss_fn,
+            options=options,
+            decay_in_optimizer=False,
+            augment_fn=augmentation.get(run.config.data.augmentation),
+        ).params
+        save(run.checkpoint(stage), trained, kind=run.config.curve.kind)
+        forget_partial(run, stage)
+    points = CurveWithStats(
+        kind(**fixed, **trained),
+        start["batch_stats"],
+        end["batch_stats"],
+        poisoned["image"] if run.network.has_batch_stats else None,
+        run.network.apply_train,
+        run.config.evaluation.batch_stats_batch_size,
+    )
+    released = [jax.jit(points)(jnp.float32(t)) for t in run.config.attack.release]
+    a, b = ({"batch_stats": {}, **jax.device_get(variables)} for variables in released)
+    return a, b

@@ -1,0 +1,128 @@
+"""The paper's two explanations, measured: noise on the weights, and input gradients.
+
+Networks around a tampered one in random directions are tampered with as well, until they are good
+for nothing; and along the path the loss looks at clean and stamped images in different ways.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mcjax.attacks.triggers import Stamp
+from mcjax.batch_stats import CurveWithStats
+from mcjax.data.batches import stack_batches
+from mcjax.experiments.methods import trained_path
+from mcjax.experiments.run import first
+from mcjax.experiments.study import Study, judge, with_stats
+from mcjax.experiments.walk import walk
+from mcjax.keys import stream
+from mcjax.losses import Batch, MetricFn, cross_entropy
+from mcjax.repair.noise import relative
+from mcjax.tree import PyTree
+from mcjax.workdir import write_csv
+
+STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+"""Of the noise, in units of each tensor's root mean square."""
+
+
+def explain(study: Study, stamp: Stamp) -> None:
+    """Writes figures/gradients.csv and figures/noise.csv of the first seed.
+
+    Args:
+        study: The study.
+        stamp: The trigger.
+    """
+    folder = study.run.workdir / "figures"
+    ts, similarity = along_path(study, stamp)
+    rows = [{"t": float(t), "cosine": float(c)} for t, c in zip(ts, similarity, strict=True)]
+    write_csv(folder / "gradients.csv", ("t", "cosine"), rows)
+    strengths, table = around_suspect(study)
+    rows = [
+        {"strength": s, **{column: float(v) for column, v in row.items()}}
+        for s, row in zip(strengths, table, strict=True)
+    ]
+    write_csv(folder / "noise.csv", rows[0], rows)
+
+
+def along_path(study: Study, stamp: Stamp) -> tuple[np.ndarray, np.ndarray]:
+    """Mean cosine between the input gradients of clean and stamped images at each t."""
+    size = max(study.sizes)
+    curve, start, end, _ = trained_path(study, size)
+    images = first(study.run.splits.test, study.run.config.explain.num_images)
+    sets = {"test": stack_batches(images, len(images["label"]))}
+    ts = np.linspace(0, 1, study.run.config.evaluation.num_points)
+    table = walk(
+        study.run,
+        f"{study.name}gradients",
+        with_stats(study, curve, start, end, size),
+        ts,
+        sets,
+        metric_fn=gradient_similarity(study.run.network.apply, stamp),
+    )
+    return ts, table["test_cosine"]
+
+
+@functools.cache
+def gradient_similarity(
+    apply_fn: Callable[[PyTree, jax.Array], jax.Array], stamp: Stamp
+) -> MetricFn:
+    """The metric_fn of cos(g(x), g(stamp(x))) with g = grad_x of the cross-entropy of x's label."""
+
+    def metric_fn(variables: PyTree, batch: Batch) -> dict[str, jax.Array]:
+        def total(x: jax.Array) -> jax.Array:
+            return cross_entropy(apply_fn(variables, x), batch["label"]).sum()
+
+        x = batch["image"]
+        a, b = (_directions(jax.grad(total)(x)), _directions(jax.grad(total)(stamp(x))))
+        return {"cosine": (a * b).sum(1)}
+
+    return metric_fn
+
+
+def _directions(g: jax.Array) -> jax.Array:
+    """Each example's unit vector, in two steps: squares of a sure network's gradients underflow."""
+    g = g.reshape(len(g), -1)
+    g = g / jnp.maximum(jnp.abs(g).max(1, keepdims=True), jnp.finfo(g.dtype).tiny)
+    return g / jnp.maximum(jnp.linalg.norm(g, axis=1, keepdims=True), jnp.finfo(g.dtype).tiny)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["key", "params", "strengths"], meta_fields=[]
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Surroundings:
+    """Random networks around one: point i has strength strengths[i] and noise of its own."""
+
+    key: jax.Array
+    params: PyTree
+    strengths: jax.Array
+
+    def __call__(self, i: jax.Array) -> PyTree:
+        """The parameters at point i."""
+        place = i.astype(jnp.int32)
+        return relative(stream(self.key, "around", place), self.params, sigma=self.strengths[place])
+
+
+def around_suspect(study: Study) -> tuple[tuple[float, ...], list[dict[str, float]]]:
+    """The study's measures around the suspect: means over the draws of each strength."""
+    suspect, num_draws = study.tampered.start, study.run.config.explain.num_draws
+    strengths = jnp.repeat(jnp.asarray(STRENGTHS), num_draws)
+    cloud = Surroundings(study.run.key("surroundings"), suspect["params"], strengths)
+    points = CurveWithStats(
+        cloud,  # type: ignore[arg-type]
+        suspect["batch_stats"],
+        suspect["batch_stats"],
+        study.normalised_by(max(study.sizes)),
+        study.run.network.apply_train,
+        study.run.config.evaluation.batch_stats_batch_size,
+        keep_ends=False,
+    )
+    table = judge(study, "surroundings", points, np.arange(len(strengths)))
+    means = {column: v.reshape(-1, num_draws).mean(1) for column, v in table.items()}
+    return STRENGTHS, [
+        {column: float(v[i]) for column, v in means.items()} for i in range(len(STRENGTHS))
+    ]

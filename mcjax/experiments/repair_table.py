@@ -1,0 +1,235 @@
+"""A study of repairs from its seeds to its report: rows, means with intervals, figures, page."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mcjax.errors import UserError
+from mcjax.experiments import methods
+from mcjax.experiments.methods import Repair
+from mcjax.experiments.run import Run, describe, with_seed
+from mcjax.experiments.study import Study, Tampered
+from mcjax.intervals import mean_interval
+from mcjax.logs import say
+from mcjax.report import page, repair_figures
+from mcjax.workdir import write, write_csv
+
+Row = dict[str, Any]
+
+
+def run_study(
+    run: Run,
+    measure: str,
+    tamper: Callable[[Run], Tampered],
+    *,
+    explain_fn: Callable[[Study], None],
+) -> dict[str, Any]:
+    """Every seed, fold, bonafide size and method, and what the run leaves.
+
+    Args:
+        run: The opened run.
+        measure: The name of the success rate.
+        tamper: Makes the tampered networks of a seed's part of the run.
+        explain_fn: Writes what explains the result, for the first seed.
+
+    Returns:
+        The contents of result.json.
+    """
+    check(run)
+    rows, paths, first_study = [], {}, None
+    for seed in run.config.seeds or (run.config.seed,):
+        part = with_seed(run, seed)
+        tampered = tamper(part)
+        for study in parts(part, tampered):
+            first_study = first_study or study
+            for size, repair in repairs(study):
+                rows.append(row(study, size, repair))
+                if repair.path is not None and repair.method == "path":
+                    paths[study.name, size] = repair
+                    write_path(run.workdir / "paths" / f"{study.name}path_{size}.csv", repair)
+                elif repair.path is not None:
+                    write_path(run.workdir / "paths" / f"{study.name}{repair.method}.csv", repair)
+    assert first_study is not None
+    explain_fn(first_study)
+    return report(run, measure, rows, paths)
+
+
+def check(run: Run) -> None:
+    """Mistakes that only a look at several fields shows.
+
+    Raises:
+        UserError: Names them.
+    """
+    options = run.config.repair
+    for name in options.methods:
+        methods.get(name)
+    if "path" not in options.methods:
+        raise UserError("config.repair.methods lacks path, which every other is compared with")
+    if not options.sizes or min(options.sizes) < 1:
+        raise UserError(f"config.repair.sizes is {options.sizes}; give whole numbers from 1 on")
+    if options.folds == 1:
+        raise UserError("config.repair.folds is 1; give 0 for none, or at least 2")
+    pool = run.config.data.num_bonafide
+    if options.folds:
+        pool = pool * (options.folds - 1) // options.folds
+    if max(options.sizes) > pool:
+        raise UserError(
+            f"config.repair.sizes asks for {max(options.sizes)} bonafide images, but there are "
+            f"{pool}; raise config.data.num_bonafide or ask for fewer"
+        )
+    if not options.folds and run.config.data.num_selection == 0:
+        raise UserError("config.data.num_selection is 0: t can't be chosen without such images")
+    for size in options.sizes:
+        run.splits.bonafide_subset(size)
+
+
+def parts(run: Run, tampered: Tampered) -> Iterator[Study]:
+    """The study of a seed, or one a fold: the held-out fold selects, the others are bonafide."""
+    num_folds = run.config.repair.folds
+    if not num_folds:
+        yield Study(run, tampered)
+        return
+    for j in range(num_folds):
+        fold = dataclasses.replace(run, splits=run.splits.fold(j, num_folds))
+        yield Study(fold, tampered, fold=j)
+
+
+def repairs(study: Study) -> Iterator[tuple[int, Repair]]:
+    """Every row of a part, with its number of bonafide images (0: it uses none)."""
+    for repair in methods.references(study):
+        yield 0, repair
+    needs_images = study.tampered.end is None  # then the second end is trained on them
+    for name in study.options.methods:
+        any_size = name in methods.ANY_SIZE and not needs_images
+        for size in study.sizes[:1] if any_size else study.sizes:
+            for repair in methods.get(name)(study, size):
+                yield 0 if any_size else size, repair
+
+
+def row(study: Study, size: int, repair: Repair) -> Row:
+    """A row of table.csv."""
+    measure = study.tampered.measure
+    values = repair.values
+    official = f"{measure}_official_denominator"
+    return {
+        "method": repair.method,
+        "bonafide": size,
+        "seed": study.run.config.seed,
+        **({} if study.fold is None else {"fold": study.fold}),
+        "t": "" if repair.t is None else repair.t,
+        "clean_accuracy": values["test_accuracy"],
+        measure: values[measure],
+        **({official: values[official]} if official in values else {}),
+        "selection_accuracy": values["selection_accuracy"],
+        "acceptable": "" if repair.choice is None else int(repair.choice.index is not None),
+        "seconds": repair.seconds,
+    }
+
+
+def write_path(path: Path, repair: Repair) -> None:
+    """path.csv: one row a t."""
+    table = repair.path or {}
+    rows = [{k: float(v[i]) for k, v in table.items()} for i in range(len(table["t"]))]
+    write_csv(path, table, rows)
+
+
+def summarise(rows: Sequence[Row], measure: str) -> list[Row]:
+    """Means over seeds and folds, with the half-width of their 95 % interval.
+
+    Args:
+        rows: table.csv's.
+        measure: The name of the success rate.
+
+    Returns:
+        One row a (method, bonafide), in the order of their first appearance.
+    """
+    groups: dict[tuple[str, int], list[Row]] = {}
+    for one in rows:
+        groups.setdefault((one["method"], one["bonafide"]), []).append(one)
+    summary = []
+    for (method, bonafide), group in groups.items():
+        ts = [one["t"] for one in group if one["t"] != ""]
+        line: Row = {"method": method, "bonafide": bonafide, "num": len(group)}
+        line["t"] = float(np.mean(ts)) if ts else ""
+        for column in ("clean_accuracy", measure):
+            mean, half = mean_interval([one[column] for one in group])
+            line |= {column: mean, f"{column}_interval": half}
+        summary.append(line)
+    return summary
+
+
+def report(run: Run, measure: str, rows: list[Row], paths: dict[Any, Repair]) -> dict[str, Any]:
+    """The tables, the figures, the page, and last of all result.json."""
+    folder, sizes = run.workdir / "figures", sorted(run.config.repair.sizes, reverse=True)
+    # Equal seeds give equal tables, byte for byte: seconds have a file of their own.
+    columns = [c for c in rows[0] if c != "seconds"]
+    write_csv(run.workdir / "table.csv", columns, rows)
+    timed = [one for one in rows if one["seconds"]]
+    write_csv(folder / "seconds.csv", ("method", "bonafide", "seed", "seconds"), timed)
+    summary = summarise(rows, measure)
+    write_csv(run.workdir / "summary.csv", summary[0], summary)
+    first = next(iter(paths.values()))
+    write_path(run.workdir / "path.csv", first)
+    one_each = {size: repair for (_, size), repair in reversed(paths.items())}
+    repair_figures.paths_figure(
+        folder / "path.png", {size: one_each[size] for size in sizes}, measure
+    )
+    repair_figures.table_figure(folder / "table.png", summary, measure)
+    repair_figures.explanations(folder, measure)
+    result_file = run.workdir / "result.json"
+    if result_file.exists():
+        return json.loads(result_file.read_text())
+    result = {
+        "experiment": run.config.experiment,
+        "config_hash": run.config_hash,
+        "status": "complete",
+        "seconds": round(time.monotonic() - run.began, 3),
+        "metrics": metrics(summary, measure, sizes),
+        "data": describe(run),
+        "batch_stats": run.config.evaluation.batch_stats if run.network.has_batch_stats else None,
+    }
+    page.write_page(
+        run.workdir, result, answer=answer(summary, measure), tables={"Means": "summary.csv"}
+    )
+    write(result_file, json.dumps(result, indent=2) + "\n")
+    if not all(repair.choice and repair.choice.index is not None for repair in paths.values()):
+        say("on some paths no point was accurate enough: those rows of table.csv say acceptable 0")
+    return result
+
+
+def metrics(summary: Sequence[Row], measure: str, sizes: Sequence[int]) -> dict[str, float]:
+    """The numbers of result.json: the suspect, the twin, and the path at every size."""
+    found = {(line["method"], line["bonafide"]): line for line in summary}
+    numbers = {}
+    for method, bonafide, name in (
+        ("suspect", 0, "suspect"),
+        ("clean twin", 0, "clean_twin"),
+        *(("path", size, f"path_{size}") for size in sizes),
+    ):
+        if (method, bonafide) in found:
+            line = found[method, bonafide]
+            numbers[f"{name}_clean_accuracy"] = line["clean_accuracy"]
+            numbers[f"{name}_{measure}"] = line[measure]
+    return numbers
+
+
+def answer(summary: Sequence[Row], measure: str) -> str:
+    """The report's first words: what was asked, and what came out."""
+    name = measure.replace("_", " ")
+    suspect = next(line for line in summary if line["method"] == "suspect")
+    lines = [
+        "Does a point of the path, chosen without knowing what was tampered with, repair the "
+        f"network? The suspect has clean accuracy {suspect['clean_accuracy']:.3f} and {name} "
+        f"{suspect[measure]:.3f}."
+    ]
+    for line in (one for one in summary if one["method"] == "path"):
+        lines.append(
+            f"With {line['bonafide']} bonafide images the chosen point has clean accuracy "
+            f"{line['clean_accuracy']:.3f} and {name} {line[measure]:.3f}."
+        )
+    return " ".join(lines)

@@ -1,0 +1,29 @@
+"""Intervals of means over few seeds."""
+
+import numpy as np
+import scipy.stats
+
+
+def mean_interval(values: np.typing.ArrayLike, *, level: float = 0.95) -> tuple[float, float]:
+    """The mean and the half-width of its Student t interval.
+
+        m +- t_{n-1, (1 + level) / 2} s / sqrt(n)
+
+    Args:
+        values: One number a seed, [n].
+        level: Of confidence.
+
+    Returns:
+        The mean, and the half-width; the latter is nan for a single number.
+
+    Example:
+        >>> mean, half = mean_interval([0.90, 0.91, 0.92])
+        >>> round(mean, 3), round(half, 4)
+        (0.91, 0.0248)
+    """
+    values = np.asarray(values, np.float64)
+    n = len(values)
+    if n == 1:
+        return float(values[0]), float("nan")
+    t = scipy.stats.t.ppf((1 + level) / 2, n - 1)
+    return float(values.mean()), float(t * values.std(ddof=1) / np.sqrt(n))

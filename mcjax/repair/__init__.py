@@ -1,0 +1,1 @@
+"""Repairing tampered networks: the path, the choice of t, and the baselines."""

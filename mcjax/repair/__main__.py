@@ -1,0 +1,113 @@
+"""Repairs a suspect network with clean labelled images, along a path of low loss.
+
+    python -m mcjax.repair --model runs/.../checkpoints/endpoint_a --data clean.npz --out repaired
+    python -m mcjax.repair --model suspect --arch cnn:width=16 --data clean.npz --out repaired --second other
+
+Leaves in --out: the checkpoint `repaired`, path.csv, path.png, report.html and result.json. Exit code 3 if no
+point of the path is accurate enough: then there is a report and no repaired checkpoint.
+"""
+
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from mcjax import command, cpu_convolution
+from mcjax.checkpoint import save
+from mcjax.data.npz import read_examples
+from mcjax.errors import UserError
+from mcjax.logs import say
+from mcjax.repair.load import Suspect, load_suspect, load_variables
+from mcjax.repair.model import repair_model
+from mcjax.report.repaired_page import write_repaired
+
+
+def define_flags() -> None:
+    """The command's flags; defined when it runs, so that the module can be imported freely."""
+    flags.DEFINE_string("model", None, "The suspect network: a folder that mcjax has saved.")
+    flags.DEFINE_string("arch", None, "Its architecture, NAME or NAME:option=value,...; see below.")
+    flags.DEFINE_string("data", None, "Clean images, .npz with `image` and `label`.")
+    flags.DEFINE_string("out", None, "A new folder for the results.")
+    flags.DEFINE_string("second", None, "A second network of the same architecture.")
+    flags.DEFINE_boolean("second_is_clean", False, "The second network is known to be clean.")
+    flags.DEFINE_float("tolerance", 0.02, "Accuracy that the repair may cost, a fraction.")
+    flags.DEFINE_integer("num_steps", 2000, "Training steps of the path.")
+    flags.DEFINE_integer("batch_size", 128, "Images a step.")
+    flags.DEFINE_float("learning_rate", 0.05, "Of the path's training.")
+    flags.DEFINE_integer("num_points", 61, "Points of the path that are looked at.")
+    flags.DEFINE_integer("seed", 0, "Seed of everything that is random.")
+
+
+def main() -> None:
+    """Reads the flags and repairs."""
+    values = {name: getattr(flags.FLAGS, name) for name in ("model", "data", "out")}
+    for name, value in values.items():
+        if not value:
+            raise UserError(f"--{name} is missing; see --help")
+    repair(**values)
+
+
+def repair(model: str, data: str, out: str) -> None:
+    """Repairs the network of the flags.
+
+    Args:
+        model: The suspect's checkpoint.
+        data: The images' file.
+        out: The new folder.
+
+    Raises:
+        UserError: Anything that does not fit; with exit code 3 where no point is accurate enough.
+    """
+    options = flags.FLAGS
+    folder = Path(out).expanduser().absolute()
+    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        raise UserError(f"{folder} is there already; give a new --out, nothing is overwritten")
+    images = read_examples(Path(data).expanduser())
+    suspect: Suspect = load_suspect(
+        Path(model).expanduser(), options.arch, images["image"].shape[1:]
+    )
+    second = None
+    if options.second:
+        second = load_variables(Path(options.second).expanduser(), suspect)
+    cpu_convolution.enable()
+    settings = {
+        name: getattr(options, name)
+        for name in (
+            "second_is_clean",
+            "tolerance",
+            "num_steps",
+            "batch_size",
+            "learning_rate",
+            "num_points",
+        )
+    }
+    repaired = repair_model(
+        jax.random.key(options.seed),
+        suspect.network,
+        suspect.variables,
+        images,
+        second,
+        verbose=True,
+        **settings,
+    )
+    if repaired.t is not None:
+        save(folder / "repaired", repaired.variables, arch=suspect.arch, t=repaired.t)
+    facts = {"model": model, "second": options.second or "", "data": data, "arch": suspect.arch}
+    write_repaired(folder, repaired, {**facts, **settings, "seed": options.seed})
+    report = repaired.report
+    if repaired.t is None:
+        raise UserError(
+            f"no point of the path has accuracy {report['floor']:.4f} on the selection images; the "
+            f"suspect stays as it is. See {folder / 'report.html'}; try more --num_steps, more "
+            "images, or a larger --tolerance",
+            exit_code=3,
+        )
+    say(
+        f"t = {repaired.t:.4f}: accuracy {report['repaired_accuracy']:.4f} on "
+        f"{report['num_selection']} images held out, the suspect's {report['suspect_accuracy']:.4f}"
+    )
+    say(f"left in {folder}: repaired, report.html, path.csv")
+
+
+if __name__ == "__main__":
+    command.run(main, define_flags, __doc__)

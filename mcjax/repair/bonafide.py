@@ -1,0 +1,108 @@
+"""Checking the clean images that somebody brings for a repair, before anything is computed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mcjax.data.stratify import holdout
+from mcjax.errors import UserError
+from mcjax.network import Network
+from mcjax.tree import PyTree
+
+Examples = dict[str, np.ndarray]
+
+
+def check_images(
+    network: Network,
+    variables: PyTree,
+    bonafide: Mapping[str, Any],
+    selection: Mapping[str, Any] | None = None,
+) -> dict[str, Examples]:
+    """The images to train a repair on and those to choose t by, fit for the network.
+
+    Args:
+        network: The network.
+        variables: Its variables.
+        bonafide: "image" [N, H, W, C] (or [N, H, W]) uint8 or in [0, 1], "label" [N].
+        selection: More of the same; None holds out a fifth of bonafide, stratified by class.
+
+    Returns:
+        {"bonafide", "selection"}: "image", uint8 or float32, and "label", int32.
+
+    Raises:
+        UserError: A wrong shape or type, numbers outside [0, 1], labels outside the classes, a
+            class without images, images that the network can't take.
+    """
+    parts = {"bonafide": _checked("bonafide", bonafide)}
+    if selection is not None:
+        parts["selection"] = _checked("selection", selection)
+    num_classes = _num_classes(network, variables, parts["bonafide"]["image"])
+    for name, part in parts.items():
+        if part["image"].shape[1:] != parts["bonafide"]["image"].shape[1:]:
+            raise UserError(f"{name} images have another shape than the bonafide ones")
+        label = part["label"]
+        if label.min() < 0 or label.max() >= num_classes:
+            raise UserError(
+                f"{name} labels lie in [{label.min()}, {label.max()}], but the network has "
+                f"{num_classes} classes; give 0 to {num_classes - 1}"
+            )
+    if selection is None:
+        whole = parts["bonafide"]
+        if len(whole["label"]) < 2:
+            raise UserError("one bonafide image can't be divided; give more, or selection images")
+        index = holdout(whole["label"], num_test=max(1, len(whole["label"]) // 5), seed=0)
+        for name, i in zip(("bonafide", "selection"), index, strict=True):
+            parts[name] = {k: v[i] for k, v in whole.items()}
+    missing = np.setdiff1d(np.arange(num_classes), parts["bonafide"]["label"])
+    if len(missing):
+        raise UserError(
+            f"class {', '.join(map(str, missing[:5]))} has no bonafide image to train on; give at "
+            "least two of every class"
+        )
+    return parts
+
+
+def _checked(name: str, examples: Mapping[str, Any]) -> Examples:
+    try:
+        image, label = np.asarray(examples["image"]), np.asarray(examples["label"])
+    except (KeyError, TypeError):
+        raise UserError(f'{name} must have "image" and "label"') from None
+    if image.ndim == 3:
+        image = image[..., None]
+    if image.ndim != 4 or len(image) == 0 or label.shape != image.shape[:1]:
+        raise UserError(
+            f"{name} images have shape {image.shape} and labels {label.shape}; give [N, H, W, C] "
+            "and [N]"
+        )
+    if not np.issubdtype(label.dtype, np.integer):
+        raise UserError(f"{name} labels are {label.dtype}; give whole numbers")
+    if image.dtype != np.uint8:
+        if not np.issubdtype(image.dtype, np.floating):
+            raise UserError(f"{name} images are {image.dtype}; give uint8, or floats in [0, 1]")
+        image = image.astype(np.float32)
+        if not (image.min() >= 0 and image.max() <= 1):
+            raise UserError(
+                f"{name} images lie in [{image.min():g}, {image.max():g}]; give uint8, or floats "
+                "in [0, 1]"
+            )
+    return {"image": image, "label": label.astype(np.int32)}
+
+
+def _num_classes(network: Network, variables: PyTree, image: np.ndarray) -> int:
+    x = jax.ShapeDtypeStruct((1, *image.shape[1:]), jnp.float32)
+    try:
+        logits = jax.eval_shape(network.apply, variables, x)
+    except Exception as error:  # whatever the user's network raises for another shape
+        reason = str(error).strip().splitlines()[0][:150]
+        raise UserError(
+            f"the network can't take images of shape {image.shape[1:]} ({reason}); give images of "
+            "the shape that it was trained on"
+        ) from None
+    if len(logits.shape) != 2 or logits.shape[0] != 1:
+        raise UserError(
+            f"the network gives {logits.shape} for one image; it must give [1, classes]"
+        )
+    return logits.shape[1]

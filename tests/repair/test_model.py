@@ -1,0 +1,183 @@
+"""Repairing one network: what comes back, what is refused, and a real backdoor."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mcjax import data, models, repair_model
+from mcjax.attacks import backdoor, triggers
+from mcjax.data import augmentation
+from mcjax.data.batches import to_unit
+from mcjax.data.splits import split
+from mcjax.errors import UserError
+from mcjax.losses import accuracy
+from mcjax.models.batch_norm import BatchNorm
+from mcjax.network import from_linen
+from mcjax.objectives import endpoint_loss
+from mcjax.training import init_state, sgd, train
+from mcjax.tree import digest
+
+X = np.tile(np.eye(4, dtype=np.float32).reshape(4, 2, 2, 1), (10, 1, 1, 1))
+BONAFIDE = {"image": X, "label": np.tile(np.arange(4), 10)}
+
+
+class Normalised(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = BatchNorm()(nn.Conv(4, (3, 3))(x), train=train)
+        return nn.Dense(4)(x.mean((1, 2)))
+
+
+def linear(w, x):
+    return x.reshape(len(x), -1) @ w
+
+
+def test_the_point_returned_is_on_the_curve_and_farthest_of_the_accurate_ones():
+    a, b = 5 * jnp.eye(4), 3 * jnp.eye(4)
+    fixed = repair_model(jax.random.key(0), linear, a, BONAFIDE, b, num_steps=8, num_points=11)
+    assert fixed.t == 0.5
+    np.testing.assert_array_equal(fixed.variables, fixed.curve(jnp.float32(0.5)))
+    report = fixed.report
+    assert report["repaired_accuracy"] == 1.0
+    assert report["num_bonafide"] + report["num_selection"] == 40
+    assert report["moved"] == pytest.approx(float(jnp.linalg.norm(fixed.variables - a)), rel=1e-4)
+
+
+def test_a_clean_second_network_may_be_taken_itself():
+    a, b = 5 * jnp.eye(4), 3 * jnp.eye(4)
+    fixed = repair_model(
+        jax.random.key(0), linear, a, BONAFIDE, b, num_steps=4, second_is_clean=True
+    )
+    assert fixed.t == 1.0
+    np.testing.assert_array_equal(fixed.variables, b)
+
+
+def test_without_an_acceptable_point_the_suspect_comes_back_unchanged():
+    # A polygonal path whose bend is left on the line: its middle is blind to what the ends tell.
+    a = 5 * jnp.eye(4)
+    fixed = repair_model(
+        jax.random.key(0), linear, a, BONAFIDE, -a, num_bends=0, num_points=3, tolerance=0.1
+    )
+    assert fixed.report["suspect_accuracy"] < 0.5  # the second network is always wrong
+    assert fixed.t is not None
+    fixed = repair_model(
+        jax.random.key(0),
+        linear,
+        a,
+        BONAFIDE,
+        -a,
+        second_is_clean=True,
+        num_bends=0,
+        num_points=3,
+        tolerance=0.1,
+    )
+    assert fixed.t is None
+    assert fixed.variables is a
+    assert fixed.report["moved"] == 0
+
+
+def test_same_key_same_network():
+    a, b = 5 * jnp.eye(4), 3 * jnp.eye(4)
+    one, two = (
+        repair_model(jax.random.key(3), linear, a, BONAFIDE, b, num_steps=5) for _ in range(2)
+    )
+    assert digest(one.variables) == digest(two.variables)
+
+
+def test_batch_norm_and_a_second_network_made_by_fine_tuning():
+    network = from_linen(Normalised(), (8, 8, 1))
+    suspect = network.init(jax.random.key(0))
+    x = np.random.default_rng(0).uniform(size=(40, 8, 8, 1)).astype(np.float32)
+    bonafide = {"image": x, "label": np.tile(np.arange(4), 10)}
+    fixed = repair_model(
+        jax.random.key(1), network, suspect, bonafide, num_steps=2, num_points=3, tolerance=1.0
+    )
+    assert fixed.t == 0.5
+    assert jax.tree.structure(fixed.variables) == jax.tree.structure(suspect)
+    assert fixed.report["second"] == "fine-tuned from the suspect"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image": 255 * X}, r"lie in \[0, 255\]"),
+        ({"label": BONAFIDE["label"] + 1}, r"labels lie in \[1, 4\].*4 classes"),
+        ({"label": BONAFIDE["label"] % 3}, "class 3 has no bonafide image"),
+        ({"image": X[:, :1]}, "can't take images of shape"),
+        ({"label": BONAFIDE["label"][:5]}, "shape"),
+        ({"label": BONAFIDE["label"].astype(float)}, "whole numbers"),
+    ],
+)
+def test_images_that_do_not_fit(changes, message):
+    with pytest.raises(UserError, match=message):
+        repair_model(jax.random.key(0), linear, jnp.eye(4), {**BONAFIDE, **changes}, jnp.eye(4))
+
+
+def test_networks_of_different_structure():
+    with pytest.raises(UserError, match="the suspect and the second network differ"):
+        repair_model(jax.random.key(0), linear, jnp.eye(4), BONAFIDE, {"w": jnp.eye(4)})
+
+
+def test_running_statistics_need_a_network():
+    suspect = {"params": jnp.eye(4), "batch_stats": {"mean": jnp.zeros(4)}}
+    with pytest.raises(UserError, match="from_linen"):
+        repair_model(jax.random.key(0), linear, suspect, BONAFIDE)
+
+
+@pytest.fixture(scope="module")
+def backdoored():
+    """Two small networks trained here on digits, a tenth of them stamped."""
+    dataset = data.load("digits")
+    splits = split(dataset, seed=0, num_bonafide=400, num_selection=150)
+    stamp = triggers.create("square", (8, 8, 1))
+    poisoned = backdoor.poison(splits.train, stamp, seed=0, num_classes=10).examples
+    network = from_linen(models.create("cnn", num_classes=10, width=8), (8, 8, 1))
+    optimizer = sgd(0.05, 400, momentum=0.9)
+    suspects = []
+    for i in range(2):
+        state = init_state(network.init(jax.random.key(i))["params"], {}, optimizer)
+        *_, (state, _) = train(
+            jax.random.key(i),
+            state,
+            None,
+            jax.tree.map(jnp.asarray, dict(poisoned)),
+            num_steps=400,
+            steps_per_dispatch=400,
+            loss_fn=endpoint_loss(network),
+            optimizer=optimizer,
+            batch_size=64,
+            augment_fn=augmentation.get("none"),
+        )
+        suspects.append({"params": state.params})
+    attack = backdoor.attack_set(splits.test, stamp, num_classes=10)
+
+    def rates(variables):
+        return tuple(
+            float(accuracy(network.apply(variables, to_unit(x["image"])), x["label"]).mean())
+            for x in (splits.test, attack)
+        )
+
+    return network, suspects, splits, rates
+
+
+def test_the_backdoor_of_two_networks_goes_and_their_accuracy_stays(backdoored):
+    network, (a, b), splits, rates = backdoored
+    clean, success = rates(a)
+    assert clean > 0.9
+    assert success > 0.95
+    fixed = repair_model(
+        jax.random.key(0),
+        network,
+        a,
+        splits.bonafide,
+        b,
+        selection=splits.selection,
+        num_steps=600,
+        batch_size=64,
+    )
+    clean_after, success_after = rates(fixed.variables)
+    assert 0.3 < fixed.t < 0.7
+    assert clean_after > clean - 0.03
+    assert success_after < 0.5 * success
