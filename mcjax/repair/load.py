@@ -1,5 +1,6 @@
 """Reading a suspect network from where its owner keeps it. A new kind of file is one more loader."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,9 +74,14 @@ def _of_run(path: Path) -> str:
     for folder in path.absolute().parents:
         if (folder / "config.json").exists():
             model = read_config(folder)["config"]["model"]
-            options = ",".join(f"{k}={v}" for k, v in model["options"].items())
+            options = ",".join(f"{k}={_text(v)}" for k, v in model["options"].items())
             return f"{model['name']}:{options}" if options else model["name"]
     return ""
+
+
+def _text(value: object) -> str:
+    """An option as --arch takes it."""
+    return "".join(f"{number}x" for number in value) if isinstance(value, list) else str(value)
 
 
 def _num_classes(params: PyTree) -> int:
@@ -98,6 +104,8 @@ def _options(text: str) -> dict[str, object]:
 
 
 def _value(text: str) -> object:
+    if re.fullmatch(r"(\d+x)+\d*", text):  # the widths of several layers: 128x64, or 128x for one
+        return tuple(int(number) for number in text.split("x") if number)
     if text in ("True", "False"):
         return text == "True"
     for kind in (int, float):
