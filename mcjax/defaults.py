@@ -79,8 +79,7 @@ def backdoor() -> ConfigDict:
     config = _repair_study()
     config.experiment = "backdoor"
     config.attack = ConfigDict()
-    config.attack.trigger = "square"  # see mcjax.attacks.triggers
-    config.attack.options = ConfigDict()  # the trigger's own: size, margin, color, alpha, ...
+    config.attack.trigger = "square"  # or "blended:alpha=0.1", ...: see mcjax.attacks.triggers
     config.attack.label_map = "single_target"  # or "all_to_all", "clean_label"
     config.attack.target = 1
     config.attack.fraction = 0.1  # of the training images (of the target class's: clean_label)

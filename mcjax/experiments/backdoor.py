@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from mcjax import spec
 from mcjax.attacks import backdoor, triggers
 from mcjax.batch_stats import CurveWithStats
 from mcjax.checkpoint import restore, save
@@ -44,9 +45,7 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """
     run = open_run(config, workdir)
     stamp = trigger(run)
-    stamps_figure(
-        run.workdir / "figures" / "trigger.png", run.splits.test, {config.attack.trigger: stamp}
-    )
+    stamps_figure(run.workdir / "figures" / "trigger.png", run.splits.test, {stamp.name: stamp})
     return run_study(
         run,
         MEASURE,
@@ -57,8 +56,8 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
 def trigger(run: Run) -> triggers.Stamp:
     """The config's trigger."""
-    attack, image = run.config.attack, run.dataset.train["image"]
-    return triggers.create(attack.trigger, image.shape[1:], **attack.options.to_dict())
+    name, options = spec.parse(run.config.attack.trigger)
+    return triggers.create(name, run.dataset.train["image"].shape[1:], **options)
 
 
 def tamper(run: Run, stamp: triggers.Stamp) -> Tampered:
@@ -72,6 +71,11 @@ def tamper(run: Run, stamp: triggers.Stamp) -> Tampered:
         The suspects, and the images that tell whether the backdoor is still open.
     """
     attack, pair = run.config.attack, run.config.repair.pair
+    if attack.attacker == "path_aware" and pair != "both_tampered":
+        raise UserError(
+            "a path-aware attacker trains both networks; use "
+            "--config.repair.pair=both_tampered or --config.attack.attacker=plain"
+        )
     poisoned = backdoor.poison(
         run.splits.train,
         stamp,
@@ -93,11 +97,6 @@ def tamper(run: Run, stamp: triggers.Stamp) -> Tampered:
     else:
         end = twin if pair == "tampered_and_clean" else None
     if attack.attacker == "path_aware":
-        if end is None or end is twin:
-            raise UserError(
-                "a path-aware attacker trains both networks; use "
-                "--config.repair.pair=both_tampered or --config.attack.attacker=plain"
-            )
         start, end = release(run, start, end, poisoned, attackers_curve_loss(run, stamp))
     return Tampered(
         measure=MEASURE,

@@ -1,12 +1,11 @@
 """Reading a suspect network from where its owner keeps it. A new kind of file is one more loader."""
 
-import re
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 
-from mcjax import models
+from mcjax import models, spec
 from mcjax.checkpoint import restore
 from mcjax.errors import UserError
 from mcjax.network import Network, from_linen
@@ -53,8 +52,8 @@ def load_suspect(path: Path, arch: str | None, image_shape: tuple[int, int, int]
             f"what network is {path}? add --arch NAME, one of {', '.join(models.names())}"
         )
     num_classes = _num_classes(variables["params"])
-    name, _, options = arch.partition(":")
-    module = models.create(name, num_classes=num_classes, **_options(options))
+    name, options = spec.parse(arch)
+    module = models.create(name, num_classes=num_classes, **options)
     network = from_linen(module, tuple(map(int, image_shape)))  # type: ignore[arg-type]
     expected = jax.eval_shape(network.init, jax.random.key(0))
     check_same_structure(dict(expected), variables, (f"architecture {arch}", str(path)))
@@ -74,14 +73,8 @@ def _of_run(path: Path) -> str:
     for folder in path.absolute().parents:
         if (folder / "config.json").exists():
             model = read_config(folder)["config"]["model"]
-            options = ",".join(f"{k}={_text(v)}" for k, v in model["options"].items())
-            return f"{model['name']}:{options}" if options else model["name"]
+            return spec.write(model["name"], model["options"])
     return ""
-
-
-def _text(value: object) -> str:
-    """An option as --arch takes it."""
-    return "".join(f"{number}x" for number in value) if isinstance(value, list) else str(value)
 
 
 def _num_classes(params: PyTree) -> int:
@@ -91,26 +84,3 @@ def _num_classes(params: PyTree) -> int:
         raise UserError("the checkpoint has no dense layer to tell the number of classes from")
     last = max(dense, key=lambda name: (len(name), name))
     return int(params[last]["kernel"].shape[1])
-
-
-def _options(text: str) -> dict[str, object]:
-    options: dict[str, object] = {}
-    for item in filter(None, text.split(",")):
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise UserError(f"--arch option {item!r} has no value; write NAME:option=value,...")
-        options[name] = _value(value)
-    return options
-
-
-def _value(text: str) -> object:
-    if re.fullmatch(r"(\d+x)+\d*", text):  # the widths of several layers: 128x64, or 128x for one
-        return tuple(int(number) for number in text.split("x") if number)
-    if text in ("True", "False"):
-        return text == "True"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text

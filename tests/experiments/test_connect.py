@@ -25,7 +25,9 @@ from mcjax.tree import digest
 from mcjax.workdir import read_csv
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+CONFIGS = sorted(
+    path.stem for path in (ROOT / "configs").glob("*.py") if not path.stem.startswith("backdoor")
+)
 
 
 def load_config(name, arg="quick"):
