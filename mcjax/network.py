@@ -26,6 +26,9 @@ class Network(NamedTuple):
         num_classes: Number of logits, None if it is not known.
         piecewise_linear: Whether the logits are piecewise linear in the images (ReLU and
             max-pool), so that the input Hessian has a closed form.
+        layer_outputs: `layer_outputs(variables, x) -> {path: output}`, in evaluation mode and in
+            the order of the calls, by the layer's path in the parameters ("layer1_0/conv2"); None
+            if the layers cannot be seen.
     """
 
     init: Callable[[jax.Array], PyTree]
@@ -34,6 +37,7 @@ class Network(NamedTuple):
     has_batch_stats: bool = False
     num_classes: int | None = None
     piecewise_linear: bool = False
+    layer_outputs: Callable[[PyTree, jax.Array], dict[str, jax.Array]] | None = None
 
 
 def from_linen(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
@@ -74,6 +78,19 @@ def from_linen(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
         )
         return logits, updates.get("batch_stats", {})
 
+    def layer_outputs(variables: PyTree, x: jax.Array) -> dict[str, jax.Array]:
+        outputs: dict[str, jax.Array] = {}
+
+        def record(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            output = call(*args, **kwargs)
+            if context.method_name == "__call__" and context.module.path:
+                outputs["/".join(context.module.path)] = output
+            return output
+
+        with nn.intercept_methods(record):
+            module.apply(variables, x, train=False)
+        return outputs
+
     variables = jax.eval_shape(init, jax.random.key(0))
     logits = jax.eval_shape(apply, variables, jnp.zeros([1, *image_shape]))
     return Network(
@@ -83,6 +100,7 @@ def from_linen(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
         has_batch_stats="batch_stats" in variables,
         num_classes=logits.shape[-1],
         piecewise_linear=getattr(module, "piecewise_linear", False),
+        layer_outputs=layer_outputs,
     )
 
 
