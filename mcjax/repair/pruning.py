@@ -93,7 +93,7 @@ def smallest_filters(
             raise UserError(f"no convolution {layer!r}; there are {', '.join(kernels)}")
         if not 0 <= value < 1:
             raise UserError(f"the fraction of filters to prune is {value}; give 0 <= fraction < 1")
-    keep = {}
+    keep: dict[str, jax.Array] = {}
     for layer, kernel in kernels.items():
         if any(fnmatch.fnmatchcase(layer, pattern) for pattern in skip):
             continue
