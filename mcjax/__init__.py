@@ -1,8 +1,8 @@
 """Mode connectivity and adversarial robustness in JAX."""
 
-from mcjax.attacks import pgd
+from mcjax.attacks import apgd, fgsm, pgd
 from mcjax.curves import Bezier, PolyChain
 from mcjax.path import evaluate_path
 from mcjax.repair.model import repair_model
 
-__all__ = ["Bezier", "PolyChain", "evaluate_path", "pgd", "repair_model"]
+__all__ = ["Bezier", "PolyChain", "apgd", "evaluate_path", "fgsm", "pgd", "repair_model"]

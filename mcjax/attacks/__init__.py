@@ -1,5 +1,6 @@
-"""Attacks: on images (pgd) and, in their own modules, on data and weights."""
+"""Attacks: on images (pgd, fgsm, apgd) and, in their own modules, on data and weights."""
 
-from mcjax.attacks.pgd import pgd
+from mcjax.attacks.apgd import apgd
+from mcjax.attacks.pgd import fgsm, pgd
 
-__all__ = ["pgd"]
+__all__ = ["apgd", "fgsm", "pgd"]

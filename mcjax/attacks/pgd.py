@@ -1,64 +1,27 @@
-"""Projected gradient descent on images, jit-compiled, in l_inf and l2 balls."""
+"""Projected gradient descent on images, jit-compiled, in l_inf, l2 and l1 balls."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mcjax.attacks.attack_losses import LABEL_LOSSES, kl
+from mcjax.attacks.balls import BALLS
+from mcjax.attacks.checks import check_choice, check_images, check_logits, check_sizes
 from mcjax.errors import UserError
-from mcjax.losses import cross_entropy
+from mcjax.keys import stream
 
+LogitsFn = Callable[[jax.Array], jax.Array]
 
-class Ball(NamedTuple):
-    """The three things an attack needs of a norm.
-
-    Attributes:
-        start: `start(key, shape, eps)`, a random point of the ball.
-        direction: `direction(gradient)`, the steepest ascent of unit norm, an example at a time.
-        project: `project(delta, eps)`, the nearest point of the ball.
-    """
-
-    start: Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
-    direction: Callable[[jax.Array], jax.Array]
-    project: Callable[[jax.Array, Any], jax.Array]
-
-
-def _norm(x: jax.Array) -> jax.Array:
-    return jnp.sqrt((x**2).sum(range(1, x.ndim), keepdims=True))
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    norm = _norm(x)
-    return jnp.where(norm > 0, x / jnp.where(norm > 0, norm, 1), 0)
-
-
-def _start_l2(key: jax.Array, shape: tuple[int, ...], eps: Any) -> jax.Array:
-    direction, radius = jax.random.split(key)
-    dimension = shape[1] * shape[2] * shape[3]
-    r = jax.random.uniform(radius, (shape[0], 1, 1, 1)) ** (1 / dimension)
-    return eps * r * _unit(jax.random.normal(direction, shape))
-
-
-BALLS = {
-    "linf": Ball(
-        start=lambda key, shape, eps: jax.random.uniform(key, shape, minval=-eps, maxval=eps),
-        direction=jnp.sign,
-        project=lambda delta, eps: delta.clip(-eps, eps),
-    ),
-    "l2": Ball(
-        start=_start_l2,
-        direction=_unit,
-        project=lambda delta, eps: delta * jnp.minimum(1, eps / jnp.maximum(_norm(delta), 1e-12)),
-    ),
-}
+LOSSES = (*LABEL_LOSSES, "kl")
 
 
 def pgd(
     key: jax.Array,
-    logits_fn: Callable[[jax.Array], jax.Array],
+    logits_fn: LogitsFn,
     x: jax.Array,
     y: jax.Array,
     eps: float = 8 / 255,
@@ -66,14 +29,21 @@ def pgd(
     num_steps: int = 10,
     norm: str = "linf",
     random_start: bool = True,
+    *,
+    loss: str = "cross_entropy",
+    num_restarts: int = 1,
+    early_stop: bool = False,
+    keep_best: bool = True,
 ) -> jax.Array:
-    """max_{|delta| <= eps} CE(logits(x + delta), y) by projected gradient ascent.
+    """max_{|delta| <= eps} loss(logits(x + delta), y) by projected gradient ascent.
 
-    delta <- P_eps(delta + step_size * direction(grad)), then x + delta is clipped to [0, 1]. The best
-    point met is kept for each example: of all iterates the one of highest loss.
+    x' <- P(x' + step_size * direction(grad)), with P the projection to the ball around x and to
+    [0, 1]. The best point met is kept for each example: of all iterates of all restarts the one
+    of highest loss. The direction is the gradient's sign in linf, the unit gradient in l2, and in
+    l1 equal steps along the 5 % of numbers of largest gradient that the box lets move.
 
     Args:
-        key: Key of the random start.
+        key: Key of the random starts.
         logits_fn: `logits_fn(x) -> logits [B, classes]`; an example's logits must not depend on
             the others (evaluation mode).
         x: Images, [B, H, W, C], in [0, 1].
@@ -81,14 +51,22 @@ def pgd(
         eps: Radius of the ball, in units of the images.
         step_size: Length of a step, in the same units and norm.
         num_steps: Number of steps; 0 gives the start.
-        norm: "linf" or "l2".
-        random_start: Start at a random point of the ball; else at x.
+        norm: "linf", "l2" or "l1".
+        random_start: Start at a random point of the ball; else at x (of restarts, the first).
+        loss: "cross_entropy", "margin", "dlr", or "kl" from the clean prediction, whose gradient
+            is zero at x itself.
+        num_restarts: Number of starts.
+        early_stop: An example that is misclassified changes no more; once all are, the program
+            stops. For robust accuracy: cheaper, at a lower loss.
+        keep_best: False gives the last iterate, one evaluation cheaper: for adversarial training.
 
     Returns:
         Adversarial images, [B, H, W, C], within eps of x and within [0, 1].
 
     Raises:
-        UserError: Unknown norm, negative eps, step_size or num_steps.
+        UserError: Unknown norm or loss; negative eps, step_size or num_steps; no restart; images
+            outside of [0, 1]; labels or logits of the wrong shape; keep_best=False with restarts
+            or early_stop.
 
     Example:
         >>> x, y = jnp.full((1, 1, 1, 2), 0.5), jnp.array([0])
@@ -96,48 +74,129 @@ def pgd(
         >>> pgd(jax.random.key(0), logits_fn, x, y, eps=0.25, step_size=0.125)[0, 0, 0]
         Array([0.25, 0.75], dtype=float32)
 
-    Source: Madry et al. 2018, section 2.1.
+    Source: Madry et al. 2018, section 2.1; the l1 step: Tramer & Boneh 2019, appendix (SLIDE).
     """
-    if norm not in BALLS:
-        raise UserError(f"unknown norm {norm!r}; use one of {', '.join(BALLS)}")
-    for name, value in (("eps", eps), ("step_size", step_size), ("num_steps", num_steps)):
-        if not isinstance(value, jax.core.Tracer) and value < 0:
-            raise UserError(f"{name} is {value}; it must not be negative")
+    check_choice("norm", norm, list(BALLS))
+    check_choice("loss", loss, LOSSES)
+    check_sizes(eps=eps, step_size=step_size, num_steps=num_steps)
+    if num_restarts < 1:
+        raise UserError(f"num_restarts is {num_restarts}; give at least 1")
+    if not keep_best and (early_stop or num_restarts > 1):
+        raise UserError(
+            "keep_best=False gives the last iterate; use it without restarts or early_stop"
+        )
+    check_images(x, y)
     return _pgd(
-        key, jax.tree_util.Partial(logits_fn), x, y, eps, step_size, num_steps, norm, random_start
+        key, jax.tree_util.Partial(logits_fn), x, y, eps, step_size, num_steps,
+        norm=norm, random_start=random_start, loss=loss,
+        num_restarts=num_restarts, early_stop=early_stop, keep_best=keep_best,
+    )  # fmt: skip
+
+
+def fgsm(
+    key: jax.Array,
+    logits_fn: LogitsFn,
+    x: jax.Array,
+    y: jax.Array,
+    eps: float = 8 / 255,
+    *,
+    step_size: float | None = None,
+    norm: str = "linf",
+    random_start: bool = False,
+    loss: str = "cross_entropy",
+) -> jax.Array:
+    """One step of `pgd`, and where it ends: x + eps sign(grad), clipped to [0, 1].
+
+    Args:
+        key: Key of the random start; not used without one.
+        logits_fn: As for `pgd`.
+        x: Images, [B, H, W, C], in [0, 1].
+        y: Labels, [B].
+        eps: Radius of the ball, in units of the images.
+        step_size: Length of the step; eps unless given, 1.25 eps from a random start.
+        norm: "linf", "l2" or "l1".
+        random_start: Start at a random point of the ball.
+        loss: As for `pgd`.
+
+    Returns:
+        Adversarial images, [B, H, W, C], within eps of x and within [0, 1].
+
+    Raises:
+        UserError: As `pgd`.
+
+    Example:
+        >>> x, y = jnp.full((1, 1, 1, 2), 0.5), jnp.array([0])
+        >>> fgsm(jax.random.key(0), lambda x: x[:, 0, 0, :], x, y, eps=0.25)[0, 0, 0]
+        Array([0.25, 0.75], dtype=float32)
+
+    Source: Goodfellow et al. 2015, section 4; with a random start: Wong et al. 2020, section 4.
+    """
+    if step_size is None:
+        step_size = 1.25 * eps if random_start else eps
+    return pgd(
+        key, logits_fn, x, y, eps, step_size, 1, norm, random_start, loss=loss, keep_best=False
     )
 
 
-@partial(jax.jit, static_argnames=("norm", "random_start"))
+@partial(
+    jax.jit,
+    static_argnames=("norm", "random_start", "loss", "num_restarts", "early_stop", "keep_best"),
+)
 def _pgd(
     key: jax.Array,
-    logits_fn: Callable[[jax.Array], jax.Array],
+    logits_fn: LogitsFn,
     x: jax.Array,
     y: jax.Array,
     eps: Any,
     step_size: Any,
     num_steps: Any,
+    *,
     norm: str,
     random_start: bool,
+    loss: str,
+    num_restarts: int,
+    early_stop: bool,
+    keep_best: bool,
 ) -> jax.Array:
     ball = BALLS[norm]
+    clean_logits = logits_fn(x) if loss == "kl" else None
 
     def losses(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        loss = cross_entropy(logits_fn(x), y)
-        return loss.sum(), loss  # examples do not mix, so the gradient of the sum is each one's own
+        logits = check_logits(logits_fn(x), len(x), at_least=3 if loss == "dlr" else 2)
+        each = kl(clean_logits, logits) if loss == "kl" else LABEL_LOSSES[loss](logits, y)
+        # What is ranked: with early_stop nothing beats a success, so the first one stays.
+        success = (logits.argmax(-1) != y) & ~jnp.isnan(each)
+        value = jnp.where(success, jnp.inf, each) if early_stop else each
+        return each.sum(), value  # examples do not mix: the sum's gradient is each one's own
 
-    def keep_better(best: jax.Array, best_loss: jax.Array, x: jax.Array, loss: jax.Array) -> Any:
-        better = loss > best_loss
-        return jnp.where(better[:, None, None, None], x, best), jnp.where(better, loss, best_loss)
+    def keep_better(best: jax.Array, best_value: jax.Array, x: jax.Array, value: jax.Array) -> Any:
+        better = value > best_value
+        return jnp.where(better[:, None, None, None], x, best), jnp.where(better, value, best_value)
 
-    def step(_: jax.Array, carry: tuple[jax.Array, jax.Array, jax.Array]) -> Any:
-        x_adv, best, best_loss = carry
-        gradient, loss = jax.grad(losses, has_aux=True)(x_adv)
-        best, best_loss = keep_better(best, best_loss, x_adv, loss)
-        delta = ball.project(x_adv + step_size * ball.direction(gradient) - x, eps)
-        return (x + delta).clip(0, 1), best, best_loss
+    def unfinished(state: tuple[jax.Array, ...]) -> jax.Array:
+        i, _, _, best_value = state
+        more = i < num_steps
+        return more & (best_value < jnp.inf).any() if early_stop else more
 
-    start = (x + ball.start(key, x.shape, eps)).clip(0, 1) if random_start else x
-    first = (start, start, jnp.full(len(x), -jnp.inf))
-    x_adv, best, best_loss = lax.fori_loop(0, num_steps, step, first)
-    return lax.stop_gradient(keep_better(best, best_loss, x_adv, losses(x_adv)[1])[0])
+    def step(state: tuple[jax.Array, ...]) -> Any:
+        i, x_adv, best, best_value = state
+        gradient, value = jax.grad(losses, has_aux=True)(x_adv)
+        if keep_best:
+            best, best_value = keep_better(best, best_value, x_adv, value)
+        x_adv = ball.project(x, x_adv + step_size * ball.direction(gradient, x_adv), eps)
+        return i + 1, x_adv, best, best_value
+
+    def attack(restart: Any, kept: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        delta = ball.start(stream(key, "start", restart), x.shape, eps)
+        start = (x + delta).clip(0, 1)
+        if not random_start:
+            start = jnp.where(jnp.asarray(restart) == 0, x, start)
+        _, x_adv, *kept = lax.while_loop(unfinished, step, (jnp.asarray(0), start, *kept))
+        return keep_better(*kept, x_adv, losses(x_adv)[1]) if keep_best else (x_adv, kept[1])
+
+    first = (x, jnp.full(len(x), -jnp.inf))
+    if num_restarts == 1:
+        best, _ = attack(0, first)
+    else:
+        best, _ = lax.fori_loop(0, num_restarts, attack, first)
+    return lax.stop_gradient(best)

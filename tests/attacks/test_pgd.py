@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcjax.attacks.pgd import pgd
+from mcjax.attacks.attack_losses import LABEL_LOSSES, kl, margin
+from mcjax.attacks.pgd import fgsm, pgd
 from mcjax.errors import UserError
 from mcjax.losses import cross_entropy
 
@@ -51,10 +52,15 @@ def test_l2_step_by_hand():
     np.testing.assert_allclose(x_adv.ravel(), [0.5 + 0.2 * 0.6, 0.5 + 0.2 * 0.8], rtol=1e-6)
 
 
+def size_of(delta, norm):
+    order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
+    return np.linalg.norm(np.asarray(delta, np.float64).reshape(len(delta), -1), order, axis=1)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
-    st.sampled_from(["linf", "l2"]),
-    st.floats(0, 1),
+    st.sampled_from(["linf", "l2", "l1"]),
+    st.floats(0, 3),
     st.floats(0, 2),
     st.integers(0, 5),
     st.booleans(),
@@ -65,13 +71,11 @@ def test_never_leaves_ball_or_box(norm, eps, step_size, num_steps, random_start,
     x_adv = pgd(
         jax.random.key(seed), two_layers, x, y, eps, step_size, num_steps, norm, random_start
     )
-    delta = np.asarray(x_adv - x).reshape(5, -1)
-    size = np.abs(delta).max(1) if norm == "linf" else np.linalg.norm(delta, axis=1)
-    assert (size <= eps + 1e-5).all()
+    assert (size_of(x_adv - x, norm) <= eps + 1e-5).all()
     assert ((x_adv >= 0) & (x_adv <= 1)).all()
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_more_steps_are_never_weaker_and_the_loss_rises(norm):
     x, y = images(50)
     losses = [
@@ -93,10 +97,15 @@ def test_same_key_same_images_other_key_others():
 def test_examples_do_not_influence_each_other():
     """Whatever happens to the others, even that they have no finite loss."""
     x, y = images(6)
-    others = x.at[3:].set(jnp.nan)
+
+    def broken(x):
+        return two_layers(x).at[3:].set(jnp.nan)
+
     options = {"eps": 0.3, "step_size": 0.1, "random_start": False}
-    a, b = (pgd(jax.random.key(0), two_layers, each, y, **options) for each in (x, others))
-    np.testing.assert_array_equal(a[:3], b[:3])
+    for more in ({}, {"early_stop": True}, {"norm": "l1"}):
+        a, b = (pgd(jax.random.key(0), f, x, y, **options, **more) for f in (two_layers, broken))
+        np.testing.assert_array_equal(a[:3], b[:3])
+        np.testing.assert_array_equal(b[3:], x[3:])  # and those stay as they are
 
 
 def test_under_vmap_over_networks():
@@ -111,10 +120,159 @@ def test_under_vmap_over_networks():
         np.testing.assert_allclose(together[i], attack(w), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "bad", [{"norm": "l7"}, {"eps": -0.1}, {"step_size": -1.0}, {"num_steps": -1}]
-)
-def test_mistakes(bad):
+def test_l1_step_by_hand():
+    """20 numbers, so one moves a step; when it meets the box, the next largest does."""
+    w = np.zeros((20, 2), np.float32)
+    w[3], w[7] = (0, 5), (4, 0)  # of label 0: number 3 goes up, number 7 goes down
+    x = jnp.full((1, 2, 5, 2), 0.5)
+    x_adv = pgd(
+        jax.random.key(0), lambda x: x.reshape(1, 20) @ w, x, jnp.array([0]),
+        eps=0.75, step_size=0.25, num_steps=3, norm="l1", random_start=False,
+    )  # fmt: skip
+    expected = np.full(20, 0.5)
+    expected[3], expected[7] = 1.0, 0.25
+    np.testing.assert_allclose(x_adv.ravel(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("random_start", "step_size"), [(False, 0.1), (True, 0.125)])
+def test_fgsm_is_one_step(random_start, step_size):
     x, y = images()
-    with pytest.raises(UserError, match=next(iter(bad))):
+    key = jax.random.key(3)
+    one = pgd(key, two_layers, x, y, 0.1, step_size, 1, random_start=random_start, keep_best=False)
+    fast = fgsm(key, two_layers, x, y, 0.1, random_start=random_start)
+    np.testing.assert_array_equal(fast, one)
+    if not random_start:
+        gradient = jax.grad(lambda x: cross_entropy(two_layers(x), y).sum())(x)
+        np.testing.assert_allclose(fast, (x + 0.1 * jnp.sign(gradient)).clip(0, 1), atol=1e-7)
+
+
+def test_each_loss_raises_its_own_objective_most():
+    """On the same steps, the iterate kept is by the loss that was asked for."""
+    x, y = images(30)
+    objectives = {
+        "cross_entropy": lambda z: cross_entropy(z, y),
+        "margin": lambda z: margin(z, y),
+        "dlr": lambda z: LABEL_LOSSES["dlr"](z, y),
+        "kl": lambda z: kl(two_layers(x), z),
+    }
+    logits = {
+        loss: two_layers(
+            pgd(jax.random.key(0), two_layers, x, y, 0.2, 0.05, 20, loss=loss, num_restarts=3)
+        )
+        for loss in objectives
+    }
+    for loss, objective in objectives.items():
+        own = objective(logits[loss]).mean()
+        assert own > objective(two_layers(x)).mean()
+        for other in objectives:
+            assert own >= objective(logits[other]).mean() - 1e-3, (loss, other)
+
+
+def test_restarts_never_lower_the_loss():
+    x, y = images(40)
+
+    def wavy(x):
+        return jnp.sin(15 * x.reshape(len(x), -1)) @ W
+
+    losses = [
+        cross_entropy(wavy(pgd(jax.random.key(0), wavy, x, y, 0.4, 0.02, 5, num_restarts=n)), y)
+        for n in (1, 4)
+    ]
+    assert (losses[1] >= losses[0] - 1e-6).all()
+    assert losses[1].mean() > losses[0].mean() + 0.05
+
+
+def test_restarts_without_a_random_start_begin_at_the_image():
+    x, y = images(40)
+    zero_steps = {"num_steps": 0, "random_start": False, "num_restarts": 3}
+    start = pgd(jax.random.key(0), two_layers, x, y, 0.2, **zero_steps)
+    loss, clean = cross_entropy(two_layers(start), y), cross_entropy(two_layers(x), y)
+    assert (loss >= clean).all()
+    assert (loss > clean).any()
+
+
+def test_early_stop_returns_the_first_success():
+    """Against a plain loop."""
+    x, y = images(30)
+    eps, step_size = 0.3, 0.02
+    stopped = pgd(
+        jax.random.key(0), two_layers, x, y, eps, step_size, 15, "linf", False, early_stop=True
+    )
+    gradient_fn = jax.grad(lambda x: cross_entropy(two_layers(x), y).sum())
+    z, first, done = x, x, np.zeros(30, bool)
+    for _ in range(16):
+        success = np.asarray(two_layers(z).argmax(1) != y) & ~done
+        first = jnp.where(success[:, None, None, None], z, first)
+        done |= success
+        z = (x + (z + step_size * jnp.sign(gradient_fn(z)) - x).clip(-eps, eps)).clip(0, 1)
+    assert done.sum() > 5
+    assert (np.asarray(two_layers(x).argmax(1) != y)).sum() < done.sum()
+    np.testing.assert_allclose(stopped[done], first[done], atol=1e-6)
+
+
+def test_early_stop_ends_the_loop():
+    """What is misclassified from the start is not touched, however many steps are allowed."""
+    x, _ = images(4)
+    wrong = (linear(x).argmax(1) + 1) % 3
+    x_adv = pgd(
+        jax.random.key(0),
+        linear,
+        x,
+        wrong,
+        num_steps=2**31 - 2,
+        random_start=False,
+        early_stop=True,
+    )
+    np.testing.assert_array_equal(x_adv, x)
+
+
+def test_its_result_is_a_constant_to_differentiation():
+    """A loss on adversarial images has the gradient of the same loss on fixed images."""
+    x, y = images()
+
+    def loss(w, x_adv=None):
+        def logits_fn(x):
+            return jnp.tanh(x.reshape(len(x), -1) @ w)
+
+        x_adv = pgd(jax.random.key(0), logits_fn, x, y, 0.1, 0.05, 3) if x_adv is None else x_adv
+        return cross_entropy(logits_fn(x_adv), y).mean()
+
+    x_adv = pgd(
+        jax.random.key(0), lambda x: jnp.tanh(x.reshape(len(x), -1) @ W), x, y, 0.1, 0.05, 3
+    )
+    np.testing.assert_allclose(jax.grad(loss)(W), jax.grad(loss)(W, x_adv), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("bad", "match"),
+    [
+        ({"norm": "l7"}, "norm"),
+        ({"loss": "hinge"}, "loss"),
+        ({"eps": -0.1}, "eps"),
+        ({"eps": float("nan")}, "eps"),
+        ({"step_size": -1.0}, "step_size"),
+        ({"num_steps": -1}, "num_steps"),
+        ({"num_restarts": 0}, "num_restarts"),
+        ({"keep_best": False, "num_restarts": 2}, "keep_best"),
+    ],
+)
+def test_mistakes(bad, match):
+    x, y = images()
+    with pytest.raises(UserError, match=match):
         pgd(jax.random.key(0), linear, x, y, **bad)
+
+
+def test_mistakes_in_arrays():
+    x, y = images()
+    key = jax.random.key(0)
+    for wrong in (x + 0.5, x - 0.5, x.at[0, 0, 0, 0].set(jnp.nan)):
+        with pytest.raises(UserError, match=r"images lie in .*scale"):
+            pgd(key, linear, wrong, y)
+    with pytest.raises(UserError, match="floats"):
+        pgd(key, linear, (255 * x).astype(jnp.uint8), y)
+    with pytest.raises(UserError, match="integers, one an image"):
+        pgd(key, linear, x, y[:-1])
+    with pytest.raises(UserError, match=r"returned shape \[3\] for 5 images"):
+        pgd(key, lambda x: linear(x)[0], x, y)
+    with pytest.raises(UserError, match="at least 3"):
+        pgd(key, lambda x: linear(x)[:, :2], x, jnp.zeros_like(y), loss="dlr")

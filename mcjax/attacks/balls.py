@@ -1,0 +1,139 @@
+"""The sets that attacks on images move in: balls of a norm around an image, cut by the box [0, 1]."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+SPARSITY = 0.05
+"""The fraction of an image's numbers that one step in l1 changes."""
+
+_NUM_HALVINGS = 30
+
+
+class Ball(NamedTuple):
+    """The three things an attack needs of a norm.
+
+    Attributes:
+        start: `start(key, shape, eps)`, a random perturbation of the ball.
+        direction: `direction(gradient, x)`, an ascent direction of unit norm at x, an example at a
+            time.
+        project: `project(x, z, eps)`, a point near z of the ball around x and of the box [0, 1];
+            x lies in the box.
+    """
+
+    start: Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
+    direction: Callable[[jax.Array, jax.Array], jax.Array]
+    project: Callable[[jax.Array, jax.Array, Any], jax.Array]
+
+
+def norm_l2(x: jax.Array) -> jax.Array:
+    """The l2 norm of each example, [B, 1, 1, 1]."""
+    return jnp.sqrt((x**2).sum(range(1, x.ndim), keepdims=True))
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    # Scaled first: the squares of a saturated network's gradients underflow.
+    largest = jnp.abs(x).max(range(1, x.ndim), keepdims=True)
+    scaled = x / jnp.where(largest > 0, largest, 1)
+    return scaled / jnp.maximum(norm_l2(scaled), 1)  # at least 1 unless the gradient is zero
+
+
+def _start_l2(key: jax.Array, shape: tuple[int, ...], eps: Any) -> jax.Array:
+    direction, radius = jax.random.split(key)
+    dimension = shape[1] * shape[2] * shape[3]
+    r = jax.random.uniform(radius, (shape[0], 1, 1, 1)) ** (1 / dimension)
+    return eps * r * _unit(jax.random.normal(direction, shape))
+
+
+def _start_l1(key: jax.Array, shape: tuple[int, ...], eps: Any) -> jax.Array:
+    # Laplace coordinates over the sum of their sizes and one exponential more are uniform.
+    direction, rest = jax.random.split(key)
+    z = jax.random.laplace(direction, shape)
+    total = jnp.abs(z).sum((1, 2, 3), keepdims=True) + jax.random.exponential(
+        rest, (shape[0], 1, 1, 1)
+    )
+    return eps * z / total
+
+
+def _direction_l1(gradient: jax.Array, x: jax.Array) -> jax.Array:
+    """Equal steps along the numbers of largest gradient that the box lets move.
+
+    The steepest single number would be the exact answer; a few at once need far fewer steps.
+    """
+    free = jnp.where(gradient > 0, x < 1, x > 0)
+    size = jnp.where(free, jnp.abs(gradient), 0).reshape(len(x), -1)
+    k = max(1, round(SPARSITY * size.shape[1]))
+    least = lax.top_k(size, k)[0][:, -1:]
+    chosen = ((size >= least) & (size > 0)).reshape(x.shape)
+    count = chosen.sum((1, 2, 3), keepdims=True)
+    return jnp.where(chosen, jnp.sign(gradient), 0) / jnp.maximum(count, 1)
+
+
+def project_l1(x: jax.Array, z: jax.Array, eps: Any) -> jax.Array:
+    """The nearest point to z of both the l1 ball around x and the box.
+
+    Ball first and box second would end well inside of the ball. With u = z - x and the room
+    r_i = 1 - x_i for u_i > 0, x_i otherwise, the nearest point of both sets at once is
+
+        x_i + sign(u_i) clip(|u_i| - tau, 0, r_i),
+
+    with the smallest tau >= 0 for which its distance S(tau) from x is at most eps. S falls and is
+    piecewise linear: tau is found by bisection, then by interpolation in the last interval.
+
+    Args:
+        x: Centres, [B, H, W, C], in [0, 1].
+        z: Points, likewise, anywhere.
+        eps: Radius.
+
+    Returns:
+        The projections.
+
+    Example:
+        >>> x, z = jnp.array([0.5, 0.9]), jnp.array([0.7, 1.3])
+        >>> project_l1(x.reshape(1, 1, 1, 2), z.reshape(1, 1, 1, 2), 0.2).round(3).ravel()
+        Array([0.6, 1. ], dtype=float32)
+
+    Source: the problem of Croce & Hein 2021, proposition 3.1; Duchi et al. 2008 without the box.
+    """
+    u = (z - x).reshape(len(x), -1)
+    flat = x.reshape(u.shape)
+    size, room = jnp.abs(u), jnp.where(u > 0, 1 - flat, flat)
+
+    def distance(tau: jax.Array) -> jax.Array:
+        return (size - tau).clip(0, room).sum(1, keepdims=True)
+
+    def halve(_: jax.Array, interval: tuple[jax.Array, jax.Array]) -> Any:
+        low, high = interval
+        middle = (low + high) / 2
+        far = distance(middle) > eps
+        return jnp.where(far, middle, low), jnp.where(far, high, middle)
+
+    first = (jnp.zeros((len(x), 1), u.dtype), size.max(1, keepdims=True))
+    low, high = lax.fori_loop(0, _NUM_HALVINGS, halve, first)
+    outer, inner = distance(low), distance(high)
+    tau = low + (high - low) * ((outer - eps) / jnp.where(outer > inner, outer - inner, 1)).clip(
+        0, 1
+    )
+    return (x + (jnp.sign(u) * (size - tau).clip(0, room)).reshape(x.shape)).clip(0, 1)
+
+
+BALLS = {
+    "linf": Ball(
+        start=lambda key, shape, eps: jax.random.uniform(key, shape, minval=-eps, maxval=eps),
+        direction=lambda gradient, x: jnp.sign(gradient),
+        project=lambda x, z, eps: (x + (z - x).clip(-eps, eps)).clip(0, 1),
+    ),
+    "l2": Ball(
+        start=_start_l2,
+        direction=lambda gradient, x: _unit(gradient),
+        # Ball, then box: in both sets, for the box only brings z nearer to x, though not the
+        # nearest point of both.
+        project=lambda x, z, eps: (
+            x + (z - x) * jnp.minimum(1, eps / jnp.maximum(norm_l2(z - x), 1e-12))
+        ).clip(0, 1),
+    ),
+    "l1": Ball(start=_start_l1, direction=_direction_l1, project=project_l1),
+}
