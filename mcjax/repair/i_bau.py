@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mcjax.attacks.pgd import BALLS
 from mcjax.data.batches import epoch_indices, to_unit
 from mcjax.errors import UserError
 from mcjax.keys import stream
@@ -94,7 +93,8 @@ def unlearn(
         F(delta, w) = (1 - perturbed) mean CE(x) + perturbed mean CE(x + delta)
 
     for the map Phi(delta, w) = P_eps(delta + fixed_point_step d_delta L(delta, w)), which has the
-    constrained maximum as a fixed point. x + delta is not clipped to [0, 1].
+    constrained maximum as a fixed point. x + delta is clipped to [0, 1], as a stamped image would
+    be (the official code does not clip; the network then learns to withstand what is no image).
 
     The network runs in evaluation mode throughout: BatchNorm's running statistics are kept, and
     its scale and bias are trained like all parameters.
@@ -157,6 +157,19 @@ def unlearn(
     return {**variables, "params": params}
 
 
+def project(delta: jax.Array, eps: Any) -> jax.Array:
+    """The nearest point of the ball of radius eps, all of delta taken as one vector.
+
+    Example:
+        >>> project(jnp.array([3.0, 4.0]), 1.0)
+        Array([0.6, 0.8], dtype=float32)
+    """
+    square = jnp.sum(delta**2)
+    outside = square > eps**2
+    # Inside the ball the norm is not differentiated: it has no derivative at 0.
+    return delta * jnp.where(outside, eps * lax.rsqrt(jnp.where(outside, square, 1)), 1)
+
+
 @functools.partial(
     jax.jit, static_argnames=("network", "num_inner", "num_fixed_point", "batch_size")
 )
@@ -176,7 +189,6 @@ def _round(
     batch_size: int,
 ) -> tuple[PyTree, PyTree]:
     """One inner ascent, then one pass over the images."""
-    ball = BALLS["l2"]
     optimizer = optax.adam(learning_rate)
     num_examples = len(examples["label"])
     num_steps = max(1, num_examples // batch_size)
@@ -194,14 +206,15 @@ def _round(
         return to_unit(examples["image"][index])
 
     def loss(delta: jax.Array, params: PyTree, x: jax.Array, y: jax.Array) -> jax.Array:
-        shifted = x + jnp.broadcast_to(delta, x.shape)
+        shifted = (x + jnp.broadcast_to(delta, x.shape)).clip(0, 1)
         return cross_entropy(network.apply({**variables, "params": params}, shifted), y).mean()
 
     def ascend(delta: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
         x = images(index)
         y = network.apply(variables, x).argmax(-1)
         gradient = jax.grad(loss)(delta, variables["params"], x, y)
-        return ball.project(delta + 2 * eps / num_inner * ball.direction(gradient), eps), None
+        unit = gradient / jnp.maximum(jnp.linalg.norm(gradient.ravel()), 1e-12)
+        return project(delta + 2 * eps / num_inner * unit, eps), None
 
     def descend(
         carry: tuple[PyTree, PyTree], index: jax.Array
@@ -214,7 +227,7 @@ def _round(
             return (1 - perturbed) * clean + perturbed * loss(delta, params, x, y)
 
         def map_fn(delta: jax.Array, params: PyTree) -> jax.Array:
-            return ball.project(delta + fixed_point_step * jax.grad(loss)(delta, params, x, y), eps)
+            return project(delta + fixed_point_step * jax.grad(loss)(delta, params, x, y), eps)
 
         gradient = hypergradient(outer_fn, map_fn, delta, params, num_terms=num_fixed_point)
         updates, opt_state = optimizer.update(gradient, opt_state, params)

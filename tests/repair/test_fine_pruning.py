@@ -68,7 +68,8 @@ def test_a_tolerance_that_is_just_met():
     network, variables = channels([0.0, 1.0, -1.0, -1.0])
     data = bright_and_dark(10)
     at, below = (prune_dormant(network, variables, data, data, tolerance=t) for t in (0.5, 0.49))
-    assert sum(kept(at)) == 1 and sum(kept(below)) == 2
+    assert sum(kept(at)) == 1
+    assert sum(kept(below)) == 2
 
 
 def test_several_channels_a_step_end_at_a_multiple():
