@@ -17,7 +17,7 @@ from mcjax.batch_stats import CurveWithStats
 from mcjax.data.batches import stack_batches
 from mcjax.experiments.methods import trained_path
 from mcjax.experiments.run import first
-from mcjax.experiments.study import Study, judge, with_stats
+from mcjax.experiments.study import Study, with_stats
 from mcjax.experiments.walk import walk
 from mcjax.keys import stream
 from mcjax.losses import Batch, MetricFn, cross_entropy
@@ -121,8 +121,22 @@ def around_suspect(study: Study) -> tuple[tuple[float, ...], list[dict[str, floa
         study.run.config.evaluation.batch_stats_batch_size,
         keep_ends=False,
     )
-    table = judge(study, "surroundings", points, np.arange(len(strengths)))
-    means = {column: v.reshape(-1, num_draws).mean(1) for column, v in table.items()}
+    number, measure = study.run.config.explain.num_images, study.tampered.measure
+    sets = {
+        name: stack_batches(first(part, number), min(number, len(part["label"])))
+        for name, part in (("test", study.run.splits.test), ("success", study.tampered.success))
+    }
+    places = np.arange(len(strengths))
+    table = walk(
+        study.run,
+        f"{study.name}surroundings",
+        points,
+        places,
+        sets,
+        metric_fn=study.run.metric_fn,
+    )
+    columns = {"test_accuracy": "test_accuracy", "success_accuracy": measure}
+    means = {new: table[old].reshape(-1, num_draws).mean(1) for old, new in columns.items()}
     return STRENGTHS, [
         {column: float(v[i]) for column, v in means.items()} for i in range(len(STRENGTHS))
     ]
