@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mcjax.curves import Curve
 from mcjax.data.batches import to_unit
 from mcjax.tree import PyTree
 
@@ -83,7 +82,7 @@ class CurveWithStats:
     """A curve whose points are whole networks: parameters and BatchNorm statistics.
 
     Args:
-        curve: The curve of the parameters (or a `Plane`).
+        curve: The curve of the parameters: `Bezier`, `Plane`, any pytree that is a function of t.
         start_stats: Statistics of the endpoint at t = 0; {} for a network without BatchNorm.
         end_stats: Statistics of the endpoint at t = 1.
         images: Images to recompute from, [N, H, W, C]; None interpolates the endpoints'
@@ -94,7 +93,7 @@ class CurveWithStats:
             along with the curve.
     """
 
-    curve: Curve
+    curve: Callable[[jax.Array], PyTree]
     start_stats: PyTree
     end_stats: PyTree
     images: jax.Array | np.ndarray | None

@@ -159,7 +159,7 @@ def look_at_plane(run: Run, curve: Curve, a: PyTree, b: PyTree) -> dict[str, np.
     few = first(run.splits.test, run.config.evaluation.plane_images)
     batch_size = min(len(few["label"]), run.config.evaluation.batch_size)
     sets = {"test": stack_batches(few, batch_size)}
-    table = walk(run, "plane", with_stats(run, plane, a, b), points.xy, sets)  # type: ignore[arg-type]
+    table = walk(run, "plane", with_stats(run, plane, a, b), points.xy, sets)
     ts = jnp.linspace(0, 1, 200)
     trace = jax.vmap(lambda t: plane.coordinates(curve(t)))(ts)
     rows = [

@@ -113,7 +113,7 @@ def around_suspect(study: Study) -> tuple[tuple[float, ...], list[dict[str, floa
     strengths = jnp.repeat(jnp.asarray(STRENGTHS), num_draws)
     cloud = Surroundings(study.run.key("surroundings"), suspect["params"], strengths)
     points = CurveWithStats(
-        cloud,  # type: ignore[arg-type]
+        cloud,
         suspect["batch_stats"],
         suspect["batch_stats"],
         study.normalised_by(max(study.sizes)),
