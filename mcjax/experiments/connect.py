@@ -29,7 +29,7 @@ from mcjax.geometry import arc_length, distances, farthest_point, path_mean, ste
 from mcjax.keys import stream
 from mcjax.logs import say
 from mcjax.objectives import curve_loss, endpoint_loss, split_curve
-from mcjax.plane import grid, through
+from mcjax.plane import Plane, grid, through
 from mcjax.report import figures, page
 from mcjax.tree import PyTree
 from mcjax.workdir import write, write_csv
@@ -124,7 +124,7 @@ def trained(run: Run) -> tuple[PyTree, PyTree, Curve, Curve]:
     return a, b, curve, straight_line(curve)
 
 
-def with_stats(run: Run, curve: Curve, a: PyTree, b: PyTree) -> CurveWithStats:
+def with_stats(run: Run, curve: Curve | Plane, a: PyTree, b: PyTree) -> CurveWithStats:
     """The curve whose points are whole networks."""
     free = not (run.config.curve.fix_start and run.config.curve.fix_end)
     if free and run.network.has_batch_stats:
