@@ -1,0 +1,162 @@
+"""The largest eigenvalue of the Hessian of the loss with respect to the image, for whole batches."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from mcjax.attacks.attack_losses import confident_cross_entropy
+from mcjax.attacks.checks import check_images, check_logits
+from mcjax.curvature import eigenvalue as core
+from mcjax.curvature.eigenvalue import MAX_ITERS, TOLERANCE, TopEigenvalue, check_method
+from mcjax.curvature.legacy import legacy_eigenvalue
+from mcjax.errors import UserError
+
+METHODS = ("power", "lanczos", "exact", "legacy")
+
+LogitsFn = Callable[[jax.Array], jax.Array]
+
+
+def input_hessian_eigenvalue(
+    logits_fn: LogitsFn,
+    x: jax.Array,
+    y: jax.Array,
+    method: str = "power",
+    *,
+    piecewise_linear: bool | None = None,
+    max_iters: int | None = None,
+    tolerance: float = TOLERANCE,
+    key: jax.Array | None = None,
+    return_eigenvector: bool = False,
+) -> TopEigenvalue:
+    r"""lambda_max(H_x), H_x the Hessian of cross-entropy(logits(x), y) with respect to one image.
+
+    power    Power iteration on Hessian-vector products (jvp of grad), shifted where a negative
+             eigenvalue dominates, to a relative residual; see `mcjax.curvature.top_eigenvalue`.
+    lanczos  A fully reorthogonalised Krylov space of max_iters vectors. Nearly equal eigenvalues
+             do not slow it down as they do power; it keeps its vectors in memory.
+    exact    For logits that are piecewise linear in x, of Jacobian J,
+
+                 H_x = J^T (diag p - p p^T) J = M^T M,  M = B^T J,  B = diag sqrt(p) - p sqrt(p)^T,
+
+             and the eigenvalues that are not 0 are those of the classes x classes matrix M M^T:
+             one vector-Jacobian product a class, no iteration.
+    legacy   The published code's estimator, for comparison with its numbers only: one number for
+             all images, which is not an eigenvalue of any of them; see `mcjax.curvature.legacy`.
+
+    Args:
+        logits_fn: `logits_fn(x) -> logits [B, classes]`; an example's logits must not depend on
+            the others (evaluation mode).
+        x: Images, [B, H, W, C], in [0, 1].
+        y: Labels, [B].
+        method: One of the above.
+        piecewise_linear: Whether logits_fn is piecewise linear in x: `network.piecewise_linear`
+            of a `Network`. "exact" needs True. True for a smooth network forces it: v is then
+            the top eigenvector of the Gauss-Newton part only, v . H_x v a lower bound, and the
+            residual shows what is missing.
+        max_iters: Products with H_x at most; 300 for power, 30 for lanczos, 10 for legacy.
+        tolerance: Of power's relative residual.
+        key: Key of the start vectors; a fixed one unless given.
+        return_eigenvector: Return the eigenvectors too.
+
+    Returns:
+        .eigenvalue [B] in nats per squared unit of the image, .residual [B] (relative),
+        .num_iters [B], .eigenvector [B, H, W, C] or None. Method legacy: its one number, B times,
+        and NaN for the residual.
+
+    Raises:
+        UserError: Unknown method; exact without piecewise_linear=True; images outside of [0, 1];
+            labels or logits of the wrong shape; impossible limits.
+
+    Example:
+        >>> logits_fn = lambda x: x.reshape(len(x), 2) @ jnp.array([[2.0, 0.0], [0.0, 0.0]])
+        >>> x, y = jnp.zeros((1, 1, 2, 1)), jnp.array([0])
+        >>> input_hessian_eigenvalue(logits_fn, x, y).eigenvalue  # p (1 - p) ||(2, 0)||^2
+        Array([1.], dtype=float32)
+
+    Source: Zhao et al. 2020, section 4.3; exact: Gauss-Newton, e.g. Schraudolph 2002, section 3.
+    """
+    check_method(method, METHODS, max_iters, tolerance)
+    if method == "exact" and piecewise_linear is not True:
+        why = "is not" if piecewise_linear is False else "may not be"
+        raise UserError(
+            f"method 'exact' holds for piecewise linear networks, which this one {why}: use "
+            "'lanczos', or piecewise_linear=True (from network.piecewise_linear, or to force it)"
+        )
+    check_images(x, y)
+    key = jax.random.key(0) if key is None else key
+    top = _eigenvalue(
+        key, jax.tree_util.Partial(logits_fn), x, y,
+        method=method, max_iters=max_iters, tolerance=float(tolerance),
+    )  # fmt: skip
+    return top if return_eigenvector else top._replace(eigenvector=None)
+
+
+def loss_gradient(logits_fn: LogitsFn, y: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    """The gradient of each example's cross-entropy with respect to its image.
+
+    Args:
+        logits_fn: As for `input_hessian_eigenvalue`.
+        y: Labels, [B].
+
+    Returns:
+        A function of images [B, H, W, C] to gradients of the same shape.
+    """
+
+    def total(x: jax.Array) -> jax.Array:
+        return confident_cross_entropy(check_logits(logits_fn(x), len(x)), y).sum()
+
+    return jax.grad(total)
+
+
+@partial(jax.jit, static_argnames=("method", "max_iters", "tolerance"))
+def _eigenvalue(
+    key: jax.Array,
+    logits_fn: LogitsFn,
+    x: jax.Array,
+    y: jax.Array,
+    *,
+    method: str,
+    max_iters: int | None,
+    tolerance: float,
+) -> TopEigenvalue:
+    gradient_fn = loss_gradient(logits_fn, y)
+    if method == "legacy":
+        num = legacy_eigenvalue(key, gradient_fn, x, max_iters=max_iters or 10)
+        rows = jnp.ones(len(x), x.dtype)
+        return TopEigenvalue(
+            num.eigenvalue * rows, jnp.nan * rows, num.num_iters * rows.astype(jnp.int32)
+        )
+    # Everything that does not depend on the vector is computed once.
+    _, hvp = jax.linearize(gradient_fn, x)
+    if method != "exact":
+        return core.top_eigenvalue(
+            hvp, x, key=key, method=method, tolerance=tolerance,
+            max_iters=max_iters or MAX_ITERS[method],
+        )  # fmt: skip
+    v = _gauss_newton_vector(logits_fn, x)
+    flat = v.reshape(len(x), -1)
+    theta, residual = core.look(flat, hvp(v).reshape(flat.shape))
+    return TopEigenvalue(theta, residual, jnp.ones(len(x), jnp.int32), v)
+
+
+def _gauss_newton_vector(logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
+    """The top eigenvectors of J^T (diag p - p p^T) J, [B, H, W, C]; 0 where it is zero."""
+    logits, vjp = jax.vjp(logits_fn, x)
+    num_classes = check_logits(logits, len(x)).shape[1]
+    p = jax.nn.softmax(logits)
+    others = p @ (1 - jnp.eye(num_classes, dtype=p.dtype))  # 1 - p without its rounding
+    # B as p sqrt(p)^T without the diagonal; its columns are the cotangents.
+    root = jnp.exp(jax.nn.log_softmax(logits) / 2)
+    eye = jnp.eye(num_classes, dtype=p.dtype)[None]
+    b = eye * (root * others)[:, :, None] - (1 - eye) * p[:, :, None] * root[:, None, :]
+    # The scale of a sure network's B is taken out, for its square underflows.
+    scale = jnp.abs(b).max((1, 2), keepdims=True)
+    b = b / jnp.where(scale > 0, scale, 1)
+    (m,) = jax.vmap(vjp)(jnp.moveaxis(b, 2, 0))  # [classes, B, H, W, C]
+    rows = m.reshape(num_classes, len(x), -1)
+    gram = jnp.einsum("ibn,jbn->bij", rows, rows, precision="highest")
+    u = jnp.linalg.eigh(gram)[1][:, :, -1]
+    v = jnp.einsum("bi,ibn->bn", u, rows, precision="highest")
+    return core._unit(v).reshape(x.shape)

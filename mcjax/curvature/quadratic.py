@@ -1,0 +1,108 @@
+"""How far a perturbation obeys the quadratic model of the loss, and how it lies to the Hessian."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mcjax.attacks.attack_losses import confident_cross_entropy
+from mcjax.attacks.checks import check_images
+from mcjax.curvature.eigenvalue import look
+from mcjax.curvature.input_hessian import loss_gradient
+from mcjax.errors import UserError
+
+
+class QuadraticModel(NamedTuple):
+    """The terms of f(x + delta) = f(x) + g . delta + delta . H delta / 2 + error, each [B], in nats.
+
+    Attributes:
+        clean_loss: f(x).
+        perturbed_loss: f(x + delta).
+        gradient_term: g . delta.
+        curvature_term: delta . H delta / 2.
+        error: f(x + delta) - f(x) - g . delta - delta . H delta / 2.
+        alignment: c = |v . delta| / ||delta||, in [0, 1]; 0 where delta is zero.
+        eigenvalue_term: lambda ||delta||^2 / 2, to which curvature_term comes as c goes to 1, with
+            lambda = v . H v.
+    """
+
+    clean_loss: jax.Array
+    perturbed_loss: jax.Array
+    gradient_term: jax.Array
+    curvature_term: jax.Array
+    error: jax.Array
+    alignment: jax.Array
+    eigenvalue_term: jax.Array
+
+
+def quadratic_model(
+    logits_fn: Callable[[jax.Array], jax.Array],
+    x: jax.Array,
+    y: jax.Array,
+    delta: jax.Array,
+    eigenvector: jax.Array,
+) -> QuadraticModel:
+    """Each assumption of "the worst-case loss grows with lambda_max" as a number, per example.
+
+    The proposition says: if f(x) is the same along the path, if the quadratic model of f is good in
+    the ball, and as the worst perturbation's alignment with the top eigenvector goes to 1, the
+    largest loss in the ball is a growing function of lambda_max. Small `gradient_term` and `error`
+    beside `curvature_term`, and `alignment` near 1, would mean that it applies.
+
+    Args:
+        logits_fn: `logits_fn(x) -> logits [B, classes]`, an example at a time.
+        x: Images, [B, H, W, C], in [0, 1].
+        y: Labels, [B].
+        delta: Perturbations, likewise: `pgd(...) - x`.
+        eigenvector: Unit vectors, likewise: of `input_hessian_eigenvalue(...,
+            return_eigenvector=True)`.
+
+    Returns:
+        The terms.
+
+    Raises:
+        UserError: Shapes that do not agree; images outside of [0, 1].
+
+    Example:
+        >>> logits_fn = lambda x: x.reshape(len(x), 2) @ jnp.array([[2.0, 0.0], [0.0, 0.0]])
+        >>> x, y = jnp.zeros((1, 1, 2, 1)), jnp.array([0])
+        >>> delta, v = (jnp.float32(a).reshape(1, 1, 2, 1) for a in ([0.1, 0.1], [1.0, 0.0]))
+        >>> model = quadratic_model(logits_fn, x, y, delta, v)
+        >>> [round(float(v[0]), 4) for v in (model.alignment, model.gradient_term, model.curvature_term)]
+        [0.7071, -0.1, 0.005]
+
+    Source: Zhao et al. 2020, proposition 1.
+    """
+    check_images(x, y)
+    for name, value in (("delta", delta), ("eigenvector", eigenvector)):
+        if jnp.shape(value) != x.shape:
+            raise UserError(f"{name} has shape {list(jnp.shape(value))}; give {list(x.shape)}")
+    return _terms(jax.tree_util.Partial(logits_fn), x, y, delta, eigenvector)
+
+
+@jax.jit
+def _terms(
+    logits_fn: Callable[[jax.Array], jax.Array],
+    x: jax.Array,
+    y: jax.Array,
+    delta: jax.Array,
+    v: jax.Array,
+) -> QuadraticModel:
+    def dot(a: jax.Array, b: jax.Array) -> jax.Array:
+        return (a * b).sum((1, 2, 3))
+
+    def loss(x: jax.Array) -> jax.Array:
+        return confident_cross_entropy(logits_fn(x), y)
+
+    gradient, hvp = jax.linearize(loss_gradient(logits_fn, y), x)
+    clean, perturbed = loss(x), loss(x + delta)
+    slope, bend = dot(gradient, delta), dot(delta, hvp(delta)) / 2
+    length = jnp.sqrt(dot(delta, delta))
+    alignment = jnp.abs(dot(v, delta)) / jnp.where(length > 0, length, 1)
+    rows = (len(x), -1)
+    eigenvalue, _ = look(v.reshape(rows), hvp(v).reshape(rows))
+    return QuadraticModel(
+        clean, perturbed, slope, bend, perturbed - clean - slope - bend,
+        alignment, eigenvalue * length**2 / 2,
+    )  # fmt: skip
