@@ -74,13 +74,13 @@ def unlearn(
     variables: PyTree,
     bonafide: Batch,
     *,
-    num_rounds: int = 20,
-    eps: float = 2.0,
-    num_inner: int = 20,
+    num_rounds: int = 100,
+    eps: float = 3.0,
+    num_inner: int = 10,
     num_fixed_point: int = 5,
     fixed_point_step: float = 0.1,
     perturbed: float = 0.5,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 3e-3,
     batch_size: int = 64,
 ) -> PyTree:
     """Removes a backdoor with clean images alone.
