@@ -134,10 +134,12 @@ def _repair_study() -> ConfigDict:
     config.repair.fixed_t = (0.1, 0.5)  # reported beside the chosen t
     config.repair.num_draws = 20  # of noise on the weights
     config.repair.prune_fraction = 0.5  # of each layer's filters
-    config.repair.i_bau = ConfigDict()
-    config.repair.i_bau.num_rounds = 20
-    config.repair.i_bau.learning_rate = 0.01
-    config.repair.i_bau.eps = 2.0  # l2 norm of the universal perturbation, images in [0, 1]
+    config.repair.i_bau = ConfigDict()  # see mcjax.repair.i_bau
+    config.repair.i_bau.num_rounds = 100
+    config.repair.i_bau.learning_rate = 3e-3
+    config.repair.i_bau.eps = 3.0  # l2 norm of the universal perturbation, images in [0, 1]
+    config.repair.i_bau.perturbed = 0.5
+    config.repair.i_bau.num_fixed_point = 5
 
     config.explain = ConfigDict()  # the paper's explanations
     config.explain.num_images = 500  # test images of the gradients' similarity and the noise

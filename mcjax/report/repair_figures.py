@@ -37,13 +37,14 @@ def paths_figure(path: Path, repairs: Mapping[int, Any], measure: str) -> None:
             axes.plot(ts, 100 * table[measure], color=ORANGE, label=measure.replace("_", " "))
             if repair.choice is not None and repair.choice.index is not None:
                 axes.axvline(repair.t, color="black", lw=1, ls="--", label="chosen t")
-            axes.set(title=f"{size} bonafide images", xlim=(-0.02, 1.02), ylim=(-2, 102))
+            axes.set(title=f"{size} bonafide images", xlabel="t", ylabel="%")
+            axes.set(xlim=(-0.02, 1.02), ylim=(-2, 102))
+            axes.label_outer()
         for axes in panels[len(repairs) :]:
             axes.axis("off")
-        fig.supxlabel("t")
-        fig.supylabel("%")
         handles, labels = panels[0].get_legend_handles_labels()
-        fig.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+        ncols = 2 if columns == 1 else 4
+        fig.legend(handles, labels, loc="outside lower center", ncols=ncols, fontsize=8)
 
 
 def table_figure(path: Path, summary: Sequence[Mapping[str, Any]], measure: str) -> None:
