@@ -21,6 +21,7 @@ def get_config(arg=None):
     config.repair.num_epochs = 25.0
     config.repair.steps_per_epoch = 79
     config.repair.batch_size = 64
+    config.repair.tolerance = 0.03
     config.repair.augmentation = "crop_2"
     config.repair.weight_decay = 5e-3
     config.repair.learning_rate.path = 0.1
