@@ -25,6 +25,13 @@ def test_cnn_parameters():
     assert count("cnn", (8, 8, 1)) == convolutions + (128 + 1) * 128 + 129 * 10
 
 
+def test_cnn_with_batch_norm_has_a_scale_and_a_bias_more_for_each_channel():
+    plain, normalised = (count("cnn", (8, 8, 1), batch_norm=b) for b in (False, True))
+    assert normalised - plain == 2 * (32 + 64 + 128)
+    network = from_linen(models.create("cnn", num_classes=10, batch_norm=True), (8, 8, 1))
+    assert network.has_batch_stats
+
+
 def test_cnn_leaves_out_pools_on_the_smallest_images():
     assert count("cnn", (4, 4, 1)) == count("cnn", (8, 8, 1))
 
