@@ -41,11 +41,12 @@ def prepare(file: Path, num_images: int, train_steps: int) -> None:
     import jax.numpy as jnp
 
     from benchmarks.inputs import flatten
-    from mcjax import data, models
+    from mcjax import cpu_convolution, data, models
     from mcjax.network import from_linen
     from mcjax.objectives import endpoint_loss
     from mcjax.training import init_state, sgd, train
 
+    cpu_convolution.enable()
     fashion = data.load("fashion_mnist")
     net = from_linen(models.create("cnn", num_classes=10), (28, 28, 1))
     optimizer = sgd(0.05, train_steps, momentum=0.9, weight_decay=5e-4)
@@ -58,12 +59,10 @@ def prepare(file: Path, num_images: int, train_steps: int) -> None:
     ):  # fmt: skip
         print(f"step {int(trained.step)}: {metrics}", file=sys.stderr)
         state = trained
-    np.savez(
-        file,
-        images=np.float32(fashion.test["image"][:num_images]) / 255,
-        labels=fashion.test["label"][:num_images],
-        **{f"params:{k}": v for k, v in flatten(state.params).items()},
-    )
+    arrays = {f"params:{k}": v for k, v in flatten(state.params).items()}
+    arrays["images"] = fashion.test["image"][:num_images].astype(np.float32) / 255
+    arrays["labels"] = fashion.test["label"][:num_images]
+    np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def timed(f: Callable[[], Any]) -> tuple[float, Any]:
@@ -78,9 +77,10 @@ def mcjax_work(file: Path, works: list[str]) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from mcjax import apgd, input_hessian_eigenvalue, models
+    from mcjax import apgd, cpu_convolution, input_hessian_eigenvalue, models
     from mcjax.network import from_linen
 
+    cpu_convolution.enable()
     arrays = dict(np.load(file))
     net = from_linen(models.create("cnn", num_classes=10), (28, 28, 1))
     params: dict[str, Any] = {}

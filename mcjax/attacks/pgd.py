@@ -159,7 +159,7 @@ def _pgd(
     keep_best: bool,
 ) -> jax.Array:
     ball = BALLS[norm]
-    clean_logits = logits_fn(x) if loss == "kl" else None
+    clean_logits: Any = logits_fn(x) if loss == "kl" else None
 
     def losses(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits = check_logits(logits_fn(x), len(x), at_least=3 if loss == "dlr" else 2)
@@ -191,12 +191,15 @@ def _pgd(
         start = (x + delta).clip(0, 1)
         if not random_start:
             start = jnp.where(jnp.asarray(restart) == 0, x, start)
-        _, x_adv, *kept = lax.while_loop(unfinished, step, (jnp.asarray(0), start, *kept))
-        return keep_better(*kept, x_adv, losses(x_adv)[1]) if keep_best else (x_adv, kept[1])
+        first = (jnp.asarray(0), start, *kept)
+        _, x_adv, best, best_value = lax.while_loop(unfinished, step, first)
+        if not keep_best:
+            return x_adv, best_value
+        return keep_better(best, best_value, x_adv, losses(x_adv)[1])
 
-    first = (x, jnp.full(len(x), -jnp.inf))
+    nothing = (x, jnp.full(len(x), -jnp.inf))
     if num_restarts == 1:
-        best, _ = attack(0, first)
+        best, _ = attack(0, nothing)
     else:
-        best, _ = lax.fori_loop(0, num_restarts, attack, first)
+        best, _ = lax.fori_loop(0, num_restarts, attack, nothing)
     return lax.stop_gradient(best)

@@ -1,7 +1,7 @@
 """The published code's estimate of the input Hessian's eigenvalue, to compare with its numbers."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,7 @@ def legacy_eigenvalue(
     def unit(v: jax.Array) -> jax.Array:
         return v / (jnp.sqrt((v**2).sum()) + 1e-6)
 
-    def step(state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def step(state: tuple[jax.Array, ...]) -> Any:
         i, v, estimate, _ = state
         copies = jnp.concatenate([v] * num_batches + [jnp.zeros_like(x[num_batches * num_slots :])])
         product = hvp(copies)[: num_batches * num_slots] / num_slots
