@@ -24,6 +24,8 @@ from mcjax.tree import PyTree
 # accelerators need more work a launch. See docs/performance.md.
 CHUNK = {"cpu": 1, "gpu": 4, "tpu": 8}
 
+Reduce = Callable[[MetricFn, PyTree, Batch], dict[str, jax.Array]]
+
 
 def default_chunk() -> int:
     """The number of t's vmapped together on this kind of device."""
@@ -69,6 +71,50 @@ def evaluate_path(
         >>> evaluate_path(metric_fn, line, jnp.array([0.0, 0.5, 1.0]), batch)["w"]
         Array([0. , 0.5, 1. ], dtype=float32)
     """
+    return _along(metric_fn, curve, ts, batches, mesh, chunk, reduce=_means)
+
+
+def examples_along_path(
+    metric_fn: MetricFn,
+    curve: Callable[[jax.Array], PyTree],
+    ts: jax.typing.ArrayLike,
+    batches: Mapping[str, Any] | Iterable[Mapping[str, Any]],
+    mesh: Mesh | None = None,
+    chunk: int | None = None,
+) -> dict[str, Any]:
+    """Metrics of every single example at every t: as `evaluate_path`, without the means.
+
+    Args:
+        metric_fn: See `evaluate_path`.
+        curve: Likewise.
+        ts: Likewise.
+        batches: Likewise; what fills up the last batch must stand at its end.
+        mesh: Likewise.
+        chunk: Likewise.
+
+    Returns:
+        {name: values [T, N]} in the order of the examples, or {set: {name: values}}.
+    """
+    values = _along(metric_fn, curve, ts, batches, mesh, chunk, reduce=_values)
+    named = isinstance(batches, Mapping) and "image" not in batches
+    sets: Any = batches if named else {"": batches}
+    for name, one in sets.items():
+        number = int(np.asarray(_stack(one)["mask"]).sum())
+        found = values[name] if named else values
+        found.update({metric: v[:, :number] for metric, v in found.items()})
+    return values
+
+
+def _along(
+    metric_fn: MetricFn,
+    curve: Callable[[jax.Array], PyTree],
+    ts: jax.typing.ArrayLike,
+    batches: Mapping[str, Any] | Iterable[Mapping[str, Any]],
+    mesh: Mesh | None,
+    chunk: int | None,
+    *,
+    reduce: Reduce,
+) -> dict[str, Any]:
     mesh = make_mesh() if mesh is None else mesh
     chunk = default_chunk() if chunk is None else chunk
     named = isinstance(batches, Mapping) and "image" not in batches
@@ -83,37 +129,9 @@ def evaluate_path(
     ts = jnp.concatenate([ts, jnp.repeat(ts[-1:], -num_points % block, axis=0)])
     # Whatever is there already is not sent again.
     curve, ts, sets = replicate((curve, ts, sets), mesh)
-    means = _evaluate(curve, ts, sets, metric_fn=metric_fn, mesh=mesh, chunk=chunk)
-    means = jax.tree.map(lambda v: v[:num_points], means)
-    return means if named else means[""]
-
-
-@functools.partial(jax.jit, static_argnames=("metric_fn", "mesh", "chunk"))
-def _evaluate(
-    curve: Any,
-    ts: jax.Array,
-    sets: dict[str, Batch],
-    *,
-    metric_fn: MetricFn,
-    mesh: Mesh,
-    chunk: int,
-) -> dict[str, dict[str, jax.Array]]:
-    def on_device(curve: Any, ts: jax.Array, sets: dict[str, Batch]) -> Any:
-        def at(t: jax.Array) -> Any:
-            point = curve(t)
-            return {name: _means(metric_fn, point, stack) for name, stack in sets.items()}
-
-        return lax.map(at, ts, batch_size=None if chunk == 1 else chunk)
-
-    # With the default check_vma=True, gradients with respect to replicated images (PGD, input
-    # Hessians) are summed over the devices without a warning: jax issue 36886.
-    return jax.shard_map(
-        on_device,
-        mesh=mesh,
-        in_specs=(PartitionSpec(), PartitionSpec("t"), PartitionSpec()),
-        out_specs=PartitionSpec("t"),
-        check_vma=False,
-    )(curve, ts, sets)
+    found = _evaluate(curve, ts, sets, metric_fn=metric_fn, mesh=mesh, chunk=chunk, reduce=reduce)
+    found = jax.tree.map(lambda v: v[:num_points], found)
+    return found if named else found[""]
 
 
 def _means(metric_fn: MetricFn, point: PyTree, stack: Batch) -> dict[str, jax.Array]:
@@ -130,6 +148,42 @@ def _means(metric_fn: MetricFn, point: PyTree, stack: Batch) -> dict[str, jax.Ar
     # Sums of batches are kept apart and added at the end: less rounding than a running sum.
     totals = lax.map(sums, stack)
     return {name: v.sum() / stack["mask"].sum() for name, v in totals.items()}
+
+
+def _values(metric_fn: MetricFn, point: PyTree, stack: Batch) -> dict[str, jax.Array]:
+    def of(batch: Batch) -> dict[str, jax.Array]:
+        return metric_fn(point, {**batch, "image": to_unit(batch["image"])})
+
+    return {name: v.reshape(-1) for name, v in lax.map(of, stack).items()}
+
+
+@functools.partial(jax.jit, static_argnames=("metric_fn", "mesh", "chunk", "reduce"))
+def _evaluate(
+    curve: Any,
+    ts: jax.Array,
+    sets: dict[str, Batch],
+    *,
+    metric_fn: MetricFn,
+    mesh: Mesh,
+    chunk: int,
+    reduce: Reduce = _means,
+) -> dict[str, dict[str, jax.Array]]:
+    def on_device(curve: Any, ts: jax.Array, sets: dict[str, Batch]) -> Any:
+        def at(t: jax.Array) -> Any:
+            point = curve(t)
+            return {name: reduce(metric_fn, point, stack) for name, stack in sets.items()}
+
+        return lax.map(at, ts, batch_size=None if chunk == 1 else chunk)
+
+    # With the default check_vma=True, gradients with respect to replicated images (PGD, input
+    # Hessians) are summed over the devices without a warning: jax issue 36886.
+    return jax.shard_map(
+        on_device,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), PartitionSpec("t"), PartitionSpec()),
+        out_specs=PartitionSpec("t"),
+        check_vma=False,
+    )(curve, ts, sets)
 
 
 def _stack(batches: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> Batch:

@@ -8,8 +8,9 @@ import pytest
 from jax import lax
 
 from mcjax.curves import Bezier
+from mcjax.data.batches import stack_batches
 from mcjax.losses import classification_metrics
-from mcjax.path import _evaluate, evaluate_path
+from mcjax.path import _evaluate, evaluate_path, examples_along_path
 from mcjax.sharding import make_mesh
 
 
@@ -156,3 +157,19 @@ def test_bad_metric_and_no_batches():
         evaluate_path(lambda params, batch: {"loss": jnp.float32(0)}, CURVE, TS, random_batches())
     with pytest.raises(ValueError, match="batches is empty"):
         evaluate_path(METRICS, CURVE, TS, [])
+
+
+def test_every_example_by_itself_and_its_mean():
+    """8 devices, a padded last batch: values in the examples' order, means as evaluate_path's."""
+    line = Bezier.connect({"w": jnp.float32(1.0)}, {"w": jnp.float32(3.0)})
+    image = np.arange(7, dtype=np.float32).reshape(7, 1, 1, 1) / 10
+    batches = stack_batches({"image": image, "label": np.zeros(7, np.int32)}, 3)
+
+    def metric_fn(params, batch):
+        return {"m": params["w"] * batch["image"][:, 0, 0, 0]}
+
+    ts = np.array([0.0, 0.25, 1.0])
+    values = examples_along_path(metric_fn, line, ts, batches)["m"]
+    np.testing.assert_allclose(values, np.outer([1, 1.5, 3], image.ravel()), rtol=1e-6)
+    means = evaluate_path(metric_fn, line, ts, batches)["m"]
+    np.testing.assert_allclose(values.mean(1), means, rtol=1e-6)

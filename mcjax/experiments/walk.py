@@ -3,7 +3,7 @@
 import io
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ def walk(
     sets: Mapping[str, Mapping[str, Any]],
     *,
     metric_fn: MetricFn | None = None,
+    evaluate_fn: Callable[..., dict[str, Any]] = evaluate_path,
 ) -> Table:
     """Means of metrics over sets of images at every t.
 
@@ -43,6 +44,7 @@ def walk(
         ts: Points, [T, ...].
         sets: Stacked batches by name, as `stack_batches` makes them.
         metric_fn: The run's loss and accuracy unless given.
+        evaluate_fn: `evaluate_path`, or `examples_along_path` for every single example's.
 
     Returns:
         The columns `SET_METRIC`: `train_loss`, `test_accuracy`, ...
@@ -65,7 +67,7 @@ def walk(
             part = ts[done : done + block]
             size = len(part)
             part = np.concatenate([part, np.repeat(part[-1:], block - size, axis=0)])
-            means = evaluate_path(metric_fn, curve, part, sets, mesh=run.mesh, chunk=run.chunk)
+            means = evaluate_fn(metric_fn, curve, part, sets, mesh=run.mesh, chunk=run.chunk)
             for set_name, metrics in means.items():
                 for metric, values in metrics.items():
                     column = f"{set_name}_{metric}"
