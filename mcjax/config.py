@@ -6,13 +6,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mcjax.defaults import backdoor, connect
+from mcjax.defaults import backdoor, connect, evasion
 from mcjax.errors import UserError
 
 __all__ = [
     "backdoor",
     "config_hash",
     "connect",
+    "evasion",
     "flat",
     "hashed_fields",
     "quick",
@@ -23,6 +24,10 @@ __all__ = [
 # Fields that change how a run is carried out but not its result: not part of the hash.
 NOT_HASHED = ("run", "data.dir")
 
+# Fields that came later, with what runs did before: hashed where they differ, so that these runs
+# can still be taken up.
+ADDED = {"model.bfloat16": False}
+
 CHOICES = {
     "curve.kind": ("bezier", "polychain"),
     "curve.init": ("line", "random"),
@@ -31,6 +36,9 @@ CHOICES = {
     "data.protocol": ("disjoint", "legacy"),
     "attack.label_map": ("single_target", "all_to_all", "clean_label"),
     "attack.when": ("before", "after"),
+    "attack.norm": ("linf", "l2", "l1"),
+    "adversarial.method": ("madry", "fgsm", "trades"),
+    "hessian.method": ("exact", "lanczos", "power"),
     "attack.attacker": ("plain", "path_aware"),
     "repair.pair": ("both_tampered", "tampered_and_clean", "tampered_and_fine_tuned"),
 }
@@ -48,6 +56,12 @@ AT_LEAST = {
     "data.num_selection": 0,
     "run.chunk": 0,
     "attack.target": 0,
+    **{f"{part}.{n}": 0 for part in ("attack", "adversarial") for n in ("eps", "step_size")},
+    **{f"{part}.num_steps": 0 for part in ("attack", "adversarial", "robust_path")},
+    "adversarial.beta": 0,
+    "evaluation.robust_images": 1,
+    "evaluation.transfer_points": 2,
+    "evaluation.transfer_images": 1,
     "repair.folds": 0,
     "repair.steps_per_epoch": 0,
     "repair.tolerance": 0,
@@ -98,6 +112,13 @@ def quick(config: ConfigDict) -> ConfigDict:
         "repair.steps_per_epoch": 2,
         "repair.num_draws": 2,
         "repair.i_bau.num_rounds": 1,
+        "evaluation.robust_images": 16,
+        "evaluation.robust_batch_size": 8,
+        "evaluation.transfer_points": 2,
+        "evaluation.transfer_images": 8,
+        "attack.num_steps": 2,
+        "adversarial.num_steps": 2,
+        "robust_path.num_steps": 2,
         "explain.num_images": 16,
         "explain.num_draws": 2,
         "run.log_every_steps": 2,
@@ -137,6 +158,7 @@ def validate(config: ConfigDict) -> None:
         _require(config, field, lambda v, low=low: v >= low, f"at least {low}")
     for field in POSITIVE:
         _require(config, field, lambda v: v > 0, "more than 0")
+    _require(config, "model.bfloat16", lambda v: isinstance(v, bool), "True or False")
     uses = config.curve.get("images"), config.evaluation.batch_stats
     if "bonafide" in uses and config.data.num_bonafide == 0:
         raise UserError(
@@ -177,6 +199,7 @@ def hashed_fields(config: ConfigDict) -> dict[str, Any]:
         name: value
         for name, value in flat(config).items()
         if not any(name == skip or name.startswith(skip + ".") for skip in NOT_HASHED)
+        and not (name in ADDED and value == ADDED[name])
     }
 
 

@@ -27,6 +27,7 @@ def connect() -> ConfigDict:
     config.model = ConfigDict()
     config.model.name = "cnn"  # see mcjax.models
     config.model.options = ConfigDict()  # depth, width, ...: the network's own
+    config.model.bfloat16 = False  # forward and backward passes in bfloat16: for accelerators
 
     config.endpoint = ConfigDict()  # training of the two ends, from seeds of their own
     config.endpoint.num_epochs = 40.0
@@ -148,4 +149,46 @@ def _repair_study() -> ConfigDict:
     for name in ("train_images", "plane_points", "plane_images"):
         del config.evaluation[name]
     config.evaluation.batch_stats = "bonafide"
+    return config
+
+
+def evasion() -> ConfigDict:
+    """The fields of `experiment = "evasion"`.
+
+    Returns:
+        A config that a file in configs/ changes and returns.
+    """
+    config = connect()
+    config.experiment = "evasion"
+    config.seeds = ()  # several in one run; () is config.seed alone
+    config.pairs = ("regular-regular", "regular-adversarial", "adversarial-adversarial")
+    for name in ("plane_points", "plane_images"):
+        del config.evaluation[name]
+    for name in ("fix_start", "fix_end", "images"):
+        del config.curve[name]
+
+    config.attack = ConfigDict()  # what the path is attacked with; eps in units of the images
+    config.attack.norm = "linf"
+    config.attack.eps = 0.1
+    config.attack.step_size = 0.025
+    config.attack.num_steps = 20
+
+    config.adversarial = ConfigDict()  # the adversarial networks; num_epochs, ...: config.endpoint
+    config.adversarial.method = "madry"  # or "fgsm", "trades"
+    config.adversarial.eps = 0.1
+    config.adversarial.step_size = 0.025
+    config.adversarial.num_steps = 10
+    config.adversarial.beta = 6.0  # of trades
+
+    config.robust_path = ConfigDict()  # the path trained on worst cases, beside the plain one
+    config.robust_path.pairs = ("regular-adversarial",)
+    config.robust_path.num_steps = 10
+
+    config.hessian = ConfigDict()
+    config.hessian.method = "exact"  # or "lanczos", "power"; exact: piecewise-linear networks only
+
+    config.evaluation.robust_images = 500  # test images attacked at each t, and looked at closer
+    config.evaluation.robust_batch_size = 250
+    config.evaluation.transfer_points = 11  # t's of the transfer matrix and of the ensemble
+    config.evaluation.transfer_images = 250
     return config

@@ -12,6 +12,7 @@ from mcjax.errors import UserError
 EXPERIMENTS = {
     "backdoor": "mcjax.experiments.backdoor",
     "connect": "mcjax.experiments.connect",
+    "evasion": "mcjax.experiments.evasion",
 }
 
 

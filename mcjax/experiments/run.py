@@ -22,7 +22,7 @@ from mcjax.data.splits import Splits, split
 from mcjax.keys import stream
 from mcjax.logs import MetricLog, say
 from mcjax.losses import Batch, MetricFn, classification_metrics
-from mcjax.network import Network, from_linen
+from mcjax.network import Network, from_linen, in_bfloat16
 from mcjax.path import default_chunk
 from mcjax.sharding import make_mesh, replicate
 from mcjax.workdir import open_workdir
@@ -82,7 +82,7 @@ class Run:
     def on_device(self) -> Mapping[str, Batch]:
         """The parts of the data that training draws from, put on its device once."""
         parts = {"train": self.splits.train, "bonafide": self.splits.bonafide}
-        used = {"train", self.config.curve.images}
+        used = {"train", self.config.curve.get("images", "train")}
         return {name: jax.tree.map(jnp.asarray, parts[name]) for name in used}
 
     @functools.cached_property
@@ -139,6 +139,7 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
     image_shape = dataset.train["image"].shape[1:]
     module = models.create(config.model.name, num_classes=dataset.num_classes, **options)
     network = from_linen(module, image_shape)
+    network = in_bfloat16(network) if config.model.bfloat16 else network
     augmentation.get(config.data.augmentation)
     splits = _split(dataset, config)
     workdir = open_workdir(workdir, config)

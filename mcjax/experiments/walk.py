@@ -75,7 +75,7 @@ def walk(
                     table[column] = np.concatenate([table.get(column, values[:0]), values])
             done += size
             shown: Any = {
-                column: float(v[-1]) for column, v in table.items() if "accuracy" in column
+                column: float(v[-1].mean()) for column, v in table.items() if "accuracy" in column
             }
             bar.advance(size, **shown)
             if time.monotonic() - saved_at >= run.config.run.checkpoint_seconds:

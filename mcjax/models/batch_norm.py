@@ -23,7 +23,8 @@ class BatchNorm(nn.Module):
         mean <- momentum * mean + (1 - momentum) * batch_mean
         var  <- momentum * var  + (1 - momentum) * batch_var * n / (n - 1)
 
-    In evaluation mode they are the running statistics.
+    In evaluation mode they are the running statistics. Statistics are computed and kept in float32
+    at least, whatever the type of x and of the parameters; y has the type of x.
 
     Args:
         momentum: What is kept of the old running statistics; one minus PyTorch's `momentum`.
@@ -57,7 +58,8 @@ class BatchNorm(nn.Module):
         Returns:
             Activations of the shape of x.
         """
-        channels = x.shape[-1]
+        dtype, channels = x.dtype, x.shape[-1]
+        x = x.astype(jnp.promote_types(dtype, jnp.float32))
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
@@ -80,7 +82,8 @@ class BatchNorm(nn.Module):
             mean, var = running_mean.value, running_var.value
 
         factor = scale * jax.lax.rsqrt(var + self.eps)
-        return (x - per_channel(mean)) * per_channel(factor) + per_channel(bias)
+        y = (x - per_channel(mean)) * per_channel(factor) + per_channel(bias)
+        return y.astype(dtype)
 
     def _batch_mean(self, x: jax.Array) -> jax.Array:
         mean = x.mean(axis=tuple(range(x.ndim - 1)))

@@ -1,0 +1,362 @@
+"""Evasion: robustness along paths between regular and adversarially trained networks.
+
+Stages of each seed: the networks, the plain path of every pair (and the robust path), the losses on
+all images, the attack and the input Hessian on some, transfer and ensembles; then the report.
+"""
+
+import functools
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from mcjax.batch_stats import CurveWithStats
+from mcjax.checkpoint import restore, save
+from mcjax.correlation import barrier, correlation
+from mcjax.curves import KINDS
+from mcjax.data import augmentation
+from mcjax.data.batches import stack_batches, to_unit
+from mcjax.errors import UserError
+from mcjax.experiments.endpoints import train_network
+from mcjax.experiments.fit import fit, forget_partial
+from mcjax.experiments.run import Run, describe, first, open_run, with_seed
+from mcjax.experiments.walk import Table, walk
+from mcjax.intervals import mean_interval
+from mcjax.keys import stream
+from mcjax.logs import say
+from mcjax.objectives import curve_loss, endpoint_loss, split_curve
+from mcjax.path import examples_along_path
+from mcjax.report import evasion_figures, page
+from mcjax.robust_metrics import robust_metrics, transfer
+from mcjax.robust_objectives import fgsm_loss, madry_loss, robust_curve_loss, trades_loss
+from mcjax.training import LossFn
+from mcjax.tree import PyTree
+from mcjax.workdir import write, write_csv
+
+PAIRS = {
+    "regular-regular": ("regular_a", "regular_b"),
+    "regular-adversarial": ("regular_a", "adversarial_a"),
+    "adversarial-adversarial": ("adversarial_a", "adversarial_b"),
+}
+QUANTILES = (0.1, 0.5, 0.9)
+Row = dict[str, Any]
+
+
+def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Runs what is missing of the experiment.
+
+    Args:
+        config: See `mcjax.config.evasion`.
+        workdir: Where everything is left.
+
+    Returns:
+        The contents of result.json.
+    """
+    run = open_run(config, workdir)
+    check(run)
+    rows: list[Row] = []
+    tables: dict[str, Table] = {}
+    for seed in config.seeds or (config.seed,):
+        part = with_seed(run, seed)
+        for pair, robust in paths_of(config):
+            name = f"{pair} (robust path)" if robust else pair
+            points = trained_path(part, pair, robust=robust)
+            ts = np.linspace(0, 1, config.evaluation.num_points)
+            clean = walk(part, f"{part.part}{name}", points, ts, part.evaluated)
+            examples = look_closer(part, name, points, ts)
+            table = columns(ts, clean, examples)
+            write_table(run.workdir / "paths" / f"{part.part}{name}.csv", table)
+            tables.setdefault(name, table)
+            shared = transfers(part, name, points)
+            rows.append({"path": name, "seed": seed, **numbers(table, examples), **shared})
+    return report(run, rows, tables)
+
+
+def check(run: Run) -> None:
+    """Mistakes that would come to light late.
+
+    Raises:
+        UserError: Names them.
+    """
+    config = run.config
+    for pair in (*config.pairs, *config.robust_path.pairs):
+        if pair not in PAIRS:
+            raise UserError(f"unknown pair {pair!r} in config.pairs; use {', '.join(PAIRS)}")
+    if not config.pairs:
+        raise UserError("config.pairs is empty; name at least one")
+    if config.hessian.method == "exact" and not run.network.piecewise_linear:
+        raise UserError(
+            "config.hessian.method is exact, but this network is not piecewise linear; use lanczos"
+        )
+
+
+def paths_of(config: ConfigDict) -> list[tuple[str, bool]]:
+    """Every pair, and whether its path is the robust one."""
+    return [(pair, False) for pair in config.pairs] + [
+        (pair, True) for pair in config.robust_path.pairs
+    ]
+
+
+def adversarial_loss(run: Run) -> LossFn:
+    """What an adversarial network is trained with."""
+    a = run.config.adversarial
+    if a.method == "fgsm":
+        return fgsm_loss(run.network, eps=a.eps, norm=run.config.attack.norm)
+    settings = {
+        "eps": a.eps,
+        "step_size": a.step_size,
+        "num_steps": a.num_steps,
+        "norm": run.config.attack.norm,
+    }
+    if a.method == "trades":
+        return trades_loss(run.network, beta=a.beta, **settings)
+    return madry_loss(run.network, **settings)
+
+
+def network(run: Run, name: str) -> PyTree:
+    """One of the four networks, trained or read."""
+    loss_fn = endpoint_loss(run.network) if name.startswith("regular") else adversarial_loss(run)
+    return train_network(run, name, run.on_device["train"], loss_fn)
+
+
+def trained_path(run: Run, pair: str, *, robust: bool) -> CurveWithStats:
+    """The path between a pair, trained on the plain loss or on the worst case of every image."""
+    options, a = run.config.curve, run.config.adversarial
+    start, end = (network(run, name) for name in PAIRS[pair])
+    kind = KINDS[options.kind]
+    name = f"{pair}-robust-path" if robust else f"{pair}-path"
+    key = run.key(name)
+
+    def random_bend(j: int) -> PyTree:
+        return run.network.init(stream(key, "init", j))["params"]
+
+    curve = kind.connect(
+        start["params"],
+        end["params"],
+        options.num_bends,
+        init_fn=random_bend if options.init == "random" else None,
+    )
+    trained, fixed = split_curve(curve)
+    stage = run.part + name
+    shared = {"weight_decay": options.weight_decay, "num_strata": options.num_strata}
+    if run.checkpoint(stage).exists():
+        trained = restore(run.checkpoint(stage), trained)[0]
+    elif options.num_bends:
+        loss_fn = (
+            robust_curve_loss(
+                run.network,
+                kind,
+                eps=a.eps,
+                step_size=a.step_size,
+                num_steps=run.config.robust_path.num_steps,
+                norm=run.config.attack.norm,
+                **shared,
+            )
+            if robust
+            else curve_loss(run.network, kind, **shared)
+        )
+        trained = fit(
+            run,
+            stage,
+            key,
+            trained,
+            start["batch_stats"],
+            fixed,
+            run.on_device["train"],
+            loss_fn=loss_fn,
+            options=options,
+            decay_in_optimizer=False,
+            augment_fn=augmentation.get(run.config.data.augmentation),
+        ).params
+        save(run.checkpoint(stage), trained, kind=options.kind)
+        forget_partial(run, stage)
+    return CurveWithStats(
+        kind(**fixed, **trained),
+        start["batch_stats"],
+        end["batch_stats"],
+        run.normalised_by,
+        run.network.apply_train,
+        run.config.evaluation.batch_stats_batch_size,
+    )
+
+
+def look_closer(run: Run, name: str, points: CurveWithStats, ts: np.ndarray) -> Table:
+    """The attack and the Hessian on single test images at every t: columns [T, N]."""
+    attack, evaluation = run.config.attack, run.config.evaluation
+    images = first(run.splits.test, evaluation.robust_images)
+    batch_size = min(evaluation.robust_batch_size, len(images["label"]))
+    table = walk(
+        run,
+        f"{run.part}{name} closer",
+        points,
+        ts,
+        {"test": stack_batches(images, batch_size)},
+        metric_fn=robust_metrics(
+            run.network, seed=run.config.seed, method=run.config.hessian.method, **attack.to_dict()
+        ),
+        evaluate_fn=examples_along_path,
+    )
+    table = {column.removeprefix("test_"): v for column, v in table.items()}
+    for column in ("robust_loss", "eigenvalue"):
+        bad = ~np.isfinite(table[column]).all(1)
+        if bad.any():
+            raise UserError(
+                f"{name}: {column} is not finite at t = {ts[bad.argmax()]:g}; "
+                "look at the networks' losses in metrics.jsonl"
+            )
+    return table
+
+
+def columns(ts: np.ndarray, clean: Table, examples: Table) -> Table:
+    """path.csv's columns: means, and quantiles of the eigenvalue."""
+    table = {"t": ts, **clean}
+    for name in ("robust_loss", "robust_accuracy", "robust_margin", "logit_scale"):
+        table[name] = examples[name].mean(1)
+    table["input_hessian_eigenvalue"] = examples["eigenvalue"].mean(1)
+    for q in QUANTILES:
+        table[f"eigenvalue_quantile_{q:g}"] = np.quantile(examples["eigenvalue"], q, axis=1)
+    table["eigenvalue_residual"] = examples["residual"].mean(1)
+    for name in ("alignment", "gradient_term", "curvature_term", "model_error"):
+        table[name] = examples[name].mean(1)
+    return table
+
+
+def numbers(table: Table, examples: Table) -> Row:
+    """One row of table.csv: ends, middle, barriers and correlations of a path."""
+    robust_barrier = barrier(examples["robust_loss"])
+    error_barrier = barrier(1 - examples["robust_accuracy"])
+    clean_barrier = barrier(examples["loss"])
+    pearson = correlation(table["robust_loss"], table["input_hessian_eigenvalue"])
+    spearman = correlation(
+        table["robust_loss"], table["input_hessian_eigenvalue"], method="spearman"
+    )
+    middle = len(table["t"]) // 2
+    row: Row = {}
+    for place, i in (("start", 0), ("middle", middle), ("end", -1)):
+        row[f"{place}_accuracy"] = float(table["test_accuracy"][i])
+        row[f"{place}_robust_accuracy"] = float(table["robust_accuracy"][i])
+    for name, interval in (
+        ("clean_loss_barrier", clean_barrier),
+        ("robust_loss_barrier", robust_barrier),
+        ("robust_error_barrier", error_barrier),
+        ("pearson", pearson),
+        ("spearman", spearman),
+    ):
+        row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return row
+
+
+def transfers(run: Run, name: str, points: CurveWithStats) -> Row:
+    """Attacks carried over between t's, and the ensemble of the path's points."""
+    evaluation = run.config.evaluation
+    ts = np.linspace(0, 1, evaluation.transfer_points)
+    folder = run.workdir / "figures" / run.part
+    file = folder / f"{name} transfer.json"
+    if file.exists():
+        return json.loads(file.read_text())["ensemble"]
+    say(f"{run.part}{name}: transfer between {len(ts)} points")
+    images = first(run.splits.test, evaluation.transfer_images)
+    batch = {"image": to_unit(images["image"]), "label": jnp.asarray(images["label"])}
+    members = jax.lax.map(points, jnp.asarray(ts, jnp.float32))
+    attack = run.config.attack.to_dict()
+    found = _transfer(run.network, attack["norm"], attack["num_steps"])(
+        run.key("transfer"), members, batch, attack["eps"], attack["step_size"]
+    )
+    found = {k: np.asarray(v, np.float64) for k, v in found.items()}
+    ensemble = {
+        "ensemble_accuracy": float(found["ensemble_clean"]),
+        "ensemble_robust_accuracy": float(found["ensemble_robust"]),
+        "ensemble_transfer_accuracy": float(found["ensemble_transfer"].mean()),
+    }
+    result = {"t": ts.tolist(), "matrix": found["matrix"].tolist(), "ensemble": ensemble}
+    write(file, json.dumps(result, indent=2) + "\n")
+    return ensemble
+
+
+@functools.cache
+def _transfer(network: Any, norm: str, num_steps: int) -> Any:
+    def compiled(key: Any, members: Any, batch: Any, eps: Any, step_size: Any) -> Any:
+        return transfer(
+            key,
+            network,
+            members,
+            batch,
+            eps=eps,
+            step_size=step_size,
+            num_steps=num_steps,
+            norm=norm,
+        )
+
+    return jax.jit(compiled)
+
+
+def write_table(path: Path, table: Table) -> None:
+    """A path's table: one row a t."""
+    rows = [{k: float(v[i]) for k, v in table.items()} for i in range(len(table["t"]))]
+    write_csv(path, table, rows)
+
+
+def report(run: Run, rows: list[Row], tables: dict[str, Table]) -> dict[str, Any]:
+    """The tables, the figures, the page, and last of all result.json."""
+    folder = run.workdir / "figures"
+    write_csv(run.workdir / "table.csv", rows[0], rows)
+    write_table(run.workdir / "path.csv", next(iter(tables.values())))
+    by_path = {k: list(g) for k, g in itertools.groupby(sorted(rows, key=_path), key=_path)}
+    for name, table in tables.items():
+        evasion_figures.path_figure(
+            folder / f"{name.replace(' ', '_')}.png", name, table, by_path[name]
+        )
+    matrices = {
+        name: json.loads(file.read_text())
+        for name in tables
+        if (file := folder / f"seed_{rows[0]['seed']}" / f"{name} transfer.json").exists()
+    }
+    evasion_figures.transfer_figure(folder / "transfer.png", matrices)
+    result_file = run.workdir / "result.json"
+    if result_file.exists():
+        return json.loads(result_file.read_text())
+    metrics = {}
+    for name, group in by_path.items():
+        for column in ("robust_loss_barrier", "robust_error_barrier", "pearson", "spearman"):
+            mean, half = mean_interval([row[column] for row in group])
+            metrics[f"{name} {column}"] = mean
+            if len(group) > 1:
+                metrics[f"{name} {column} interval"] = half
+    result = {
+        "experiment": run.config.experiment,
+        "config_hash": run.config_hash,
+        "status": "complete",
+        "seconds": round(time.monotonic() - run.began, 3),
+        "metrics": metrics,
+        "data": describe(run),
+        "batch_stats": run.config.evaluation.batch_stats if run.network.has_batch_stats else None,
+    }
+    page.write_page(run.workdir, result, answer=answer(rows))
+    write(result_file, json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def _path(row: Row) -> str:
+    return row["path"]
+
+
+def answer(rows: list[Row]) -> str:
+    """The report's first words: what was asked, and what came out."""
+    lines = [
+        "Does a barrier of robustness stand on the path though none of the clean loss does, and does "
+        "the robust loss go with the largest eigenvalue of the input Hessian?"
+    ]
+    for row in rows:
+        lines.append(
+            f"{row['path']}, seed {row['seed']}: barrier of the clean loss "
+            f"{row['clean_loss_barrier']:.3f}, of the robust loss {row['robust_loss_barrier']:.3f} "
+            f"[{row['robust_loss_barrier_low']:.3f}, {row['robust_loss_barrier_high']:.3f}] nats; "
+            f"correlation {row['pearson']:.3f} [{row['pearson_low']:.3f}, {row['pearson_high']:.3f}]."
+        )
+    return " ".join(lines)
