@@ -43,11 +43,27 @@ def test_hash_is_of_what_changes_the_result():
         ("seed", 1, False),
         ("curve.weight_decay", 0.0, False),
         ("data.dir", "elsewhere", True),
+        ("model.bfloat16", True, False),
         ("run.log_every_steps", 7, True),
     ):
         config = base.connect()
         config.update_from_flattened_dict({field: value})
         assert (base.config_hash(config) == reference) == same
+
+
+def test_a_run_of_before_a_field_was_added_can_be_taken_up():
+    config = base.connect()
+    assert "model.bfloat16" not in base.hashed_fields(config)
+    del config.model.bfloat16
+    assert base.config_hash(config) == base.config_hash(base.connect())
+
+
+def test_a_switch_is_true_or_false():
+    config = base.connect()
+    with config.ignore_type():
+        config.model.bfloat16 = "yes"
+    with pytest.raises(UserError, match="bfloat16 is 'yes'; it must be True or False"):
+        base.validate(config)
 
 
 def test_variants():

@@ -7,7 +7,8 @@ from flax import nnx
 
 from mcjax import models
 from mcjax.errors import UserError
-from mcjax.network import Network, from_apply, from_linen
+from mcjax.losses import cross_entropy
+from mcjax.network import Network, from_apply, from_linen, in_bfloat16
 
 X = jnp.linspace(0, 1, 3 * 8 * 8).reshape(3, 8, 8, 1)
 
@@ -116,3 +117,92 @@ def test_from_apply_with_init():
     )
     assert network.apply(network.init(jax.random.key(0)), X).shape == (3, 2)
     assert network.piecewise_linear
+
+
+@pytest.fixture(scope="module")
+def both():
+    """A network with batch normalisation, in float32 and in bfloat16, and its variables."""
+    network = from_linen(models.create("resnet8", num_classes=4, width=4), (8, 8, 1))
+    variables = network.init(jax.random.key(0))
+    # Statistics that bfloat16 can't hold, of a network in use.
+    stats = jax.tree.map(lambda v: v * 1.001 + 0.0003, variables["batch_stats"])
+    return network, in_bfloat16(network), {**variables, "batch_stats": stats}
+
+
+def near(actual, expected, tolerance):
+    """Equal to a tolerance, relative to the largest number."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.dtype == expected.dtype == np.float32
+    assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
+
+
+def test_bfloat16_logits_are_near_float32s_and_not_equal(both):
+    # A rounding is 2^-9 = 0.002; some twenty of them in a row.
+    network, half, variables = both
+    x = jax.random.uniform(jax.random.key(2), (16, 8, 8, 1))
+    exact, rounded = (jax.jit(n.apply)(variables, x) for n in (network, half))
+    near(rounded, exact, 0.03)
+    assert np.abs(rounded - exact).max() > 1e-4
+    many = jax.tree.map(lambda v: jnp.stack([v, 2 * v]), variables)
+    near(jax.vmap(half.apply, (0, None))(many, x)[0], exact, 0.03)
+    assert half.layer_outputs(variables, x)["fc"].dtype == jnp.float32
+    assert half[3:6] == network[3:6]  # what is said of the network
+
+
+def test_every_convolution_and_product_is_in_bfloat16(both):
+    _, half, variables = both
+    text = jax.jit(half.apply).lower(variables, X).as_text()
+    lines = [x for x in text.splitlines() if "convolution(" in x or "dot_general" in x]
+    assert len(lines) > 8
+    assert all("xf32>" not in line for line in lines)
+
+
+def test_bfloat16_leaves_statistics_in_float32(both):
+    network, half, variables = both
+    x = jax.random.uniform(jax.random.key(2), (16, 8, 8, 1))
+    train = jax.jit(half.apply_train)
+    logits, stats = train(jax.random.key(1), variables, x)
+    expected, exact = network.apply_train(jax.random.key(1), variables, x)
+    near(logits, expected, 0.05)
+    assert jax.tree.structure(stats) == jax.tree.structure(exact)
+    jax.tree.map(lambda a, b: near(a, b, 0.03), stats, exact)
+    # The old statistics pass through unrounded: new - 0.9 old is the batch's part alone.
+    zero = {**variables, "batch_stats": jax.tree.map(jnp.zeros_like, variables["batch_stats"])}
+    _, part = train(jax.random.key(1), zero, x)
+    old = variables["batch_stats"]
+    jax.tree.map(
+        lambda n, o, p: np.testing.assert_allclose(n, 0.9 * o + p, rtol=1e-5, atol=1e-6),
+        stats, old, part,
+    )  # fmt: skip
+
+
+def test_gradients_through_bfloat16_are_float32_and_near(both):
+    network, half, variables = both
+    x, y = jax.random.uniform(jax.random.key(2), (16, 8, 8, 1)), jnp.arange(16) % 4
+
+    def gradients(n):
+        def loss(params, x):
+            logits, _ = n.apply_train(jax.random.key(1), {**variables, "params": params}, x)
+            return cross_entropy(logits, y).mean()
+
+        return jax.jit(jax.grad(loss, (0, 1)))(variables["params"], x)
+
+    (params, images), (params32, images32) = gradients(half), gradients(network)
+    flat, flat32 = (jax.flatten_util.ravel_pytree(g)[0] for g in (params, params32))
+    assert flat.dtype == images.dtype == jnp.float32
+    for a, b in ((flat, flat32), (images.ravel(), images32.ravel())):
+        assert np.isfinite(a).all()
+        # Where a ReLU's input is near 0, its slope may come out otherwise: a few numbers are off.
+        size, size32 = jnp.linalg.norm(a), jnp.linalg.norm(b)
+        assert a @ b / (size * size32) > 0.97
+        np.testing.assert_allclose(size, size32, rtol=0.03)
+
+
+def test_variables_of_ones_own_keep_their_whole_numbers_in_bfloat16():
+    network = in_bfloat16(from_apply(lambda w, x: x.reshape(len(x), -1)[:, w["pixels"]] * w["by"]))
+    logits = network.apply(
+        {"pixels": jnp.array([257, 3]), "by": jnp.float32(1.001)},
+        X.reshape(1, 192, 1, 1).repeat(2, 1),
+    )
+    assert logits.dtype == jnp.float32
+    near(logits, X.reshape(1, -1).repeat(2, 1)[:, [257, 3]], 0.01)

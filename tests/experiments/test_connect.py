@@ -26,7 +26,9 @@ from mcjax.workdir import read_csv
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
-    path.stem for path in (ROOT / "configs").glob("*.py") if not path.stem.startswith("backdoor")
+    path.stem
+    for path in (ROOT / "configs").glob("*.py")
+    if not path.stem.startswith(("backdoor", "evasion"))
 )
 
 
@@ -226,3 +228,14 @@ def test_options_of_the_curve(tmp_path):
     curve, _ = restore(tmp_path / "checkpoints" / "curve")
     assert digest(curve["start"]) == digest(start)
     assert digest(curve["end"]) != digest(end)
+
+
+def test_a_run_in_bfloat16_differs_little(finished, tmp_path):
+    workdir, _ = finished
+    result = connect.run_experiment(quick(**{"model.bfloat16": True}), tmp_path)
+    assert result["status"] == "complete"
+    ours, exact = (read_csv(d / "path.csv")["test_loss"] for d in (tmp_path, workdir))
+    assert ours != exact
+    np.testing.assert_allclose(ours, exact, rtol=0.05)
+    variables, _ = restore(tmp_path / "checkpoints" / "endpoint_a")
+    assert {v.dtype for v in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
