@@ -1,0 +1,121 @@
+"""The evasion experiment, end to end on fake digits."""
+
+import csv
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mcjax import config as base
+from mcjax.checkpoint import restore
+from mcjax.errors import UserError
+from mcjax.experiments import evasion
+from mcjax.experiments.run import open_run
+from mcjax.sharding import make_mesh
+from mcjax.workdir import read_csv
+
+ROOT = Path(__file__).parents[2]
+
+
+def quick(**changes):
+    config = base.quick(base.evasion())
+    config.model.name = "mlp"
+    config.run.cpu_convolution = False
+    config.pairs = ("regular-adversarial",)
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("evasion")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mcjax.experiments.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
+        return workdir, evasion.run_experiment(quick(), workdir)
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_what_a_run_leaves(finished):
+    workdir, result = finished
+    assert json.loads((workdir / "result.json").read_text()) == result
+    table = rows(workdir / "table.csv")
+    assert [row["path"] for row in table] == [
+        "regular-adversarial",
+        "regular-adversarial (robust path)",
+    ]
+    path = read_csv(workdir / "path.csv")
+    assert path["t"] == [0.0, 0.5, 1.0]
+    for column in ("robust_loss", "robust_accuracy", "input_hessian_eigenvalue", "alignment"):
+        assert np.isfinite(path[column]).all()
+    assert max(path["eigenvalue_residual"]) < 1e-3
+    assert min(path["input_hessian_eigenvalue"]) >= 0
+    for name in ("regular-adversarial", "regular-adversarial_(robust_path)", "transfer"):
+        assert (workdir / "figures" / f"{name}.png").stat().st_size > 0
+
+
+def test_both_paths_join_the_same_networks(finished):
+    workdir, _ = finished
+    plain, robust = (
+        read_csv(workdir / "paths" / "seed_0" / f"regular-adversarial{name}.csv")
+        for name in ("", " (robust path)")
+    )
+    for i in (0, -1):
+        assert plain["robust_loss"][i] == pytest.approx(robust["robust_loss"][i], rel=1e-5)
+    a, b = (
+        restore(workdir / "checkpoints" / "seed_0" / f"regular-adversarial{name}-path")[0]
+        for name in ("", "-robust")
+    )
+    differ = jax.tree.map(lambda x, y: bool((x != y).any()), a, b)
+    assert any(jax.tree.leaves(differ))
+
+
+def test_attacked_accuracy_is_at_most_the_clean_one(finished):
+    workdir, _ = finished
+    path = read_csv(workdir / "path.csv")
+    transfer = json.loads(
+        (workdir / "figures" / "seed_0" / "regular-adversarial transfer.json").read_text()
+    )
+    matrix = np.array(transfer["matrix"])
+    assert matrix.shape == (2, 2)
+    assert (
+        transfer["ensemble"]["ensemble_robust_accuracy"]
+        <= transfer["ensemble"]["ensemble_accuracy"]
+    )
+    assert (np.array(path["robust_loss"]) > 0).all()
+
+
+@pytest.mark.parametrize("method", ["fgsm", "trades"])
+def test_other_ways_to_train_an_adversarial_network(method, tmp_path, monkeypatch):
+    monkeypatch.setattr("mcjax.experiments.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
+    config = quick(**{"adversarial.method": method, "robust_path.pairs": ()})
+    assert evasion.run_experiment(config, tmp_path)["status"] == "complete"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pairs": ("regular-wild",)}, "unknown pair 'regular-wild'"),
+        ({"pairs": ()}, "pairs is empty"),
+        ({"attack.eps": -0.1}, "attack.eps is -0.1"),
+        ({"attack.norm": "l7"}, "attack.norm"),
+        ({"adversarial.method": "prayer"}, "adversarial.method"),
+    ],
+)
+def test_mistakes(changes, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        evasion.run_experiment(quick(**changes), tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "configs").glob("evasion_*.py")))
+def test_every_config_is_sound(name, tmp_path):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    evasion.check(open_run(module.get_config("quick"), tmp_path))
