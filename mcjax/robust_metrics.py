@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from mcjax.attacks.pgd import pgd
 from mcjax.curvature import input_hessian_eigenvalue, quadratic_model
+from mcjax.ensemble import log_mean_probabilities
 from mcjax.losses import Batch, MetricFn, accuracy, cross_entropy
 from mcjax.network import Network
 from mcjax.tree import PyTree
@@ -121,9 +122,7 @@ def transfer(
     """
     x, y = batch["image"], batch["label"]
 
-    def log_mean(x: jax.Array) -> jax.Array:
-        logits = jax.lax.map(lambda variables: network.apply(variables, x), members)
-        return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0) - jnp.log(len(logits))
+    log_mean = functools.partial(log_mean_probabilities, network.apply, members)
 
     def attack(logits_fn) -> jax.Array:
         return pgd(key, logits_fn, x, y, eps, step_size, num_steps, norm=norm)
