@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 
 from benchmarks import inputs
@@ -36,7 +37,7 @@ def forward_operations(name: str, batch_size: int) -> float:
 def _count(jaxpr: jax.extend.core.Jaxpr) -> float:
     total = 0.0
     for equation in jaxpr.eqns:
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
             total += _count(inner)
         out: Any = equation.outvars[0].aval
         operands: list[Any] = [v.aval for v in equation.invars]

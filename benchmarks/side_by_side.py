@@ -9,13 +9,9 @@ results.png are made from it, so parts can be run again.
 """
 
 import argparse
-import datetime
 import json
-import os
-import platform
 import sys
 import tempfile
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,7 @@ import numpy as np
 
 from benchmarks import inputs, mcjax_work, report
 from benchmarks.operations import forward_operations, matrix_product_limit
+from benchmarks.pieces import machine
 from benchmarks.torch_work import VARIANTS
 from benchmarks.worker import Worker
 
@@ -140,21 +137,6 @@ def compare(network: str, file: Path, work: str, results: dict[str, dict[str, np
             sys.exit(
                 f"{network} {work}: {variant} differs from mcjax by {worst:.2g}; nothing timed"
             )
-
-
-def machine() -> dict[str, Any]:
-    """What a timing depends on."""
-    model = "unknown"
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
-        model = lines[0].split(":")[1].strip() if lines else model
-    packages = {name: metadata.version(name) for name in ("jax", "torch", "numpy")}
-    return {
-        "date": datetime.date.today().isoformat(),
-        "cpu": f"{model}, {os.cpu_count()} cores, {platform.machine()}",
-        "versions": {"python": platform.python_version(), **packages},
-    }
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def in_bfloat16(network: Network) -> Network:
     rounded, and come back in the type they had; mcjax's BatchNorm computes those of a batch in
     float32 too. Logits differ from float32's by about one part in a hundred.
 
-    On CPU this is slower, not faster: `mcjax.cpu_convolution` leaves bfloat16 to XLA.
+    For accelerators: on CPU `mcjax.cpu_convolution` leaves bfloat16 to XLA's own convolutions.
 
     Args:
         network: Any network; a tree of variables without "batch_stats" is rounded whole.

@@ -38,14 +38,14 @@ def forward_way(x: Pair, w: Pair, *, stride: Pair, size: Pair) -> str:
     return "xla"
 
 
-def forward(x: Array, w: Array, *, stride: Pair, padding: Pads) -> Array:
-    """The convolution of x (batch, h, w, i) with w (kh, kw, i, o), by the fastest way."""
+def forward(x: Array, w: Array, *, stride: Pair, padding: Pads, way: str | None = None) -> Array:
+    """The convolution of x (batch, h, w, i) with w (kh, kw, i, o), by the fastest or a given way."""
     taps = w.shape[:2]
     size = [
         (n + sum(p) - k) // s + 1
         for n, p, k, s in zip(x.shape[1:3], padding, taps, stride, strict=True)
     ]
-    way = forward_way(x.shape, w.shape, stride=stride, size=size)
+    way = way or forward_way(x.shape, w.shape, stride=stride, size=size)
     if way == "dense":
         return few.dense(x, w, stride=stride, padding=padding)
     if way in ("product", "blocked"):
@@ -61,16 +61,34 @@ def forward(x: Array, w: Array, *, stride: Pair, padding: Pads) -> Array:
     return _xla(x, w, stride=stride, padding=padding)
 
 
-def weight_gradient(x: Array, g: Array, *, taps: Pair, stride: Pair, padding: Pads) -> Array:
-    """The gradient (kh, kw, i, o) of the convolution's weights, by the fastest way."""
-    i, (size, o) = x.shape[-1], (g.shape[1:3], g.shape[3])
+def weight_gradient_way(x: Pair, g: Pair, *, taps: Pair, stride: Pair) -> str:
+    """The way for images and output gradients of these shapes.
+
+    Returns:
+        "winograd4" or "winograd2" (by tiles of so many pixels), "wide" or "blocked".
+    """
+    i, (size, o) = x[-1], (g[1:3], g[3])
     kh, kw = taps
     plain = tuple(stride) == (1, 1)
     if plain and kh == kw and kh in (3, 5) and i >= 16 and o >= 16 and min(size) >= 4:
-        tile = 4 if kh == 3 and min(size) >= 8 else 2
-        images = _images(256, [-(-n // tile) for n in size])
-        return winograd.weight_gradient(x, g, taps=kh, padding=padding, tile=tile, images=images)
+        return "winograd4" if kh == 3 and min(size) >= 8 else "winograd2"
     if plain and kh == kw == 5 and i <= 4 and size[1] >= 8:
+        return "wide"
+    return "blocked"
+
+
+def weight_gradient(
+    x: Array, g: Array, *, taps: Pair, stride: Pair, padding: Pads, way: str | None = None
+) -> Array:
+    """The gradient (kh, kw, i, o) of the convolution's weights, by the fastest or a given way."""
+    way = way or weight_gradient_way(x.shape, g.shape, taps=taps, stride=stride)
+    if way in ("winograd2", "winograd4"):
+        tile = int(way[-1])
+        images = _images(256, [-(-n // tile) for n in g.shape[1:3]])
+        return winograd.weight_gradient(
+            x, g, taps=taps[0], padding=padding, tile=tile, images=images
+        )
+    if way == "wide":
         product = partial(_blocked_weight_gradient, taps=None)
         return few.wide_weight_gradient(x, g, taps=taps, padding=padding, t=4, product=product)
     return _blocked_weight_gradient(x, g, taps=taps, stride=stride, padding=padding)
