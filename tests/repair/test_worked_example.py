@@ -1,0 +1,27 @@
+"""The code of docs/repair.md runs as it stands, and shows what the page says."""
+
+import re
+from pathlib import Path
+
+PAGE = Path(__file__).parents[2] / "docs" / "repair.md"
+
+
+def test_the_pages_code_repairs_what_the_page_tampers_with(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+    exec(compile(code, str(PAGE), "exec"), {"__name__": "example"})
+    printed = capsys.readouterr().out
+    (suspect, repaired), t = _measured(printed), float(re.search(r"t = (\S+),", printed)[1])
+    assert suspect[0] > 0.93
+    assert suspect[1] > 0.95
+    assert repaired[0] > suspect[0] - 0.02
+    assert repaired[1] < 0.35
+    assert 0.1 < t < 0.9
+    said = _measured(PAGE.read_text())
+    assert abs(said[1][1] - repaired[1]) < 0.1, "the page's figures are not what its code prints"
+
+
+def _measured(text: str) -> list[tuple[float, float]]:
+    lines = re.findall(
+        r"(?:suspect|repaired): clean accuracy (\d\S*), attack success (\d\S*)", text
+    )
+    return [(float(clean), float(attack)) for clean, attack in lines]
