@@ -115,7 +115,7 @@ def along(
     choice = choose(
         accuracy,
         [distances(curve, ts, s) for s in suspects],
-        suspect_accuracy=float(min(accuracy[s] for s in suspects)),
+        suspect_accuracy=float(max(accuracy[s] for s in suspects)),
         tolerance=study.options.tolerance,
     )
     best = oracle(accuracy, table[study.tampered.measure], floor=choice.floor)

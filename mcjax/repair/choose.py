@@ -40,7 +40,8 @@ def choose(
     Args:
         accuracy: On the selection images at each point, [T].
         distances: For each suspect network, the points' distances to it, each [T].
-        suspect_accuracy: The suspect's own on the same images; of two, the lower.
+        suspect_accuracy: The suspect's own on the same images; of two, the better one's, which
+            is what a repair has to be compared with.
         tolerance: How much accuracy may be given up, a fraction.
 
     Returns:

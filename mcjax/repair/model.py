@@ -176,7 +176,7 @@ def repair_model(
     accuracy = {name: np.asarray(metrics["accuracy"]) for name, metrics in table.items()}
     suspects = (0,) if second_is_clean else (0, -1)
     far = [np.asarray(distances(curve, ts, s)) for s in suspects]
-    suspect_accuracy = float(min(accuracy["selection"][s] for s in suspects))
+    suspect_accuracy = float(max(accuracy["selection"][s] for s in suspects))
     choice = choose(
         accuracy["selection"], far, suspect_accuracy=suspect_accuracy, tolerance=tolerance
     )
