@@ -64,6 +64,7 @@ AUGMENTATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "none": _none,
     "flip_crop": random_flip_crop,
     "crop": functools.partial(random_flip_crop, flip=False),
+    "flip_crop_2": functools.partial(random_flip_crop, padding=2),
     "crop_2": functools.partial(random_flip_crop, flip=False, padding=2),
 }
 
@@ -72,8 +73,8 @@ def get(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """An augmentation by name.
 
     Args:
-        name: "none", "flip_crop" (CIFAR), "crop" (what mirroring changes) or "crop_2" (by 2 pixels, not
-            4, for small images).
+        name: "none", "flip_crop" (CIFAR), "crop" (what mirroring changes), or "flip_crop_2" and
+            "crop_2" (by 2 pixels, not 4, for small images).
 
     Returns:
         A pure function (key, image [B, H, W, C]) -> image.
