@@ -203,14 +203,31 @@ def look_closer(run: Run, name: str, points: CurveWithStats, ts: np.ndarray) -> 
         evaluate_fn=examples_along_path,
     )
     table = {column.removeprefix("test_"): v for column, v in table.items()}
-    for column in ("robust_loss", "eigenvalue"):
-        bad = ~np.isfinite(table[column]).all(1)
-        if bad.any():
-            raise UserError(
-                f"{name}: {column} is not finite at t = {ts[bad.argmax()]:g}; "
-                "look at the networks' losses in metrics.jsonl"
-            )
+    for column in ("loss", "robust_loss", "eigenvalue"):
+        check_finite(f"{name}: {column}", table[column], ts, batch_size)
     return table
+
+
+def check_finite(what: str, values: np.ndarray, ts: np.ndarray, batch_size: int) -> None:
+    """Every image's number at every t is a number.
+
+    Args:
+        what: What they are.
+        values: [T, N].
+        ts: [T].
+        batch_size: Images that were computed together.
+
+    Raises:
+        UserError: Names the first t, and the batch there, of a number that is not finite.
+    """
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        point, image = bad[0]
+        raise UserError(
+            f"{what} is not finite at t = {ts[point]:g}, test image {image} (batch "
+            f"{image // batch_size} of {batch_size} images), and for {len(bad)} of {values.size} "
+            "numbers in all; look at the networks' losses in metrics.jsonl"
+        )
 
 
 def columns(ts: np.ndarray, clean: Table, examples: Table) -> Table:

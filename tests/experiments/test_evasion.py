@@ -119,3 +119,13 @@ def test_every_config_is_sound(name, tmp_path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     evasion.check(open_run(module.get_config("quick"), tmp_path))
+
+
+def test_numbers_that_are_not_finite_are_named():
+    values = np.ones((3, 8))
+    evasion.check_finite("path: loss", values, np.array([0, 0.5, 1]), 4)
+    values[1, 5:7] = np.nan
+    with pytest.raises(
+        UserError, match=r"path: loss .* t = 0.5, test image 5 \(batch 1 of 4 .* 2 of 24"
+    ):
+        evasion.check_finite("path: loss", values, np.array([0, 0.5, 1]), 4)
