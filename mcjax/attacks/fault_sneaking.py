@@ -65,12 +65,9 @@ def fault_sneaking(
     check_choice("method", method, METHODS)
     check_sizes(strength=strength, rho=rho, step_size=step_size, confidence=confidence)
     before = select_layers(variables, layers)
-    num_kept = len(faults.examples["label"]) - faults.num_faults
-    if fault_weight is None:
-        fault_weight = max(1.0, num_kept / faults.num_faults)
     x = to_unit(jnp.asarray(faults.examples["image"]))
     y = jnp.asarray(faults.examples["label"])
-    weight = jnp.where(jnp.arange(len(y)) < faults.num_faults, fault_weight, 1.0)
+    weight = weights(faults, fault_weight)
 
     @jax.jit
     def search(theta: jax.Array, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -78,8 +75,7 @@ def fault_sneaking(
             return apply_fn(before.with_weights(theta + delta), x)
 
         def loss(delta: jax.Array) -> jax.Array:
-            each = hinge(logits_fn(delta), y, confidence=confidence)
-            return (weight * each).sum() / weight.sum()
+            return injection_loss(logits_fn(delta), y, weight, confidence=confidence)
 
         def score(z: jax.Array) -> jax.Array:
             return _score(logits_fn(z), y, faults.num_faults, _size(z, method))
@@ -113,6 +109,21 @@ def hinge(logits: jax.Array, target: jax.Array, *, confidence: float = 0.0) -> j
         Array([1.5], dtype=float32)
     """
     return jax.nn.relu(margin(logits, target) + confidence)
+
+
+def injection_loss(
+    logits: jax.Array, y: jax.Array, weight: jax.Array, *, confidence: float
+) -> jax.Array:
+    """sum_i c_i g_i / sum_i c_i, with g the hinge."""
+    return (weight * hinge(logits, y, confidence=confidence)).sum() / weight.sum()
+
+
+def weights(faults: Faults, fault_weight: float | None = None) -> jax.Array:
+    """c: fault_weight for the first S images, (T - S) / S but at least 1 if None; 1 for the others."""
+    num_images = len(faults.examples["label"])
+    if fault_weight is None:
+        fault_weight = max(1.0, (num_images - faults.num_faults) / faults.num_faults)
+    return jnp.where(jnp.arange(num_images) < faults.num_faults, fault_weight, 1.0)
 
 
 def hard_threshold(v: jax.Array, strength: float) -> jax.Array:
