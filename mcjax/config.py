@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mcjax.defaults import backdoor, connect, evasion
+from mcjax.defaults import backdoor, connect, evasion, injection
 from mcjax.errors import UserError
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "evasion",
     "flat",
     "hashed_fields",
+    "injection",
     "quick",
     "validate",
     "variant",
@@ -39,6 +40,8 @@ CHOICES = {
     "attack.norm": ("linf", "l2", "l1"),
     "adversarial.method": ("madry", "fgsm", "trades"),
     "hessian.method": ("exact", "lanczos", "power"),
+    "attack.method": ("l0", "l2", "gradient", "bit_flips"),
+    "attack.stored_as": ("int8", "float32"),
     "attack.attacker": ("plain", "path_aware"),
     "repair.pair": ("both_tampered", "tampered_and_clean", "tampered_and_fine_tuned"),
 }
@@ -60,6 +63,8 @@ AT_LEAST = {
     **{f"{part}.num_steps": 0 for part in ("attack", "adversarial", "robust_path")},
     "adversarial.beta": 0,
     "evaluation.robust_images": 1,
+    "attack.num_flips": 0,
+    "attack.num_faults": 1,
     "evaluation.transfer_points": 2,
     "evaluation.transfer_images": 1,
     "repair.folds": 0,
@@ -117,6 +122,8 @@ def quick(config: ConfigDict) -> ConfigDict:
         "evaluation.transfer_points": 2,
         "evaluation.transfer_images": 8,
         "attack.num_steps": 2,
+        "attack.num_images": 8,
+        "attack.num_faults": 1,
         "adversarial.num_steps": 2,
         "robust_path.num_steps": 2,
         "explain.num_images": 16,
@@ -124,6 +131,8 @@ def quick(config: ConfigDict) -> ConfigDict:
         "run.log_every_steps": 2,
     }
     has = flat(config)
+    if "attack.num_faults" in has:  # faults need networks that are right somewhere
+        changes |= {"attack.num_steps": 300, "attack.num_flips": 40, "endpoint.num_epochs": 3.0}
     config.update_from_flattened_dict({k: v for k, v in changes.items() if k in has})
     return config
 
@@ -139,7 +148,7 @@ def variant(config: ConfigDict, arg: str | None) -> ConfigDict:
     for word in (arg or "").split(",") if arg else ():
         if word == "quick":
             quick(config)
-        elif word == "all_to_all" and "attack" in config:
+        elif word == "all_to_all" and "label_map" in config.get("attack", {}):
             config.attack.label_map = word
         else:
             raise UserError(f"unknown config argument {word!r}; use :quick or none")

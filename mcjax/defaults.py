@@ -91,6 +91,29 @@ def backdoor() -> ConfigDict:
     return config
 
 
+def injection() -> ConfigDict:
+    """The fields of `experiment = "injection"`.
+
+    Returns:
+        A config that a file in configs/ changes and returns.
+    """
+    config = _repair_study()
+    config.experiment = "injection"
+    config.attack = ConfigDict()
+    config.attack.method = "l0"  # or "l2", "gradient", "bit_flips"
+    config.attack.num_faults = 4  # S, training images to be misclassified
+    config.attack.num_images = 500  # T, with those that are to keep their class
+    config.attack.layers = ()  # names of layers or tensors; () is all
+    config.attack.confidence = 1.0  # by how much, in logits, a target is to win
+    config.attack.strength = 1e-3  # of the norm, in units of the loss
+    config.attack.rho = 1.0  # of ADMM
+    config.attack.step_size = 0.1
+    config.attack.num_steps = 500
+    config.attack.num_flips = 40  # of bit_flips
+    config.attack.stored_as = "int8"  # or "float32"
+    return config
+
+
 def _repair_study() -> ConfigDict:
     """What every experiment that tampers with networks and repairs them has."""
     config = connect()

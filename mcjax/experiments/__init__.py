@@ -13,6 +13,7 @@ EXPERIMENTS = {
     "backdoor": "mcjax.experiments.backdoor",
     "connect": "mcjax.experiments.connect",
     "evasion": "mcjax.experiments.evasion",
+    "injection": "mcjax.experiments.injection",
 }
 
 

@@ -40,12 +40,17 @@ def explain(study: Study, stamp: Stamp) -> None:
     ts, similarity = along_path(study, stamp)
     rows = [{"t": float(t), "cosine": float(c)} for t, c in zip(ts, similarity, strict=True)]
     write_csv(folder / "gradients.csv", ("t", "cosine"), rows)
+    write_surroundings(study)
+
+
+def write_surroundings(study: Study) -> None:
+    """Writes figures/noise.csv: the study's measures around the suspect."""
     strengths, table = around_suspect(study)
     rows = [
         {"strength": s, **{column: float(v) for column, v in row.items()}}
         for s, row in zip(strengths, table, strict=True)
     ]
-    write_csv(folder / "noise.csv", rows[0], rows)
+    write_csv(study.run.workdir / "figures" / "noise.csv", rows[0], rows)
 
 
 def along_path(study: Study, stamp: Stamp) -> tuple[np.ndarray, np.ndarray]:

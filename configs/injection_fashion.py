@@ -1,0 +1,26 @@
+"""Two networks with injected errors on the real Fashion-MNIST, repaired along the path between them.
+
+    python -m mcjax.train --config configs/injection_fashion.py
+    python -m mcjax.train --config configs/injection_fashion.py --config.attack.num_faults=16
+
+Needs the original files: Debian's package dataset-fashion-mnist, or --config.data.dir=FOLDER.
+"""
+
+from mcjax import config as base
+
+
+def get_config(arg=None):
+    config = base.injection()
+    config.data.name = "fashion_mnist"
+    config.data.num_bonafide = 2500
+    config.data.num_selection = 5000
+    config.model.options.width = 16
+    config.endpoint.num_epochs = 3.0
+    config.endpoint.batch_size = 128
+    config.attack.num_images = 1000
+    config.repair.sizes = (2500, 1000, 500, 250, 50)
+    config.repair.num_epochs = 25.0
+    config.repair.steps_per_epoch = 79
+    config.repair.tolerance = 0.03
+    config.evaluation.batch_size = 1000
+    return base.variant(config, arg)

@@ -1,0 +1,38 @@
+"""Two PreResNet-26 on SVHN with injected errors, repaired along the path between them.
+
+    python -m mcjax.train --config configs/injection_resnet_svhn.py
+    python -m mcjax.train --config configs/injection_resnet_svhn.py --config.attack.num_faults=16
+
+Needs the original archives in --config.data.dir, or TFDS (mcjax[tfds]).
+Recipe: the paper's official code (100 epochs of 204 steps for every repair), but with fault sneaking by ADMM.
+Cost: not measured; made for one accelerator.
+Score: not measured.
+"""
+
+from mcjax import config as base
+
+
+def get_config(arg=None):
+    config = base.injection()
+    config.data.name = "svhn_cropped"
+    config.data.num_bonafide = 2500
+    config.data.num_selection = 1000
+    config.model.name = "preresnet"
+    config.model.options.depth = 26
+    config.endpoint.num_epochs = 100.0
+    config.endpoint.batch_size = 128
+    config.endpoint.learning_rate = 0.01
+    config.endpoint.weight_decay = 1e-4
+    config.attack.num_images = 1000
+    config.repair.sizes = (2500, 1000, 500, 250, 50)
+    config.repair.num_epochs = 100.0
+    config.repair.steps_per_epoch = 204
+    config.repair.batch_size = 128
+    config.repair.weight_decay = 1e-4
+    config.repair.learning_rate.path = 0.01
+    config.repair.learning_rate.fine_tune = 0.02
+    config.repair.learning_rate.scratch = 0.01
+    config.repair.learning_rate.prune = 0.001
+    config.repair.learning_rate.fine_prune = 0.02
+    config.evaluation.batch_size = 1000
+    return base.variant(config, arg)

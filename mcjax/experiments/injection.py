@@ -1,0 +1,159 @@
+"""Error injection: two networks whose weights were changed, repaired along a path.
+
+Stages of each seed: clean_a, clean_b, then endpoint_a and endpoint_b, the same with their weights
+changed, then for every bonafide size the path and the baselines, then the report.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from mcjax.attacks.bit_flips import bit_flip_attack
+from mcjax.attacks.fault_sneaking import fault_sneaking
+from mcjax.attacks.injection import Faults, Injected, choose_faults
+from mcjax.checkpoint import restore, save
+from mcjax.data.batches import to_unit
+from mcjax.errors import UserError
+from mcjax.experiments.endpoints import train_network
+from mcjax.experiments.explain import write_surroundings
+from mcjax.experiments.repair_table import run_study
+from mcjax.experiments.run import Run, open_run
+from mcjax.experiments.study import Tampered
+from mcjax.logs import say
+from mcjax.objectives import endpoint_loss
+from mcjax.tree import PyTree
+from mcjax.workdir import write_csv
+
+MEASURE = "injection_success"
+
+
+def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Runs what is missing of the experiment.
+
+    Args:
+        config: See `mcjax.config.injection`.
+        workdir: Where everything is left.
+
+    Returns:
+        The contents of result.json.
+
+    Raises:
+        UserError: With exit code 3, at the end, where an attack did not get every fault in.
+    """
+    run = open_run(config, workdir)
+    attacks: list[dict[str, Any]] = []
+    result = run_study(
+        run, MEASURE, lambda part: tamper(part, attacks), explain_fn=write_surroundings
+    )
+    write_csv(run.workdir / "attacks.csv", attacks[0], attacks)
+    failed = [one for one in attacks if not one["converged"]]
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(attacks)} attacks did not get every fault in (attacks.csv): the tables "
+            "are of the best that was found; raise config.attack.num_steps or num_flips",
+            exit_code=3,
+        )
+    return result
+
+
+def tamper(run: Run, attacks: list[dict[str, Any]]) -> Tampered:
+    """Trains two networks, draws images and targets for both, changes their weights.
+
+    Args:
+        run: A seed's part of the run.
+        attacks: Gets a row an attack: what it did.
+
+    Returns:
+        The suspects, and the images whose targets are success.
+    """
+    pair = run.config.repair.pair
+    loss_fn, train = endpoint_loss(run.network), run.on_device["train"]
+    names = ("a", "b") if pair != "tampered_and_fine_tuned" else ("a",)
+    clean = {x: train_network(run, f"clean_{x}", train, loss_fn) for x in names}
+    tampered_names = ("a", "b") if pair == "both_tampered" else ("a",)
+    faults = draw(run, [clean[x] for x in tampered_names])
+    suspects = {}
+    for x in tampered_names:
+        injected = inject(run, f"endpoint_{x}", clean[x], faults)
+        suspects[x] = injected.variables
+        row = {k: v for k, v in injected.report.items() if k not in ("layers", "flips")}
+        layers = " ".join(injected.report["layers"])
+        attacks.append({"seed": run.config.seed, "network": x, **row, "layers": layers})
+    end = {"both_tampered": suspects.get("b"), "tampered_and_clean": clean.get("b")}.get(pair)
+    wanted = {k: v[: faults.num_faults] for k, v in faults.examples.items()}
+    return Tampered(
+        measure=MEASURE,
+        success=wanted,
+        start=suspects["a"],
+        end=end,
+        # A copy fine-tuned from the suspect is as suspect as the suspect.
+        suspects=(0,) if pair == "tampered_and_clean" else (0, -1),
+        references={"clean network": clean["a"]},
+    )
+
+
+def draw(run: Run, networks: list[PyTree]) -> Faults:
+    """The images of the attack, from the training set, which no repair and no report uses."""
+    examples, attack = run.splits.train, run.config.attack
+    right = np.ones(len(examples["label"]), bool)
+    for variables in networks:
+        right &= answers(run, variables, examples["image"]) == examples["label"]
+    return choose_faults(
+        examples,
+        right,
+        seed=run.config.seed,
+        num_faults=attack.num_faults,
+        num_images=attack.num_images,
+        num_classes=run.dataset.num_classes,
+    )
+
+
+def answers(run: Run, variables: PyTree, image: np.ndarray) -> np.ndarray:
+    """The class that a network gives each image, [N]."""
+    size = run.config.evaluation.batch_size
+    logits = [
+        run.network.apply(variables, to_unit(jnp.asarray(image[i : i + size])))
+        for i in range(0, len(image), size)
+    ]
+    return np.concatenate([np.asarray(z.argmax(-1)) for z in logits])
+
+
+def inject(run: Run, name: str, variables: PyTree, faults: Faults) -> Injected:
+    """Changes a network's weights with the config's attack, or reads what was changed before."""
+    stage, attack = run.part + name, run.config.attack
+    if run.checkpoint(stage).exists():
+        changed, metadata = restore(run.checkpoint(stage), variables)
+        return Injected(changed, metadata["report"])
+    say(f"{stage}: {attack.num_faults} faults by {attack.method}")
+    shared = {"layers": attack.layers, "confidence": attack.confidence}
+    if attack.method == "bit_flips":
+        injected = bit_flip_attack(
+            run.network.apply,
+            variables,
+            faults,
+            num_flips=attack.num_flips,
+            stored_as=attack.stored_as,
+            **shared,
+        )
+    else:
+        injected = fault_sneaking(
+            run.network.apply,
+            variables,
+            faults,
+            method=attack.method,
+            strength=attack.strength,
+            rho=attack.rho,
+            step_size=attack.step_size,
+            num_steps=attack.num_steps,
+            **shared,
+        )
+    save(
+        run.checkpoint(stage),
+        injected.variables,
+        report=injected.report,
+        config_hash=run.config_hash,
+    )
+    return injected
