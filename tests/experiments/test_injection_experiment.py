@@ -2,6 +2,8 @@
 
 import csv
 import hashlib
+import importlib.util
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,11 +13,13 @@ from mcjax import config as base
 from mcjax.attacks.injection import select_layers
 from mcjax.checkpoint import restore
 from mcjax.errors import UserError
-from mcjax.experiments import injection
+from mcjax.experiments import injection, repair_table
 from mcjax.experiments.endpoints import train_network
 from mcjax.experiments.run import open_run, with_seed
 from mcjax.objectives import endpoint_loss
 from mcjax.sharding import make_mesh
+
+ROOT = Path(__file__).parents[2]
 
 
 def quick(**changes):
@@ -114,3 +118,15 @@ def test_flipped_bits_and_a_clean_second_network(tmp_path):
     assert [one["network"] for one in rows(tmp_path / "attacks.csv")] == ["a"]
     by_method = {one["method"]: one for one in rows(tmp_path / "table.csv")}
     assert float(by_method["second network"]["injection_success"]) == 0.0
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "configs").glob("injection_*.py")))
+def test_every_config_is_sound(name, tmp_path):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    full = module.get_config()
+    assert max(full.repair.sizes) <= full.data.num_bonafide
+    repair_table.check(open_run(module.get_config("quick"), tmp_path))
+    with pytest.raises(UserError, match="all_to_all"):  # a backdoor's word
+        module.get_config("all_to_all")
