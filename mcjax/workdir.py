@@ -36,7 +36,10 @@ def open_workdir(path: str | Path, config: ConfigDict) -> Path:
     """
     workdir = Path(path).expanduser().absolute()
     old = read_config(workdir) if (workdir / "config.json").exists() else None
-    if old is not None and old.get("hash") != config_hash(config):
+    changed_config = old is not None and old.get("hash") != config_hash(config)
+    if changed_config and not (workdir / "checkpoints").exists():
+        old = None  # a run that ended in a mistake before anything was computed
+    elif old is not None and changed_config:
         before, now = old.get("hashed", {}), hashed_fields(config)
         changed = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
         what = ", ".join(f"{k}: {before.get(k)} there, {now.get(k)} now" for k in changed[:3])

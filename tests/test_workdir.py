@@ -24,12 +24,22 @@ def test_same_config_goes_on_another_does_not(tmp_path):
     same = base.connect()
     same.run.checkpoint_seconds = 1.0
     open_workdir(tmp_path, same)
+    (tmp_path / "checkpoints").mkdir()
     before = (tmp_path / "config.json").read_bytes()
     other = base.connect()
     other.curve.num_bends = 3
     with pytest.raises(UserError, match=r"another config \(curve.num_bends: 1 there, 3 now\)"):
         open_workdir(tmp_path, other)
     assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_a_run_that_computed_nothing_gives_its_place_to_another_config(tmp_path):
+    mistaken = base.connect()
+    mistaken.curve.num_bends = 3
+    open_workdir(tmp_path, mistaken)
+    open_workdir(tmp_path, base.connect())
+    record = json.loads((tmp_path / "config.json").read_text())
+    assert record["config"]["curve"]["num_bends"] == 1
 
 
 def test_broken_config_json(tmp_path):
