@@ -4,8 +4,6 @@ Stages: endpoint_a, endpoint_b, curve, path, plane, report. Each leaves a file o
 whose result is there is not run again.
 """
 
-import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,17 +20,18 @@ from mcjax.data import augmentation
 from mcjax.data.batches import stack_batches
 from mcjax.errors import UserError
 from mcjax.experiments.endpoints import train_network
+from mcjax.experiments.finish import finish
 from mcjax.experiments.fit import fit, forget_partial
-from mcjax.experiments.run import Run, describe, first, open_run
+from mcjax.experiments.run import Run, first, open_run
 from mcjax.experiments.walk import Table, walk
 from mcjax.geometry import arc_length, distances, farthest_point, path_mean, step_lengths
 from mcjax.keys import stream
 from mcjax.logs import say
 from mcjax.objectives import curve_loss, endpoint_loss, split_curve
 from mcjax.plane import Plane, grid, through
-from mcjax.report import figures, page
+from mcjax.report import figures
 from mcjax.tree import PyTree
-from mcjax.workdir import write, write_csv
+from mcjax.workdir import write_csv
 
 ENDPOINTS = ("endpoint_a", "endpoint_b")
 COLUMNS = ("t", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
@@ -271,18 +270,4 @@ def report(
     figures.path_figure(run.workdir / "figures" / "path.png", ts, path, straight)
     if surface is not None:
         figures.plane_figure(run.workdir / "figures" / "plane.png", surface)
-    result_file = run.workdir / "result.json"
-    if result_file.exists():
-        return json.loads(result_file.read_text())
-    result = {
-        "experiment": run.config.experiment,
-        "config_hash": run.config_hash,
-        "status": "complete",
-        "seconds": round(time.monotonic() - run.began, 3),
-        "metrics": metrics,
-        "data": describe(run),
-        "batch_stats": run.config.evaluation.batch_stats if run.network.has_batch_stats else None,
-    }
-    page.write_page(run.workdir, result, answer=answer(metrics))
-    write(result_file, json.dumps(result, indent=2) + "\n")
-    return result
+    return finish(run, metrics, answer=answer(metrics))

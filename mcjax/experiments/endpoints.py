@@ -40,6 +40,7 @@ def train_network(run: Run, name: str, examples: Batch, loss_fn: LossFn) -> PyTr
         augment_fn=augmentation.get(run.config.data.augmentation),
     )
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    save(run.checkpoint(stage), variables, config_hash=run.config_hash)
+    image_shape = run.dataset.image_shape  # a repair wants to know what the network takes
+    save(run.checkpoint(stage), variables, config_hash=run.config_hash, image_shape=image_shape)
     forget_partial(run, stage)
     return variables

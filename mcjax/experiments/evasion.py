@@ -7,7 +7,6 @@ all images, the attack and the input Hessian on some, transfer and ensembles; th
 import functools
 import itertools
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,16 @@ from mcjax.data import augmentation
 from mcjax.data.batches import stack_batches, to_unit
 from mcjax.errors import UserError
 from mcjax.experiments.endpoints import train_network
+from mcjax.experiments.finish import finish
 from mcjax.experiments.fit import fit, forget_partial
-from mcjax.experiments.run import Run, describe, first, open_run, with_seed
+from mcjax.experiments.run import Run, first, open_run, with_seed
 from mcjax.experiments.walk import Table, walk
 from mcjax.intervals import mean_interval
 from mcjax.keys import stream
 from mcjax.logs import say
 from mcjax.objectives import curve_loss, endpoint_loss, split_curve
 from mcjax.path import examples_along_path
-from mcjax.report import evasion_figures, page
+from mcjax.report import evasion_figures
 from mcjax.robust_metrics import robust_metrics, transfer
 from mcjax.robust_objectives import fgsm_loss, madry_loss, robust_curve_loss, trades_loss
 from mcjax.training import LossFn
@@ -335,9 +335,6 @@ def report(run: Run, rows: list[Row], tables: dict[str, Table]) -> dict[str, Any
         if (file := folder / f"seed_{rows[0]['seed']}" / f"{name} transfer.json").exists()
     }
     evasion_figures.transfer_figure(folder / "transfer.png", matrices)
-    result_file = run.workdir / "result.json"
-    if result_file.exists():
-        return json.loads(result_file.read_text())
     metrics = {}
     for name, group in by_path.items():
         for column in ("robust_loss_barrier", "robust_error_barrier", "pearson", "spearman"):
@@ -345,18 +342,7 @@ def report(run: Run, rows: list[Row], tables: dict[str, Table]) -> dict[str, Any
             metrics[f"{name} {column}"] = mean
             if len(group) > 1:
                 metrics[f"{name} {column} interval"] = half
-    result = {
-        "experiment": run.config.experiment,
-        "config_hash": run.config_hash,
-        "status": "complete",
-        "seconds": round(time.monotonic() - run.began, 3),
-        "metrics": metrics,
-        "data": describe(run),
-        "batch_stats": run.config.evaluation.batch_stats if run.network.has_batch_stats else None,
-    }
-    page.write_page(run.workdir, result, answer=answer(rows))
-    write(result_file, json.dumps(result, indent=2) + "\n")
-    return result
+    return finish(run, metrics, answer=answer(rows))
 
 
 def _path(row: Row) -> str:

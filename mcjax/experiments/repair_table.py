@@ -1,8 +1,6 @@
 """A study of repairs from its seeds to its report: rows, means with intervals, figures, page."""
 
 import dataclasses
-import json
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +9,14 @@ import numpy as np
 
 from mcjax.errors import UserError
 from mcjax.experiments import methods
+from mcjax.experiments.finish import finish
 from mcjax.experiments.methods import Repair
-from mcjax.experiments.run import Run, describe, with_seed
+from mcjax.experiments.run import Run, with_seed
 from mcjax.experiments.study import Study, Tampered
 from mcjax.intervals import mean_interval
 from mcjax.logs import say
-from mcjax.report import page, repair_figures
-from mcjax.workdir import write, write_csv
+from mcjax.report import repair_figures
+from mcjax.workdir import write_csv
 
 Row = dict[str, Any]
 
@@ -181,22 +180,12 @@ def report(run: Run, measure: str, rows: list[Row], paths: dict[Any, Repair]) ->
     )
     repair_figures.table_figure(folder / "table.png", summary, measure)
     repair_figures.explanations(folder, measure)
-    result_file = run.workdir / "result.json"
-    if result_file.exists():
-        return json.loads(result_file.read_text())
-    result = {
-        "experiment": run.config.experiment,
-        "config_hash": run.config_hash,
-        "status": "complete",
-        "seconds": round(time.monotonic() - run.began, 3),
-        "metrics": metrics(summary, measure, sizes),
-        "data": describe(run),
-        "batch_stats": run.config.evaluation.batch_stats if run.network.has_batch_stats else None,
-    }
-    page.write_page(
-        run.workdir, result, answer=answer(summary, measure), tables={"Means": "summary.csv"}
+    result = finish(
+        run,
+        metrics(summary, measure, sizes),
+        answer=answer(summary, measure),
+        tables={"Means": "summary.csv"},
     )
-    write(result_file, json.dumps(result, indent=2) + "\n")
     if not all(repair.choice and repair.choice.index is not None for repair in paths.values()):
         say("on some paths no point was accurate enough: those rows of table.csv say acceptable 0")
     return result

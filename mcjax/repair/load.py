@@ -1,5 +1,6 @@
 """Reading a suspect network from where its owner keeps it. A new kind of file is one more loader."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,6 +47,12 @@ def load_suspect(path: Path, arch: str | None, image_shape: tuple[int, int, int]
     variables = {name: tree[name] for name in ("params", "batch_stats") if tree.get(name)}
     if "params" not in variables:
         raise UserError(f"{path} holds no network: no params; give a network's checkpoint")
+    trained_on = metadata.get("image_shape", image_shape)
+    if tuple(trained_on) != tuple(image_shape):
+        raise UserError(
+            f"the images are {_times(image_shape)}, but {path} was trained on {_times(trained_on)}; give "
+            "images of that shape"
+        )
     arch = arch or metadata.get("arch") or _of_run(path)
     if not arch:
         raise UserError(
@@ -66,6 +73,10 @@ def load_variables(path: Path, suspect: Suspect) -> PyTree:
     variables = {name: tree[name] for name in ("params", "batch_stats") if tree.get(name)}
     check_same_structure(suspect.variables, variables, ("the suspect", str(path)))
     return variables
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
 
 
 def _of_run(path: Path) -> str:

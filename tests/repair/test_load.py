@@ -56,3 +56,12 @@ def test_no_network_in_the_folder(tmp_path):
         load_suspect(tmp_path / "net", "mlp", SHAPE)
     with pytest.raises(UserError, match="there is no checkpoint"):
         load_suspect(tmp_path / "other", "mlp", SHAPE)
+
+
+def test_images_of_another_shape_than_the_network_was_trained_on(tmp_path):
+    # A network that ends in a mean over the image takes any size without complaint.
+    variables = from_linen(models.create("resnet8", num_classes=4), SHAPE).init(jax.random.key(0))
+    save(tmp_path / "net", variables, arch="resnet8", image_shape=SHAPE)
+    assert load_suspect(tmp_path / "net", None, SHAPE).arch == "resnet8"
+    with pytest.raises(UserError, match=r"images are 9x9x1, but .*net was trained on 8x8x1"):
+        load_suspect(tmp_path / "net", None, (9, 9, 1))

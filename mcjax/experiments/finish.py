@@ -1,0 +1,45 @@
+"""The end of every experiment: the page, and last of all result.json, whose presence says complete."""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from mcjax.experiments.run import Run, describe
+from mcjax.report import page
+from mcjax.workdir import write
+
+
+def finish(
+    run: Run,
+    metrics: Mapping[str, Any],
+    *,
+    answer: str,
+    tables: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Writes report.html and result.json, or reads the result of a run that is complete.
+
+    Args:
+        run: The run.
+        metrics: Its numbers by name.
+        answer: The report's first words.
+        tables: Tables to show on the page: their files by title; None shows the page's usual ones.
+
+    Returns:
+        The contents of result.json.
+    """
+    result_file = run.workdir / "result.json"
+    if result_file.exists():
+        return json.loads(result_file.read_text())
+    result = {
+        "experiment": run.config.experiment,
+        "config_hash": run.config_hash,
+        "status": "complete",
+        "seconds": round(time.monotonic() - run.began, 3),
+        "metrics": dict(metrics),
+        "data": describe(run),
+        "batch_stats": run.config.evaluation.batch_stats if run.network.has_batch_stats else None,
+    }
+    page.write_page(run.workdir, result, answer=answer, tables=tables)
+    write(result_file, json.dumps(result, indent=2) + "\n")
+    return result
