@@ -20,7 +20,7 @@ from mcjax.errors import UserError
 from mcjax.experiments.endpoints import train_network
 from mcjax.experiments.explain import write_surroundings
 from mcjax.experiments.repair_table import run_study
-from mcjax.experiments.run import Run, open_run
+from mcjax.experiments.run import Run, first, open_run
 from mcjax.experiments.study import Tampered
 from mcjax.logs import say
 from mcjax.objectives import endpoint_loss
@@ -79,9 +79,7 @@ def tamper(run: Run, attacks: list[dict[str, Any]]) -> Tampered:
     for x in tampered_names:
         injected = inject(run, f"endpoint_{x}", clean[x], faults)
         suspects[x] = injected.variables
-        row = {k: v for k, v in injected.report.items() if k not in ("layers", "flips")}
-        layers = " ".join(injected.report["layers"])
-        attacks.append({"seed": run.config.seed, "network": x, **row, "layers": layers})
+        attacks.append(attack_row(run, x, clean[x], injected))
     end = {"both_tampered": suspects.get("b"), "tampered_and_clean": clean.get("b")}.get(pair)
     wanted = {k: v[: faults.num_faults] for k, v in faults.examples.items()}
     return Tampered(
@@ -93,6 +91,27 @@ def tamper(run: Run, attacks: list[dict[str, Any]]) -> Tampered:
         suspects=(0,) if pair == "tampered_and_clean" else (0, -1),
         references={"clean network": clean["a"]},
     )
+
+
+def attack_row(run: Run, name: str, clean: PyTree, injected: Injected) -> dict[str, Any]:
+    """A row of attacks.csv: what an attack was asked, what it did, what it cost on test images."""
+    attack, test = run.config.attack, first(run.splits.test, run.config.evaluation.test_images)
+    asked = {"method": attack.method, "S": attack.num_faults, "T": attack.num_images}
+    before, after = (
+        float((answers(run, variables, test["image"]) == test["label"]).mean())
+        for variables in (clean, injected.variables)
+    )
+    done = {k: v for k, v in injected.report.items() if k not in ("layers", "flips")}
+    return {
+        "seed": run.config.seed,
+        "network": name,
+        **asked,
+        **done,
+        "num_flips": len(injected.report.get("flips", ())),
+        "clean_accuracy_before": before,
+        "clean_accuracy": after,
+        "layers": " ".join(injected.report["layers"]),
+    }
 
 
 def draw(run: Run, networks: list[PyTree]) -> Faults:

@@ -57,7 +57,14 @@ def test_what_a_run_leaves(tmp_path):
         delta = np.asarray(after, np.float64) - np.asarray(before, np.float64)
         assert int(one["norm_l0"]) == np.count_nonzero(delta) > 0
         assert float(one["norm_l2"]) == pytest.approx(np.linalg.norm(delta))
+        assert (one["method"], one["S"], one["T"]) == ("l0", "2", "8")
     table = rows(tmp_path / "table.csv")
+    by_network = {one["network"]: one for one in attacks}
+    for network, method in (("a", "suspect"), ("b", "second network")):  # by another code
+        (row,) = (one for one in table if one["method"] == method)
+        assert float(by_network[network]["clean_accuracy"]) == pytest.approx(
+            float(row["clean_accuracy"])
+        )
     assert {one["method"] for one in table} >= {"suspect", "clean network", "path", "fine_tune"}
     by_method = {one["method"]: one for one in table}
     assert float(by_method["suspect"]["injection_success"]) == 1.0
@@ -115,7 +122,9 @@ def test_flipped_bits_and_a_clean_second_network(tmp_path):
         }
     )
     injection.run_experiment(config, tmp_path)
-    assert [one["network"] for one in rows(tmp_path / "attacks.csv")] == ["a"]
+    (attack,) = rows(tmp_path / "attacks.csv")
+    assert attack["network"] == "a"
+    assert 0 < int(attack["num_flips"]) <= config.attack.num_flips
     by_method = {one["method"]: one for one in rows(tmp_path / "table.csv")}
     assert float(by_method["second network"]["injection_success"]) == 0.0
 
