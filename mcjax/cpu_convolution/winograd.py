@@ -62,15 +62,13 @@ def forward(x: Array, w: Array, *, padding: Pads, tile: int, images: int) -> Arr
     a = len(form.Bt)
     h, wd = (n + sum(p) - r + 1 for n, p in zip(x.shape[1:3], padding, strict=True))
     th, tw = -(-h // tile), -(-wd // tile)
-    u = _filters(w, form)
+    u = sandwich(form.G, w).reshape(a * a, -1, o)
 
     def block(x: Array) -> Array:
-        v = _inputs(_pad_to(x, padding, (th, tw), tile, r), form, (th, tw), tile)
-        m = [[v[p][q] @ u[p, q] for q in range(a)] for p in range(a)]
-        half = [combine(form.At, [m[p][q] for p in range(a)]) for q in range(a)]
-        rows = [combine(form.At, [half[q][k] for q in range(a)]) for k in range(tile)]
-        y = jnp.stack([jnp.stack(row, 1) for row in rows], 1).reshape(-1, th, tw, tile, tile, o)
-        y = y.transpose(0, 1, 3, 2, 4, 5).reshape(-1, th * tile, tw * tile, o)
+        v = transform(form.Bt, _pad_to(x, padding, (th, tw), tile, r), (th, tw), tile)
+        m = lax.dot_general(v, u, (((2,), (1,)), ((0,), (0,))))
+        y = sandwich(form.At, m.reshape(a, a, -1, o)).reshape(tile, tile, -1, th, tw, o)
+        y = y.transpose(2, 3, 0, 4, 1, 5).reshape(-1, th * tile, tw * tile, o)
         return y[:, :h, :wd]
 
     return by_blocks(block, x, images)
@@ -85,20 +83,12 @@ def weight_gradient(
     th, tw = -(-h // tile), -(-wd // tile)
 
     def block(x: Array, g: Array) -> Array:
-        v = _inputs(_pad_to(x, padding, (th, tw), tile, taps), form, (th, tw), tile)
+        v = transform(form.Bt, _pad_to(x, padding, (th, tw), tile, taps), (th, tw), tile)
         g = pad(g, [(0, th * tile - h), (0, tw * tile - wd)])
-        s = _gradients(g, form, tile)
-        products = [
-            lax.dot_general(v[p][q], s[p][q], (((0,), (0,)), ((), ())))
-            for p in range(a)
-            for q in range(a)
-        ]
-        return jnp.stack(products)
+        s = transform(form.At.T, g, (th, tw), tile)
+        return lax.dot_general(v, s, (((1,), (1,)), ((0,), (0,))))
 
-    m = sum_blocks(block, x, g, images).reshape(a, a, -1, o)
-    G = form.G
-    rows = combine(G.T, list(m))
-    return jnp.stack([jnp.stack(combine(G.T, list(row))) for row in rows])
+    return sandwich(form.G.T, sum_blocks(block, x, g, images).reshape(a, a, -1, o))
 
 
 def combine(matrix: np.ndarray, parts: list[Array]) -> list[Array]:
@@ -119,10 +109,20 @@ def combine(matrix: np.ndarray, parts: list[Array]) -> list[Array]:
     return rows
 
 
-def _filters(w: Array, form: Form) -> Array:
-    """G w G^T, as (a, a, i, o)."""
-    rows = combine(form.G, list(w))
-    return jnp.stack([jnp.stack(combine(form.G, list(row))) for row in rows])
+def sandwich(matrix: np.ndarray, z: Array) -> Array:
+    """M z M^T over the first two axes."""
+    n = matrix.shape[1]
+    rows = jnp.stack(combine(matrix, [z[k] for k in range(n)]))
+    return jnp.stack(combine(matrix, [rows[:, k] for k in range(n)]), 1)
+
+
+def transform(matrix: np.ndarray, x: Array, tiles: tuple[int, int], m: int) -> Array:
+    """M z M^T of every tile z of the images, tiles m pixels apart: (entries, tiles, channels)."""
+    n = matrix.shape[1]
+    ends = [m * (t - 1) + 1 for t in tiles]
+    rows = jnp.stack(combine(matrix, [x[:, k : k + ends[0] : m] for k in range(n)]))
+    both = jnp.stack(combine(matrix, [rows[:, :, :, k : k + ends[1] : m] for k in range(n)]), 1)
+    return both.reshape(len(matrix) ** 2, -1, x.shape[-1])
 
 
 def _pad_to(x: Array, padding: Pads, tiles: tuple[int, int], m: int, r: int) -> Array:
@@ -132,26 +132,3 @@ def _pad_to(x: Array, padding: Pads, tiles: tuple[int, int], m: int, r: int) -> 
         for n, (low, _), t in zip(x.shape[1:3], padding, tiles, strict=True)
     ]
     return pad(x, whole)
-
-
-def _inputs(x: Array, form: Form, tiles: tuple[int, int], m: int) -> list[list[Array]]:
-    """B^T x B of every tile: a * a arrays (rows, i)."""
-    (th, tw), a, i = tiles, len(form.Bt), x.shape[-1]
-    rows = combine(form.Bt, [x[:, k : k + m * (th - 1) + 1 : m] for k in range(a)])
-    return [
-        [
-            z.reshape(-1, i)
-            for z in combine(form.Bt, [row[:, :, k : k + m * (tw - 1) + 1 : m] for k in range(a)])
-        ]
-        for row in rows
-    ]
-
-
-def _gradients(g: Array, form: Form, m: int) -> list[list[Array]]:
-    """A g A^T of every tile: a * a arrays (rows, o)."""
-    o = g.shape[-1]
-    rows = combine(form.At.T, [g[:, k::m] for k in range(m)])
-    return [
-        [z.reshape(-1, o) for z in combine(form.At.T, [row[:, :, k::m] for k in range(m)])]
-        for row in rows
-    ]
