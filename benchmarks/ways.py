@@ -37,7 +37,7 @@ Written by `python -m benchmarks.ways`; see that file for how it measures. Media
 loop, by the way it is computed; *chosen* is what `mcjax.cpu_convolution.choice` picks, bold where another was faster
 by more than 10 %. d/dx at stride 2 is missing: it is a sum of smaller forward convolutions."""
 WAYS = (
-    "xla", "product", "blocked", "wide", "winograd", "dense", "winograd2", "winograd4",
+    "xla", "product", "blocked", "crossed", "wide", "winograd", "dense", "winograd2", "winograd4",
 )  # fmt: skip
 
 
@@ -163,6 +163,7 @@ def candidates(
     if kind == "dw":
         fn: Any = partial(choice.weight_gradient, taps=(kh, kw), stride=stride, padding=padding)
         names = ["blocked"]
+        names += ["crossed"] if stride == (1, 1) and kh > 1 else []
         names += ["wide"] if stride == (1, 1) and i <= 4 and kh > 1 else []
         names += [f"winograd{m}" for m, r in winograd.FORMS if square and r == kh]
         ways = {name: partial(fn, way=name) for name in names}

@@ -82,6 +82,8 @@ GRID = {
     "Winograd 3x3, several blocks": (11, 32, 16, 64, 32, 3, 3, (1, 1), SAME3),
     "Winograd 5x5": (2, 9, 8, 64, 128, 5, 5, (1, 1), ((2, 2), (2, 2))),
     "4x4 images": (3, 4, 4, 64, 64, 3, 3, (1, 1), SAME3),
+    "2x2 images, Winograd": (3, 2, 2, 64, 32, 3, 3, (1, 1), SAME3),
+    "crossed": (9, 32, 33, 16, 24, 3, 3, (1, 1), ((0, 2), (1, -1))),
     "2x2 images": (3, 2, 2, 16, 8, 3, 3, (1, 1), SAME3),
     "2x2 images, dense": (513, 2, 2, 4, 3, 3, 3, (1, 1), SAME3),
     "few channels": (2, 9, 7, 3, 16, 3, 3, (1, 1), SAME3),
@@ -164,6 +166,15 @@ def test_blocks_with_a_remainder(images):
     close(dw, weight_gradient64(x, g, (3, 2), stride, SAME3))
 
 
+@pytest.mark.parametrize("images", [1, 3, 7])
+@pytest.mark.parametrize("taps", [(3, 2), (1, 5)])
+def test_crossed_weight_gradient_in_blocks_with_a_remainder(taps, images):
+    x, padding = normal(7, 6, 5, 3), ((0, 1), (2, 1))
+    g = normal(7, 8 - taps[0], 9 - taps[1], 4, seed=2)
+    dw = blocked.crossed_weight_gradient(x, g, taps=taps, padding=padding, images=images)
+    close(dw, weight_gradient64(x, g, taps, (1, 1), padding))
+
+
 def test_dense_with_a_stride():
     x, w = normal(4, 4, 3, 2), normal(3, 3, 2, 5, seed=1)
     close(few.dense(x, w, stride=(2, 1), padding=SAME3), sum64(x, w, (2, 1), SAME3))
@@ -173,7 +184,9 @@ def test_dense_with_a_stride():
     ("x", "w", "stride", "size", "way"),
     [
         ((128, 32, 32, 64), (3, 3, 64, 64), (1, 1), (32, 32), "winograd"),
-        ((128, 2, 2, 512), (3, 3, 512, 512), (1, 1), (2, 2), "blocked"),
+        ((128, 2, 2, 512), (3, 3, 512, 512), (1, 1), (2, 2), "winograd"),
+        ((128, 32, 32, 64), (3, 3, 64, 3), (1, 1), (32, 32), "winograd"),
+        ((128, 2, 2, 16), (3, 3, 16, 16), (1, 1), (2, 2), "blocked"),
         ((1000, 2, 2, 512), (3, 3, 512, 512), (1, 1), (2, 2), "dense"),
         ((128, 32, 32, 3), (5, 5, 3, 32), (1, 1), (32, 32), "wide"),
         ((128, 32, 32, 16), (1, 1, 16, 32), (2, 2), (16, 16), "product"),
@@ -182,6 +195,23 @@ def test_dense_with_a_stride():
 )
 def test_the_way_chosen_for_the_networks_layers(x, w, stride, size, way):
     assert choice.forward_way(x, w, stride=stride, size=size) == way
+
+
+@pytest.mark.parametrize(
+    ("x", "o", "taps", "stride", "way"),
+    [
+        ((128, 32, 32, 16), 16, (3, 3), 1, "crossed"),
+        ((128, 16, 16, 32), 32, (3, 3), 1, "winograd4"),
+        ((128, 15, 15, 32), 64, (5, 5), 1, "winograd2"),
+        ((128, 2, 2, 512), 512, (3, 3), 1, "winograd2"),
+        ((128, 32, 32, 3), 32, (5, 5), 1, "wide"),
+        ((128, 32, 32, 3), 64, (3, 3), 1, "blocked"),
+        ((128, 32, 32, 16), 32, (3, 3), 2, "blocked"),
+    ],
+)
+def test_the_way_chosen_for_the_networks_weight_gradients(x, o, taps, stride, way):
+    g = (x[0], x[1] // stride, x[2] // stride, o)
+    assert choice.weight_gradient_way(x, g, taps=taps, stride=(stride, stride)) == way
 
 
 def loss(x, w, stride=(1, 1)):

@@ -77,6 +77,26 @@ def weight_gradient(
     return sum_blocks(block, x, g, images).reshape(*taps, i, o)
 
 
+def crossed_weight_gradient(x: Array, g: Array, *, taps: Pair, padding: Pads, images: int) -> Array:
+    """The same at stride 1, with x shifted along the width only and g along the height.
+
+    One product of kw * i by kh * o holds all taps: kw + kh copies of the pixels in place of
+    kw * kh, and a squarer product, for a few rows more.
+    """
+    (kh, kw), (_batch, h, w, o), i = taps, g.shape, x.shape[-1]
+    rows = h + kh - 1
+
+    def block(x: Array, g: Array) -> Array:
+        x, g = pad(x, padding), pad(g, [(kh - 1, kh - 1), (0, 0)])
+        columns = jnp.concatenate([x[:, :, b : b + w] for b in range(kw)], -1)
+        shifts = [g[:, kh - 1 - a : kh - 1 - a + rows] for a in range(kh)]
+        z = jnp.concatenate(shifts, -1).reshape(-1, kh * o)
+        return lax.dot_general(columns.reshape(-1, kw * i), z, (((0,), (0,)), ((), ())))
+
+    dw = sum_blocks(block, x, g, images).reshape(kw, i, kh, o)
+    return dw.transpose(2, 0, 1, 3)
+
+
 def sum_blocks(f: Callable[[Array, Array], Array], x: Array, g: Array, images: int) -> Array:
     """Sum f over blocks of at most so many images of x and g together."""
     batch = x.shape[0]

@@ -1,10 +1,10 @@
 """Which way is fastest for which shape: measured, not derived.
 
 The thresholds come from timing the ways beside XLA's own on single layers of VGG16, PreResNet-26 and
-ConvFC, 64 images, on two AVX-512 cores that other work shared: close calls may fall otherwise
-elsewhere. XLA's NHWC forward convolution is good where images are larger than 2x2; Winograd passes
-it from about 32 * 64 channel pairs on. Weight gradients never go to XLA: in a loop it runs them many
-times slower.
+ConvFC, 128 images, on two otherwise idle AVX-512 cores (`python -m benchmarks.ways`): close calls may
+fall otherwise elsewhere. XLA's NHWC forward convolution is good where images are larger than 2x2;
+Winograd passes it from about 32 * 64 channel pairs on. Weight gradients never go to XLA: in a loop it
+runs them many times slower.
 """
 
 from functools import partial
@@ -27,15 +27,15 @@ def forward_way(x: Pair, w: Pair, *, stride: Pair, size: Pair) -> str:
     batch, pixels, plain = x[0], size[0] * size[1], tuple(stride) == (1, 1)
     if kh == kw == 1:
         return "product"
-    if pixels <= 4:
+    if plain and pixels <= 4 and x[1] * x[2] <= 4 and batch >= 512:
         # The dense matrix holds pixels**2 * i * o numbers: only a large batch pays for it.
-        return "dense" if plain and x[1] * x[2] <= 4 and batch >= 512 else "blocked"
+        return "dense"
     if plain and i <= 4 and kh * kw * i <= 128 and (o <= 32 or kh >= 5):
         return "wide"
-    enough = {3: 2048, 5: 8192}.get(kh, float("inf")) if kh == kw else float("inf")
-    if plain and min(i, o) >= 32 and i * o >= enough and min(size) >= 4:
+    many = (min(i, o) >= 32 and i * o >= 2048) or (kh == 3 and i >= 64 and o <= 4)
+    if plain and kh == kw and kh in (3, 5) and many and min(size) >= 2:
         return "winograd"
-    return "xla"
+    return "blocked" if pixels <= 4 else "xla"
 
 
 def forward(x: Array, w: Array, *, stride: Pair, padding: Pads, way: str | None = None) -> Array:
@@ -54,7 +54,9 @@ def forward(x: Array, w: Array, *, stride: Pair, padding: Pads, way: str | None 
     if way == "wide":
         return few.wide(x, w, padding=padding, t=2, product=_xla)
     if way == "winograd":
-        images = _images(512, [-(-n // 2) for n in size])
+        # More tiles a block need more cache, fewer make the products short.
+        rows = 1024 if w.shape[2] * w.shape[3] <= 2**14 else 512
+        images = _images(rows, [-(-n // 2) for n in size])
         return winograd.forward(x, w, padding=padding, tile=2, images=images)
     if min(min(p) for p in padding) < 0:  # XLA reads out of bounds
         x, padding = blocked.pad(x, padding), [(0, 0), (0, 0)]
@@ -65,16 +67,17 @@ def weight_gradient_way(x: Pair, g: Pair, *, taps: Pair, stride: Pair) -> str:
     """The way for images and output gradients of these shapes.
 
     Returns:
-        "winograd4" or "winograd2" (by tiles of so many pixels), "wide" or "blocked".
+        "winograd4" or "winograd2" (by tiles of so many pixels), "crossed", "wide" or "blocked".
     """
     i, (size, o) = x[-1], (g[1:3], g[3])
     kh, kw = taps
-    plain = tuple(stride) == (1, 1)
-    if plain and kh == kw and kh in (3, 5) and i >= 16 and o >= 16 and min(size) >= 4:
-        return "winograd4" if kh == 3 and min(size) >= 8 else "winograd2"
-    if plain and kh == kw == 5 and i <= 4 and size[1] >= 8:
-        return "wide"
-    return "blocked"
+    if tuple(stride) != (1, 1) or kh != kw or kh not in (3, 5):
+        return "blocked"
+    if min(i, o) >= 32 and min(size) >= 2:
+        return "winograd4" if kh == 3 and min(size) >= 4 else "winograd2"
+    if min(size) >= 8 and (min(i, o) >= 16 or (kh == 3 and i <= 4 and o <= 32)):
+        return "crossed"
+    return "wide" if kh == 5 and i <= 4 and size[1] >= 8 else "blocked"
 
 
 def weight_gradient(
@@ -84,10 +87,14 @@ def weight_gradient(
     way = way or weight_gradient_way(x.shape, g.shape, taps=taps, stride=stride)
     if way in ("winograd2", "winograd4"):
         tile = int(way[-1])
-        images = _images(256, [-(-n // tile) for n in g.shape[1:3]])
+        rows = 256 if taps[0] == 3 else 1024
+        images = _images(rows, [-(-n // tile) for n in g.shape[1:3]])
         return winograd.weight_gradient(
             x, g, taps=taps[0], padding=padding, tile=tile, images=images
         )
+    if way == "crossed":
+        images = _images(8192, g.shape[1:3])
+        return blocked.crossed_weight_gradient(x, g, taps=taps, padding=padding, images=images)
     if way == "wide":
         product = partial(_blocked_weight_gradient, taps=None)
         return few.wide_weight_gradient(x, g, taps=taps, padding=padding, t=4, product=product)
