@@ -1,7 +1,9 @@
 """Max-pooling with a gradient that is fast on CPU.
 
-XLA's gradient of a windowed maximum (select-and-scatter) is slow on CPU. A pixel of every window
-at once is a slice of one of the image's stride x stride phases, and the gradient is a sum of these.
+XLA's gradient of a windowed maximum (select-and-scatter) is slow on CPU. Windows that touch but
+do not overlap are a reshape of the image: every window keeps the number of its taken pixel, and the
+gradient is one pass that compares it. For overlapping ones a pixel of every window at once is a
+slice of one of the image's stride x stride phases, and the gradient is a sum of these.
 """
 
 from functools import partial
@@ -47,6 +49,8 @@ def _max_pool_jvp(
 ) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
     y = max_pool(x, window, stride)
+    if window == stride:
+        return y, _taken(x, dx, y, window)
     taken, dy = jnp.zeros(y.shape, bool), jnp.zeros(y.shape, dx.dtype)
     pixels, pixel_tangents = (_pixels(z, window, stride, y.shape) for z in (x, dx))
     for pixel, tangent in zip(pixels, pixel_tangents, strict=True):
@@ -54,6 +58,17 @@ def _max_pool_jvp(
         taken = taken | first
         dy = dy + jnp.where(first, tangent, 0)
     return y, dy
+
+
+def _taken(x: Array, dx: Array, y: Array, size: int) -> Array:
+    """The tangent of the first pixel of each window that has its maximum; windows side by side."""
+    n, h, w, c = y.shape
+    x, dx = (z[:, : h * size, : w * size].reshape(n, h, size, w, size, c) for z in (x, dx))
+    order = jnp.arange(size**2).reshape(1, 1, size, 1, size, 1)
+    index = jnp.full(y.shape, size**2 - 1)
+    for k in reversed(range(size**2 - 1)):
+        index = jnp.where(x[:, :, k // size, :, k % size] == y, k, index)
+    return jnp.where(index[:, :, None, :, None] == order, dx, 0).sum((2, 4))
 
 
 def _pixels(x: Array, window: int, stride: int, shape: tuple[int, ...]) -> list[Array]:
