@@ -5,8 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mcjax.network import from_apply
+from mcjax import models
+from mcjax.curves import Bezier
+from mcjax.data.batches import stack_batches
+from mcjax.network import from_apply, from_linen
+from mcjax.path import examples_along_path
 from mcjax.robust_metrics import margin, robust_metrics, transfer
+from mcjax.sharding import make_mesh
 
 LINEAR = from_apply(lambda w, x: x.reshape(len(x), -1) @ w, num_classes=2, piecewise_linear=True)
 W = jnp.array([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
@@ -38,6 +43,29 @@ def test_metrics_of_a_linear_network():
 def test_margin_is_positive_where_the_answer_is_right():
     logits = jnp.array([[1.0, 3.0, 2.0], [5.0, 1.0, 0.0]])
     assert margin(logits, jnp.array([1, 1])).tolist() == [1.0, -4.0]
+
+
+def test_eight_devices_find_what_one_finds():
+    network = from_linen(models.create("cnn", num_classes=10, width=4, hidden=8), (8, 8, 1))
+    ends = (network.init(jax.random.key(seed))["params"] for seed in (0, 1))
+    line = Bezier.connect(*ends)
+    images = np.asarray(jax.random.uniform(jax.random.key(2), (24, 8, 8, 1)))
+    batches = stack_batches({"image": images, "label": np.arange(24) % 10}, 12)
+    metric_fn = robust_metrics(network, seed=0, eps=0.1, step_size=0.03, num_steps=4)
+    one, eight = (
+        examples_along_path(
+            metric_fn,
+            lambda t: {"params": line(t)},
+            np.linspace(0, 1, 9),
+            batches,
+            mesh=make_mesh(jax.devices()[:n]),
+        )
+        for n in (1, 8)
+    )
+    np.testing.assert_array_equal(one["robust_accuracy"], eight["robust_accuracy"])
+    for name in ("robust_loss", "eigenvalue"):
+        np.testing.assert_allclose(one[name], eight[name], rtol=1e-4)
+        assert one[name].std() > 0
 
 
 @pytest.fixture(scope="module")

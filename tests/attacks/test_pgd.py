@@ -276,3 +276,35 @@ def test_mistakes_in_arrays():
         pgd(key, lambda x: linear(x)[0], x, y)
     with pytest.raises(UserError, match="at least 3"):
         pgd(key, lambda x: linear(x)[:, :2], x, jnp.zeros_like(y), loss="dlr")
+
+
+def test_robust_accuracy_is_that_of_an_eager_pytorch_loop():
+    """The loop as attack libraries have it, on the same weights, from the images themselves."""
+    torch = pytest.importorskip("torch")
+    keys = jax.random.split(jax.random.key(0), 3)
+    a, b = jax.random.normal(keys[0], (16, 12)) / 4, jax.random.normal(keys[1], (12, 5)) / 3
+    x = jax.random.uniform(keys[2], (400, 4, 4, 1))
+
+    def logits_fn(x):
+        return jax.nn.relu((x.reshape(len(x), -1) - 0.5) @ a) @ b
+
+    y = logits_fn(x).argmax(1)
+    eps, step_size = 0.06, 0.02
+    x_adv = pgd(jax.random.key(0), logits_fn, x, y, eps, step_size, 10, random_start=False)
+    ours = float((logits_fn(x_adv).argmax(1) == y).mean())
+
+    w, v = (torch.tensor(np.array(m)) for m in (a, b))
+    clean, label = torch.tensor(np.array(x)), torch.tensor(np.array(y)).long()
+    found, withstood = clean, torch.ones(len(clean), dtype=torch.bool)
+    for _ in range(10):
+        found = found.requires_grad_(True)
+        z = torch.relu((found.flatten(1) - 0.5) @ w) @ v
+        (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(z, label), found)
+        found = (found + step_size * gradient.sign()).detach()
+        found = torch.min(torch.max(found, clean - eps), clean + eps).clamp(0, 1)
+        withstood &= (torch.relu((found.flatten(1) - 0.5) @ w) @ v).argmax(1) == label
+    last = float(((torch.relu((found.flatten(1) - 0.5) @ w) @ v).argmax(1) == label).float().mean())
+    assert 0.1 < last < 0.9
+    # Ours keeps each image's best step, theirs the last.
+    assert ours <= last
+    assert ours == pytest.approx(float(withstood.float().mean()), abs=0.005)
