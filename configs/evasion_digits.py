@@ -1,6 +1,10 @@
 """Robustness along paths between regular and adversarially trained networks on handwritten digits.
 
-python -m mcjax.train --config configs/evasion_digits.py
+    python -m mcjax.train --config configs/evasion_digits.py
+
+eps 0.1 in l_inf, PGD-10 in training, PGD-20 in evaluation.
+Cost: 1 minute 40 seconds on two CPU cores, from nothing to the report.
+Score: see docs/results.md, "Evasion".
 """
 
 from mcjax import config as base
