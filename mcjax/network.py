@@ -1,6 +1,6 @@
 """A network as plain functions of its variables: all that the rest of mcjax asks of a model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
@@ -143,6 +143,46 @@ def from_apply(
         apply_train=apply_train,
         num_classes=num_classes,
         piecewise_linear=piecewise_linear,
+    )
+
+
+def normalised(network: Network, mean: Sequence[float], std: Sequence[float]) -> Network:
+    """The same network for images in [0, 1], where it was trained on (image - mean) / std.
+
+    The variables are the network's own, and an attack's box stays the image's.
+
+    Args:
+        network: Any network.
+        mean: Of each channel, [C].
+        std: Of each channel, [C], positive.
+
+    Returns:
+        The network, with x replaced by (x - mean) / std on the way in.
+
+    Raises:
+        UserError: Not as many numbers in both, or a std that is not positive.
+
+    Example:
+        >>> network = normalised(from_apply(lambda w, x: x[:, 0, 0]), [0.5], [0.25])
+        >>> network.apply({}, jnp.ones([1, 1, 1, 1]))
+        Array([[2.]], dtype=float32)
+    """
+    if len(mean) != len(std) or not all(s > 0 for s in std):
+        raise UserError(
+            f"normalisation by mean {mean} and std {std}; give a positive std a channel"
+        )
+
+    def scaled(x: jax.Array) -> jax.Array:
+        if x.shape[-1] != len(mean):
+            raise UserError(f"{len(mean)} means for images of {x.shape[-1]} channels; give as many")
+        m, s = (jnp.asarray(v, x.dtype).reshape((1,) * (x.ndim - 1) + (-1,)) for v in (mean, std))
+        return (x - m) / s
+
+    layer_outputs = network.layer_outputs
+    return network._replace(
+        apply=lambda variables, x: network.apply(variables, scaled(x)),
+        apply_train=lambda key, variables, x: network.apply_train(key, variables, scaled(x)),
+        layer_outputs=layer_outputs and (lambda variables, x: layer_outputs(variables, scaled(x))),
     )
 
 

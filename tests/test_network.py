@@ -8,7 +8,7 @@ from flax import nnx
 from mcjax import models
 from mcjax.errors import UserError
 from mcjax.losses import cross_entropy
-from mcjax.network import Network, from_apply, from_linen, in_bfloat16
+from mcjax.network import Network, from_apply, from_linen, in_bfloat16, normalised
 
 X = jnp.linspace(0, 1, 3 * 8 * 8).reshape(3, 8, 8, 1)
 
@@ -206,3 +206,29 @@ def test_variables_of_ones_own_keep_their_whole_numbers_in_bfloat16():
     )
     assert logits.dtype == jnp.float32
     near(logits, X.reshape(1, -1).repeat(2, 1)[:, [257, 3]], 0.01)
+
+
+def test_a_normalised_network_sees_mean_zero_images():
+    network = normalised(from_apply(lambda w, x: x.mean((1, 2)) @ w), (0.5, 0.25), (0.5, 0.1))
+    x = jnp.stack([jnp.full([2, 3], 1.0), jnp.full([2, 3], 0.5)], -1)[None]
+    np.testing.assert_allclose(network.apply(jnp.eye(2), x), [[1.0, 2.5]], rtol=1e-6)
+    logits, _ = network.apply_train(jax.random.key(0), jnp.eye(2), x)
+    np.testing.assert_allclose(logits, [[1.0, 2.5]], rtol=1e-6)
+
+
+def test_a_normalised_networks_layers_see_what_the_network_sees():
+    plain = from_linen(models.create("mlp", num_classes=2, hidden=(3,)), (2, 2, 1))
+    variables = plain.init(jax.random.key(0))
+    x = jnp.linspace(0, 1, 4).reshape(1, 2, 2, 1)
+    outputs = normalised(plain, [0.5], [0.25]).layer_outputs(variables, x)
+    expected = plain.layer_outputs(variables, (x - 0.5) / 0.25)
+    np.testing.assert_allclose(outputs["fc1"], expected["fc1"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [([0.5], [0.0], "positive"), ([0.5, 0.5], [1.0], "positive"), ([0.5], [1.0], "1 means for")],
+)
+def test_normalisations_that_do_not_fit(mean, std, message):
+    with pytest.raises(UserError, match=message):
+        normalised(from_apply(lambda w, x: x), mean, std).apply({}, jnp.zeros([1, 2, 2, 3]))

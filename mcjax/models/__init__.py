@@ -13,11 +13,15 @@ from typing import Any
 
 import flax.linen as nn
 
+from mcjax import spec
 from mcjax.errors import UserError
 from mcjax.models.convfc import ConvFC
+from mcjax.models.preactresnet import PreActResNet
 from mcjax.models.preresnet import PreResNet
+from mcjax.models.resnet import ResNet
 from mcjax.models.small import CNN, MLP
 from mcjax.models.vgg import VGG
+from mcjax.models.vgg_torchvision import VGGTorchvision
 from mcjax.models.wide_resnet import WideResNet
 
 _FAMILIES: dict[str, type[nn.Module]] = {
@@ -27,6 +31,9 @@ _FAMILIES: dict[str, type[nn.Module]] = {
     "vgg": VGG,
     "preresnet": PreResNet,
     "wide_resnet": WideResNet,
+    "preactresnet": PreActResNet,
+    "resnet": ResNet,
+    "vgg_torchvision": VGGTorchvision,
 }
 
 _MEMBERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -43,6 +50,12 @@ _MEMBERS: dict[str, tuple[str, dict[str, Any]]] = {
     "preresnet110": ("preresnet", {"depth": 110}),
     "preresnet164": ("preresnet", {"depth": 164}),
     "wide_resnet28x10": ("wide_resnet", {"depth": 28, "width": 10}),
+    "preactresnet18": ("preactresnet", {"blocks": (2, 2, 2, 2)}),
+    "resnet18": ("resnet", {"blocks": (2, 2, 2, 2)}),
+    "vgg16_torchvision": ("vgg_torchvision", {"depth": 16}),
+    "vgg19_torchvision": ("vgg_torchvision", {"depth": 19}),
+    "vgg16_bn_torchvision": ("vgg_torchvision", {"depth": 16, "batch_norm": True}),
+    "vgg19_bn_torchvision": ("vgg_torchvision", {"depth": 19, "batch_norm": True}),
 }
 
 
@@ -96,6 +109,40 @@ def create(name: str, *, num_classes: int, **options: Any) -> nn.Module:
         if isinstance(value, list):  # modules are hashed
             options[option] = tuple(value)
     return module(num_classes=num_classes, **preset, **options)
+
+
+def family(name: str) -> str:
+    """The family that a name belongs to.
+
+    Example:
+        >>> family("vgg16_bn")
+        'vgg'
+    """
+    create(name, num_classes=2)  # a name that is unknown is told so
+    return _MEMBERS.get(name, (name, {}))[0]
+
+
+def describe(module: nn.Module) -> str:
+    """A network's architecture in the fewest words, as commands take it.
+
+    Example:
+        >>> describe(create("preresnet", num_classes=10, depth=20, width=4))
+        'preresnet20:width=4'
+    """
+    found = []
+    for name in names():
+        cls, preset = _MEMBERS.get(name, (name, {}))
+        if type(module) is not _FAMILIES[cls]:
+            continue
+        if all(getattr(module, option) == value for option, value in preset.items()):
+            options = {
+                field.name: getattr(module, field.name)
+                for field in dataclasses.fields(module)
+                if field.name not in ("num_classes", "parent", "name", *preset)
+                and getattr(module, field.name) != field.default
+            }
+            found.append((len(options), -len(preset), spec.write(name, options)))
+    return min(found)[-1] if found else type(module).__name__
 
 
 def _is_a(value: Any, kind: type) -> bool:

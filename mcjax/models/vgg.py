@@ -3,7 +3,7 @@
 Source: Simonyan and Zisserman 2015; the dense layers are those of Garipov et al. 2018, and `wide`
 is the wide network of Zhao et al. 2020. Their VGGs with batch normalisation run only half of their
 layers (a `zip` of layers with activations stops early); here every convolution is run, and is
-followed by its own normalisation.
+followed by its own normalisation, unless `published` asks for theirs.
 """
 
 import flax.linen as nn
@@ -31,6 +31,9 @@ class VGG(nn.Module):
         wide: 160-320-640-640-640 channels and dense layers of 1280, instead of
             64-128-256-512-512 and 512.
         dropout_rate: Probability of dropping an input of either hidden dense layer in training.
+        published: Run the layers that the published code runs with batch normalisation, to use
+            networks that were trained by it: of a block's n convolutions and n normalisations in
+            turn, the first n, each followed by a ReLU.
     """
 
     num_classes: int
@@ -38,6 +41,7 @@ class VGG(nn.Module):
     batch_norm: bool = False
     wide: bool = False
     dropout_rate: float = 0.0
+    published: bool = False
 
     piecewise_linear = True
 
@@ -46,6 +50,8 @@ class VGG(nn.Module):
             raise UserError(f"vgg: depth is {self.depth}; give 16 or 19")
         if not 0 <= self.dropout_rate < 1:
             raise UserError(f"vgg: dropout_rate is {self.dropout_rate}; give 0 <= rate < 1")
+        if self.published and not self.batch_norm:
+            raise UserError("vgg: published=True is for batch_norm=True; leave it out")
         super().__post_init__()
 
     @nn.compact
@@ -53,9 +59,12 @@ class VGG(nn.Module):
         """Maps images [B, H, W, C] to logits [B, num_classes]."""
         blocks = zip(_CONVOLUTIONS[self.depth], _CHANNELS[self.wide], strict=True)
         for block, (convolutions, channels) in enumerate(blocks, start=1):
-            for i in range(1, convolutions + 1):
+            last = -(-convolutions // 2) if self.published else convolutions
+            for i in range(1, last + 1):
                 x = conv(channels, 3, name=f"conv{block}_{i}")(x)
-                if self.batch_norm:
+                if self.published:
+                    x = nn.relu(x)
+                if self.batch_norm and not (self.published and 2 * i > convolutions):
                     x = BatchNorm(name=f"bn{block}_{i}")(x, train)
                 x = nn.relu(x)
             if min(x.shape[1:3]) >= 2:

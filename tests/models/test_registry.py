@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mcjax import models
+from mcjax import models, spec
 from mcjax.errors import UserError
 from mcjax.network import from_linen
 
@@ -15,8 +15,20 @@ SMALL = {
     "resnet8": {"width": 4},
     "convfc": {},
     "wide_resnet": {"depth": 10, "width": 1},
+    "preactresnet": {"blocks": (1, 1), "width": 4},
+    "resnet": {"blocks": (1, 1), "width": 4, "stem": "cifar"},
 }
-FAMILIES = ("mlp", "cnn", "convfc", "vgg", "preresnet", "wide_resnet")
+FAMILIES = (
+    "mlp",
+    "cnn",
+    "convfc",
+    "vgg",
+    "preresnet",
+    "wide_resnet",
+    "preactresnet",
+    "resnet",
+    "vgg_torchvision",
+)
 
 
 # Nearly all the time here is compiling, and little of that is needed.
@@ -102,7 +114,7 @@ def test_families_say_that_they_are_piecewise_linear(name):
 
 
 def test_names_are_families_and_their_usual_members():
-    assert models.names()[:6] == FAMILIES
+    assert models.names()[: len(FAMILIES)] == FAMILIES
     assert len(set(models.names())) == len(models.names())
 
 
@@ -111,6 +123,24 @@ def test_a_member_is_its_family_with_options():
     family = models.create("vgg", num_classes=10, depth=19, batch_norm=True, dropout_rate=0.5)
     assert member == family
     assert models.create("preresnet164", num_classes=10)._bottleneck
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "options"),
+    [
+        ("preresnet26", "preresnet", {}),
+        ("resnet8:width=4", "preresnet", {"depth": 8, "width": 4}),
+        ("vgg19_bn:published=True", "vgg", {"depth": 19, "batch_norm": True, "published": True}),
+        ("preactresnet18", "preactresnet", {}),
+        ("mlp:hidden=4x5", "mlp", {"hidden": (4, 5)}),
+    ],
+)
+def test_a_network_is_described_by_what_makes_it_again(text, name, options):
+    module = models.create(name, num_classes=3, **options)
+    assert models.describe(module) == text
+    again, given = spec.parse(text)
+    assert models.create(again, num_classes=3, **given) == module
+    assert models.family(again) == name
 
 
 def test_a_list_stands_for_a_tuple_and_an_int_for_a_float():
@@ -140,6 +170,7 @@ def test_a_list_stands_for_a_tuple_and_an_int_for_a_float():
         ("wide_resnet", {"dropout_rate": 1.0}, "dropout_rate"),
         ("vgg", {"depth": 11}, "16 or 19"),
         ("vgg", {"dropout_rate": -0.1}, "dropout_rate"),
+        ("vgg", {"published": True}, "batch_norm"),
         ("mlp", {"hidden": (4, 0)}, "hidden"),
         ("mlp", {"hidden": ("4",)}, "hidden"),
         ("cnn", {"width": 0}, "width"),

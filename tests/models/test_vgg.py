@@ -67,6 +67,18 @@ def test_every_convolution_is_followed_by_its_normalisation(name, convolutions):
         assert stats["mean"].shape == stats["var"].shape == bias.shape
 
 
+@pytest.mark.parametrize(("name", "deep"), [("vgg16_bn", "cnc"), ("vgg19_bn", "cncn")])
+def test_the_published_code_runs_the_first_half_of_a_block(name, deep):
+    """Of c1 n1 c2 n2 the first two; of three convolutions c n c; of four c n c n."""
+    module = models.create(name, num_classes=10, published=True)
+    x = jnp.zeros([1, 32, 32, 3])
+    variables = jax.eval_shape(module.init, jax.random.key(0), x)
+    equations = jax.make_jaxpr(module.apply)(variables, x).eqns
+    kinds = {"conv_general_dilated": "c", "rsqrt": "n"}
+    order = "".join(kinds.get(equation.primitive.name, "") for equation in equations)
+    assert order == "cn" * 2 + deep * 3
+
+
 def test_drops_out_only_in_training():
     network = from_linen(models.create("vgg16", num_classes=10, dropout_rate=0.5), (8, 8, 1))
     variables = jax.eval_shape(network.init, jax.random.key(0))

@@ -1,0 +1,82 @@
+"""ResNet-18 and its like: residual blocks that normalise after each convolution.
+
+Source: He et al. 2015, "Deep residual learning for image recognition", in the form of torchvision.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mcjax.errors import UserError
+from mcjax.models.batch_norm import BatchNorm
+from mcjax.models.layers import Dense, conv
+from mcjax.pooling import max_pool
+
+
+class ResNet(nn.Module):
+    """Stages of basic blocks with width, 2 * width, 4 * width, ... channels.
+
+    Args:
+        num_classes: Number of logits.
+        blocks: Blocks of each stage; 2, 2, 2, 2 is the network of 18 layers, 3, 4, 6, 3 of 34.
+        width: Channels of the first stage.
+        stem: "imagenet": a 7x7 convolution and a max-pool, of stride 2 each, so that the first
+            stage sees a quarter of the image's side (torchvision); or "cifar": a 3x3 convolution
+            at full size, as most code for small images has it.
+    """
+
+    num_classes: int
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    width: int = 64
+    stem: str = "imagenet"
+
+    piecewise_linear = True
+
+    def __post_init__(self):
+        if not self.blocks or not all(isinstance(n, int) and n > 0 for n in self.blocks):
+            raise UserError(f"resnet: blocks is {self.blocks}; give one number a stage")
+        if self.width < 1:
+            raise UserError(f"resnet: width is {self.width}; give 1 or more")
+        if self.stem not in ("imagenet", "cifar"):
+            raise UserError(f"resnet: stem is {self.stem!r}; give imagenet or cifar")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Maps images [B, H, W, C] to logits [B, num_classes]."""
+        size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
+        x = conv(self.width, size, stride=stride, use_bias=False, name="conv1")(x)
+        x = nn.relu(BatchNorm(name="bn1")(x, train))
+        if self.stem == "imagenet":
+            # Zeros beside the image win over no pixel: ReLU has left none below zero.
+            x = max_pool(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), 3, 2)
+        for stage, blocks in enumerate(self.blocks):
+            for i in range(blocks):
+                stride = 2 if stage > 0 and i == 0 else 1
+                name = f"layer{stage + 1}_{i}"
+                x = ResidualBlock(self.width * 2**stage, stride, name=name)(x, train)
+        return Dense(self.num_classes, name="fc")(x.mean(axis=(1, 2)))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut; the sum goes through a ReLU.
+
+    Args:
+        features: Channels of both convolutions, and of the output.
+        stride: Stride of the first convolution.
+    """
+
+    features: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Maps [B, H, W, C] to [B, H / stride, W / stride, features]."""
+        y = conv(self.features, 3, stride=self.stride, use_bias=False, name="conv1")(x)
+        y = nn.relu(BatchNorm(name="bn1")(y, train))
+        y = conv(self.features, 3, use_bias=False, name="conv2")(y)
+        y = BatchNorm(name="bn2")(y, train)
+        if self.stride != 1 or x.shape[-1] != self.features:
+            x = conv(self.features, 1, stride=self.stride, use_bias=False, name="shortcut")(x)
+            x = BatchNorm(name="shortcut_bn")(x, train)
+        return nn.relu(x + y)
