@@ -2,8 +2,9 @@
 
     python -m mcjax.repair --model runs/.../checkpoints/endpoint_a --data clean.npz --out repaired
     python -m mcjax.repair --model suspect --arch cnn:width=16 --data clean.npz --out repaired --second other
+    python -m mcjax.repair --model suspect.pt --arch preactresnet18 --normalise cifar10 --data clean.npz --out repaired
 
-Leaves in --out: the checkpoint `repaired`, path.csv, path.png, report.html and result.json. Exit code 3 if no
+Leaves in --out: the network `repaired` (of the suspect's kind: a checkpoint, .pt, .safetensors), path.csv, path.png, report.html and result.json. Exit code 3 if no
 point of the path is accurate enough: then there is a report and no repaired checkpoint.
 """
 
@@ -13,19 +14,25 @@ import jax
 from absl import flags
 
 from mcjax import command, cpu_convolution
-from mcjax.checkpoint import save
 from mcjax.data.npz import read_examples
 from mcjax.errors import UserError
 from mcjax.logs import say
-from mcjax.repair.load import Suspect, load_suspect, load_variables
+from mcjax.repair.load import Suspect, load_suspect, load_variables, save_like
 from mcjax.repair.model import repair_model
 from mcjax.report.repaired_page import write_repaired
 
 
 def define_flags() -> None:
     """The command's flags; defined when it runs, so that the module can be imported freely."""
-    flags.DEFINE_string("model", None, "The suspect network: a folder that mcjax has saved.")
+    flags.DEFINE_string(
+        "model", None, "The suspect: a folder that mcjax saved, .pt, .pth or .safetensors."
+    )
     flags.DEFINE_string("arch", None, "Its architecture, NAME or NAME:option=value,...; see below.")
+    flags.DEFINE_string(
+        "normalise",
+        None,
+        "cifar10, imagenet, ... or MEAN,.../STD,...: what its images are normalised by.",
+    )
     flags.DEFINE_string("data", None, "Clean images, .npz with `image` and `label`.")
     flags.DEFINE_string("out", None, "A new folder for the results.")
     flags.DEFINE_string("second", None, "A second network of the same architecture.")
@@ -64,7 +71,7 @@ def repair(model: str, data: str, out: str) -> None:
         raise UserError(f"{folder} is there already; give a new --out, nothing is overwritten")
     images = read_examples(Path(data).expanduser())
     suspect: Suspect = load_suspect(
-        Path(model).expanduser(), options.arch, images["image"].shape[1:]
+        Path(model).expanduser(), options.arch, images["image"].shape[1:], options.normalise
     )
     second = None
     if options.second:
@@ -90,12 +97,14 @@ def repair(model: str, data: str, out: str) -> None:
         verbose=True,
         **settings,
     )
+    written = None
     if repaired.t is not None:
-        save(folder / "repaired", repaired.variables, arch=suspect.arch, t=repaired.t)
+        written = save_like(suspect, folder, repaired.variables, t=repaired.t)
     facts = {"model": model, "second": options.second or "", "data": data, "arch": suspect.arch}
+    facts["normalise"] = suspect.normalise
     write_repaired(folder, repaired, {**facts, **settings, "seed": options.seed})
     report = repaired.report
-    if repaired.t is None:
+    if repaired.t is None or written is None:
         raise UserError(
             f"no point of the path has accuracy {report['floor']:.4f} on the selection images; the "
             f"suspect stays as it is. See {folder / 'report.html'}; try more --num_steps, more "
@@ -106,7 +115,7 @@ def repair(model: str, data: str, out: str) -> None:
         f"t = {repaired.t:.4f}: accuracy {report['repaired_accuracy']:.4f} on "
         f"{report['num_selection']} images held out, the suspect's {report['suspect_accuracy']:.4f}"
     )
-    say(f"left in {folder}: repaired, report.html, path.csv")
+    say(f"left in {folder}: {written.name}, report.html, path.csv")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Reading a suspect network from where its owner keeps it. A new kind of file is one more loader."""
+"""Reading a suspect network from where its owner keeps it, and writing the repaired one beside.
+
+It may be a checkpoint folder of mcjax, or a PyTorch or safetensors file (`mcjax.interop`).
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,9 +10,13 @@ from typing import NamedTuple
 import jax
 
 from mcjax import models, spec
-from mcjax.checkpoint import restore
+from mcjax.checkpoint import restore, save
 from mcjax.errors import UserError
-from mcjax.network import Network, from_linen
+from mcjax.interop import normalise as normalisations
+from mcjax.interop.files import is_file_of_tensors
+from mcjax.interop.load import Loaded, load_network, save_network
+from mcjax.logs import say
+from mcjax.network import Network, from_linen, normalised
 from mcjax.tree import PyTree, check_same_structure
 from mcjax.workdir import read_config
 
@@ -21,28 +28,54 @@ class Suspect(NamedTuple):
         network: Its functions.
         variables: Its weights, {"params", and "batch_stats" if it has them}.
         arch: Its architecture as --arch takes it.
+        path: Where it came from.
+        image_shape: (height, width, channels) of its images.
+        normalise: What its images are normalised by inside `network`, "" if they are not.
+        file: What the file held, if it is one of PyTorch's.
     """
 
     network: Network
     variables: PyTree
     arch: str
+    path: Path
+    image_shape: tuple[int, int, int]
+    normalise: str = ""
+    file: Loaded | None = None
 
 
-def load_suspect(path: Path, arch: str | None, image_shape: tuple[int, int, int]) -> Suspect:
-    """Reads a network that mcjax has saved.
+def load_suspect(
+    path: Path, arch: str | None, image_shape: tuple[int, int, int], normalise: str | None = None
+) -> Suspect:
+    """Reads a network.
 
     Args:
-        path: The checkpoint's folder.
+        path: The folder of a checkpoint that mcjax saved, or a .pt, .pth or .safetensors file.
         arch: NAME or NAME:option=value,...; None takes it from the run that the folder is in, or
-            from the checkpoint itself.
+            from the checkpoint itself, or finds it out from the names and shapes in the file.
         image_shape: (height, width, channels) of its images.
+        normalise: What it was trained to have its images normalised by, where that is not known
+            from the checkpoint: see `mcjax.interop.normalise.parse`.
 
     Returns:
-        The network.
+        The network, of images in [0, 1].
 
     Raises:
         UserError: No checkpoint, an unknown or missing architecture, weights of another one.
     """
+    image_shape = tuple(map(int, image_shape))  # type: ignore[assignment]
+    if is_file_of_tensors(path):
+        loaded = load_network(path, arch, image_shape=image_shape, normalisation=normalise)
+        for note in loaded.notes:
+            say(f"{path}: {note}")
+        return Suspect(
+            loaded.network,
+            loaded.variables,
+            loaded.form.arch,
+            path,
+            image_shape,
+            normalise or "",
+            loaded,
+        )
     tree, metadata = restore(path)
     variables = {name: tree[name] for name in ("params", "batch_stats") if tree.get(name)}
     if "params" not in variables:
@@ -61,18 +94,47 @@ def load_suspect(path: Path, arch: str | None, image_shape: tuple[int, int, int]
     num_classes = _num_classes(variables["params"])
     name, options = spec.parse(arch)
     module = models.create(name, num_classes=num_classes, **options)
-    network = from_linen(module, tuple(map(int, image_shape)))  # type: ignore[arg-type]
+    network = from_linen(module, image_shape)
     expected = jax.eval_shape(network.init, jax.random.key(0))
     check_same_structure(dict(expected), variables, (f"architecture {arch}", str(path)))
-    return Suspect(network, variables, arch)
+    normalise = normalise or metadata.get("normalise", "")
+    if normalise:
+        network = normalised(network, *normalisations.parse(normalise))
+    return Suspect(network, variables, arch, path, image_shape, normalise)
 
 
 def load_variables(path: Path, suspect: Suspect) -> PyTree:
-    """Reads the variables of a second network of the suspect's architecture."""
-    tree, _ = restore(path)
-    variables = {name: tree[name] for name in ("params", "batch_stats") if tree.get(name)}
+    """Reads the variables of a second network of the suspect's architecture, from any kind of file."""
+    if is_file_of_tensors(path):
+        variables = load_network(path, suspect.arch, image_shape=suspect.image_shape).variables
+    else:
+        tree, _ = restore(path)
+        variables = {name: tree[name] for name in ("params", "batch_stats") if tree.get(name)}
     check_same_structure(suspect.variables, variables, ("the suspect", str(path)))
     return variables
+
+
+def save_like(suspect: Suspect, folder: Path, variables: PyTree, *, t: float) -> Path:
+    """Writes the repaired network as the suspect came: a checkpoint, or a file of its kind.
+
+    Args:
+        suspect: What `load_suspect` returned.
+        folder: Where to; the network is named `repaired`, with the suspect's suffix.
+        variables: The repaired network's.
+        t: The point of the path, kept with a checkpoint.
+
+    Returns:
+        What was written.
+    """
+    if suspect.file is None:
+        target = folder / "repaired"
+        extra = {"normalise": suspect.normalise} if suspect.normalise else {}
+        save(target, variables, arch=suspect.arch, t=t, **extra)
+        return target
+    target = folder / f"repaired{suspect.path.suffix}"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_network(target, variables, suspect.file)
+    return target
 
 
 def _times(shape: Sequence[int]) -> str:

@@ -1,0 +1,1 @@
+"""Networks from PyTorch and back: see `mcjax.interop.torch`."""

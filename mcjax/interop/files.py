@@ -1,0 +1,253 @@
+"""State dicts in files: .safetensors without PyTorch, and .pt read without running their code.
+
+A .pt file is a pickle, and a pickle can run any program when it is read. Here PyTorch's restricted
+reader (`weights_only=True`) reads it, which makes tensors and plain Python values and refuses the
+rest; numpy's arrays are let through besides, because BackdoorBench keeps indices in them.
+"""
+
+import importlib
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from mcjax.errors import UserError
+from mcjax.interop.rows import is_counter
+from mcjax.workdir import cannot_write
+
+SAFETENSORS = ".safetensors"
+SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar", SAFETENSORS)
+WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model", "net", "network", "weights")
+"""Keys under which checkpoints keep their state dict, in the order in which they are looked for."""
+
+
+class StateDict(NamedTuple):
+    """The contents of a file.
+
+    Attributes:
+        tensors: The arrays, by name without `prefix`; floating ones are float32.
+        keys: The keys in which the file keeps the state dict: () for itself, ("model_state",), ...
+        prefix: What every name began with: "module." of DataParallel.
+        beside: Plain values that stand beside the state dict: an epoch, a model's name.
+        notes: What was changed in reading, for people.
+    """
+
+    tensors: dict[str, np.ndarray]
+    keys: tuple[str, ...] = ()
+    prefix: str = ""
+    beside: Mapping[str, Any] = {}
+    notes: tuple[str, ...] = ()
+
+
+def is_file_of_tensors(path: Path) -> bool:
+    """Whether a path is meant as a file of tensors, and not as a checkpoint folder of mcjax."""
+    return path.suffix in SUFFIXES and not path.is_dir()
+
+
+def read_state_dict(path: Path) -> StateDict:
+    """Reads a state dict.
+
+    It may stand under a key (`WRAPPERS`), its names may begin with "module." or "_orig_mod.", and
+    its numbers may be of half or double precision: they become float32, with a note.
+
+    Args:
+        path: A .safetensors file, or one that torch.save has written.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        UserError: No such file, a damaged one, one that holds other objects than tensors and plain
+            values, no state dict in it; PyTorch is needed and not installed.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a file of a state dict")
+    held = _read_safetensors(path) if path.suffix == SAFETENSORS else _read_pickle(path)
+    keys: tuple[str, ...] = ()
+    beside: dict[str, Any] = {}
+    while isinstance(held, Mapping) and not _is_state_dict(held):
+        key = next((k for k in WRAPPERS if isinstance(held.get(k), Mapping)), None)
+        if key is None:
+            break
+        if not keys:
+            plain = (str, int, float, bool)
+            beside = {k: v for k, v in held.items() if isinstance(k, str) and type(v) in plain}
+        held, keys = held[key], (*keys, key)
+    if not isinstance(held, Mapping) or not _is_state_dict(held):
+        found = f"keys {', '.join(map(str, list(held)[:6]))}" if isinstance(held, Mapping) else ""
+        raise UserError(
+            f"{path} holds no state dict ({found or type(held).__name__}); save model.state_dict()"
+        )
+    tensors, notes = _floats({name: _array(path, name, value) for name, value in held.items()})
+    prefix = ""
+    for begin in ("module.", "_orig_mod."):
+        if all(name.startswith(prefix + begin) for name in tensors):
+            prefix += begin
+    tensors = {name.removeprefix(prefix): w for name, w in tensors.items()}
+    return StateDict(tensors, keys, prefix, beside, notes)
+
+
+def write_state_dict(path: Path, state: StateDict) -> None:
+    """Writes a state dict so that the program that made the file can read the new one.
+
+    Names, prefix and keys stay, and plain values beside; optimizer states and data are not kept.
+    In .safetensors, which knows names and tensors only, keys and values beside are left out.
+
+    Args:
+        path: A new file; its suffix decides on the kind.
+        state: What to write.
+
+    Raises:
+        UserError: It can't be written, or PyTorch is needed and not installed.
+    """
+    tensors = {state.prefix + name: _whole(w) for name, w in state.tensors.items()}
+    try:
+        if path.suffix == SAFETENSORS:
+            safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
+            return
+        torch = _torch(path)
+        held: dict[str, Any] = {name: torch.from_numpy(w.copy()) for name, w in tensors.items()}
+        for i, key in reversed(list(enumerate(state.keys))):
+            held = {**(state.beside if i == 0 else {}), key: held}
+        torch.save(held, path)
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        raise cannot_write(path, str(error).splitlines()[0]) from None
+
+
+def _whole(w: np.ndarray) -> np.ndarray:
+    return np.array(w, order="C", copy=None)  # ascontiguousarray would make a scalar a vector
+
+
+def _is_state_dict(held: Mapping[Any, Any]) -> bool:
+    return bool(held) and all(
+        isinstance(name, str) and hasattr(w, "dtype") and hasattr(w, "shape")
+        for name, w in held.items()
+    )
+
+
+def _floats(tensors: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Every floating tensor in float32, and what that changed."""
+    kinds = sorted({str(w.dtype) for w in tensors.values() if _is_floating(w)} - {"float32"})
+    notes = (f"its tensors are {' and '.join(kinds)}; mcjax computes in float32",) if kinds else ()
+    with np.errstate(over="ignore"):
+        return {
+            n: w.astype(np.float32) if _is_floating(w) else w for n, w in tensors.items()
+        }, notes
+
+
+def _is_floating(w: np.ndarray) -> bool:
+    return np.issubdtype(w.dtype, np.floating) or w.dtype == ml_dtypes.bfloat16
+
+
+def _array(path: Path, name: str, value: Any) -> np.ndarray:
+    if isinstance(value, np.ndarray):
+        return value
+    torch = _torch(path)
+    if value.layout != torch.strided or value.is_quantized or value.is_complex():
+        raise UserError(f"{path}: {name} is sparse, quantised or complex; save plain tensors")
+    value = value.detach().cpu()
+    if value.dtype == torch.bfloat16:
+        return value.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
+    return value.numpy()
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        held = dict(safetensors.deserialize(path.read_bytes()))
+        # safetensors.numpy.load has no bfloat16.
+        return {
+            name: np.frombuffer(w["data"], _DTYPES[w["dtype"]]).reshape(w["shape"])
+            for name, w in held.items()
+        }
+    except (OSError, safetensors.SafetensorError) as error:
+        raise _unreadable(path, str(error)) from None
+    except KeyError as error:
+        raise UserError(f"{path} has tensors of type {error}; save float32 ones") from None
+
+
+_DTYPES: dict[str, Any] = {**safetensors.numpy._TYPES, "BF16": ml_dtypes.bfloat16}
+
+
+def _read_pickle(path: Path) -> Any:
+    torch = _torch(path)
+    instead = "ask for torch.save(model.state_dict(), FILE), or for .safetensors"
+    try:
+        with _arrays_allowed(torch), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what matters below is said in one line
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+        reason = reason.partition("Check the documentation")[0].strip()
+        refused = re.search(r"GLOBAL ([\w.]+)", reason)
+        if refused is None and "Can only build" not in reason:
+            raise _unreadable(path, reason) from None
+        raise UserError(
+            f"{path} holds {f'the Python object {refused[1]}' if refused else 'Python objects'}, "
+            "which could run a program when it is read; mcjax reads tensors and plain values only: "
+            + instead
+        ) from None
+    except Exception as error:  # a damaged archive or pickle raises nearly anything
+        if "TorchScript" in str(error):
+            raise UserError(f"{path} is a TorchScript program, no state dict; {instead}") from None
+        raise _unreadable(path, str(error) or type(error).__name__) from None
+
+
+def _arrays_allowed(torch: Any) -> AbstractContextManager[None]:
+    """Lets numpy's arrays and numbers through: making one runs no code of the file's."""
+    multiarray: Any = importlib.import_module("numpy._core.multiarray")
+    dtypes = [getattr(np.dtypes, name) for name in np.dtypes.__all__ if "Object" not in name]
+    makers = [
+        (getattr(multiarray, name), f"{module}.multiarray.{name}")
+        for name in ("_reconstruct", "scalar")
+        for module in ("numpy.core", "numpy._core")  # numpy 1 and 2
+    ]
+    return torch.serialization.safe_globals([np.ndarray, np.dtype, *dtypes, *makers])
+
+
+def _unreadable(path: Path, reason: str) -> UserError:
+    reason = " ".join(reason.partition(". This is an internal")[0].split())[:150]
+    return UserError(f"{path} can't be read ({reason}); it is damaged, or no file of tensors")
+
+
+def _torch(path: Path) -> Any:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise UserError(
+            f"{path}: {path.suffix} files need PyTorch; pip install 'mcjax[torch]', or convert the "
+            "file to .safetensors, which needs nothing more"
+        ) from None
+    return torch
+
+
+def with_tensors(state: StateDict, tensors: Mapping[str, np.ndarray]) -> StateDict:
+    """The same file with other numbers.
+
+    Args:
+        state: What was read.
+        tensors: New arrays, by names of the file; a tensor that is not among them stays as it is.
+
+    Returns:
+        The state dict, its tensors in the file's order.
+    """
+    new = {name: tensors.get(name, w) for name, w in state.tensors.items()}
+    return state._replace(tensors={**new, **tensors})
+
+
+def fresh(tensors: Mapping[str, np.ndarray]) -> StateDict:
+    """A state dict of tensors, with the counts of batches that PyTorch's strict loading asks for."""
+    full: dict[str, np.ndarray] = {}
+    for name, w in tensors.items():
+        full[name] = w
+        if name.endswith("running_var"):
+            full[name.replace("running_var", "num_batches_tracked")] = np.zeros((), np.int64)
+    assert all(is_counter(name) or name in tensors for name in full)
+    return StateDict(full)

@@ -1,0 +1,408 @@
+"""The names that published PyTorch code gives to the tensors of the networks in `mcjax.models`.
+
+A layout says, for one family of networks, what PyTorch calls each layer, and what options of the
+family a state dict of these names was made with. Curve checkpoints of dnn-mode-connectivity have
+layouts of their own: their networks are written anew for curves, with other names for some layers.
+
+Sources, of names only: timgaripov/dnn-mode-connectivity and IBM/model-sanitization (models/*.py),
+pytorch/vision (models/resnet.py, vgg.py), SCLBD/BackdoorBench (models/preact_resnet.py) and
+kuangliu/pytorch-cifar (models/resnet.py).
+"""
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from mcjax.interop.rows import CONV, DENSE, SAME, Row, flat
+
+Tensors = Mapping[str, np.ndarray]
+Shape = tuple[int, int, int]
+
+
+class Layout(NamedTuple):
+    """One code base's names for one family.
+
+    Args:
+        code: The code base.
+        family: The family in `mcjax.models`.
+        layer_fn: `layer_fn(module, layer) -> name`: PyTorch's name of the layer that mcjax keeps at
+            the path `layer` of its parameters.
+        options_fn: `options_fn(tensors) -> options` of the family, from the tensors' names and
+            shapes; raises KeyError, IndexError or ZeroDivisionError where they are another network's.
+        logits_fn: `logits_fn(module)`: mcjax's name of the last dense layer.
+        flat: mcjax's name of the dense layer that sees a flattened image, "" if none does.
+        features_fn: `features_fn(height, width)`: height and width of that image.
+        curve: Whether these are the names of a curve's network.
+    """
+
+    code: str
+    family: str
+    layer_fn: Callable[[Any, str], str]
+    options_fn: Callable[[Tensors], dict[str, Any]]
+    logits_fn: Callable[[Any], str]
+    flat: str = ""
+    features_fn: Callable[[int, int], tuple[int, int]] = lambda h, w: (h, w)
+    curve: bool = False
+
+
+def rows_of(layout: Layout, module: nn.Module, image_shape: Shape) -> list[Row]:
+    """The table of a network: a row for each parameter and running statistic.
+
+    Args:
+        layout: The names.
+        module: The network, of the layout's family.
+        image_shape: (height, width, channels) of its images.
+
+    Returns:
+        The rows, a layer's tensors together.
+
+    Example:
+        >>> from mcjax import models
+        >>> rows = rows_of(find("convfc")[0], models.create("convfc", num_classes=10), (32, 32, 3))
+        >>> rows[1].torch, rows[1].path, rows[1].transform.name
+        ('conv_part.0.weight', 'params/conv1/kernel', 'conv')
+        >>> [row.transform.name for row in rows if row.torch == "fc_part.0.weight"]
+        ['flat 3x3x128']
+    """
+    rows = []
+    for path, leaf in jax.tree.leaves_with_path(shapes_of(module, image_shape)):
+        collection, *layers, kind = [key.key for key in path]
+        layer = "/".join(layers)
+        transform = SAME
+        if kind == "kernel":
+            transform = CONV if leaf.ndim == 4 else DENSE
+            if layer == layout.flat:
+                height, width = layout.features_fn(*image_shape[:2])
+                transform = flat(height, width, leaf.shape[0] // (height * width))
+        name = f"{layout.layer_fn(module, layer)}.{_KINDS[kind]}"
+        rows.append(Row(name, "/".join([collection, *layers, kind]), transform))
+    return rows
+
+
+@functools.cache  # a deep network takes seconds to trace
+def shapes_of(module: nn.Module, image_shape: Shape) -> dict[str, Any]:
+    """The shapes and types of a network's variables."""
+    x = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+    return dict(jax.eval_shape(module.init, jax.random.key(0), x))
+
+
+_KINDS = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+
+def find(family: str, *, curve: bool = False) -> list[Layout]:
+    """The layouts of a family, the most usual first; every network also has mcjax's own names."""
+    return [lay for lay in LAYOUTS if lay.family == family and lay.curve == curve]
+
+
+def _count(tensors: Tensors, pattern: str) -> int:
+    """How many names match a pattern from their start to their end."""
+    return sum(re.fullmatch(pattern, name) is not None for name in tensors)
+
+
+def _width(tensors: Tensors, name: str) -> int:
+    return int(tensors[name].shape[0])
+
+
+# VGG of dnn-mode-connectivity: blocks of layers, normalisations between the convolutions.
+
+
+def _vgg_layer(dense: dict[str, str]) -> Callable[[Any, str], str]:
+    def layer_fn(module: Any, layer: str) -> str:
+        if layer in dense:
+            return dense[layer]
+        kind, block, i = _of_block(layer)
+        index = 2 * (i - 1) + (kind == "bn") if module.batch_norm else i - 1
+        return f"layer_blocks.{block - 1}.{index}"
+
+    return layer_fn
+
+
+def _of_block(layer: str) -> tuple[str, int, int]:
+    match = re.fullmatch(r"(conv|bn)(\d)_(\d)", layer)
+    assert match, layer
+    return match[1], int(match[2]), int(match[3])
+
+
+def _vgg_options(tensors: Tensors) -> dict[str, Any]:
+    convolutions = [name for name, w in tensors.items() if w.ndim == 4]
+    batch_norm = _count(tensors, r"layer_blocks\..*running_mean") > 0
+    return {
+        "depth": 3 + len(convolutions),
+        "batch_norm": batch_norm,
+        "wide": _width(tensors, "layer_blocks.0.0.weight") == 160,
+        "published": batch_norm and never_run(tensors),
+    }
+
+
+def never_run(tensors: Tensors) -> bool:
+    """Whether the layers that the published VGGs skip have never been run.
+
+    The published code's networks with BatchNorm leave out the second half of each block. The
+    statistics of a normalisation that was never run are still those of its start, 0 and 1.
+    """
+
+    def untouched(layer: str) -> bool:
+        mean, var = (tensors[f"{layer}.{name}"] for name in ("running_mean", "running_var"))
+        return bool(not mean.any() and (var == 1).all())
+
+    run, skipped = ([f"layer_blocks.{block}.{i}" for block in (0, 1)] for i in (1, 3))
+    return all(map(untouched, skipped)) and not any(map(untouched, run))
+
+
+def _halved(times: int) -> Callable[[int, int], tuple[int, int]]:
+    def features_fn(height: int, width: int) -> tuple[int, int]:
+        for _ in range(times):
+            if min(height, width) >= 2:
+                height, width = height // 2, width // 2
+        return height, width
+
+    return features_fn
+
+
+# Residual networks: block i of stage s is layer{s}.{i}.
+
+
+def _residual_layer(renamed: dict[str, str]) -> Callable[[Any, str], str]:
+    def layer_fn(module: Any, layer: str) -> str:
+        block, _, inner = layer.rpartition("/")
+        inner = renamed.get(inner, inner)
+        return f"{block.replace('_', '.')}.{inner}" if block else inner
+
+    return layer_fn
+
+
+def _blocks(tensors: Tensors) -> tuple[int, ...]:
+    """Blocks of each stage."""
+    stages = [re.match(r"layer(\d+)\.(\d+)\.conv1\.weight", name) for name in tensors]
+    found = [(int(m[1]), int(m[2])) for m in stages if m]
+    return tuple(
+        1 + max(i for s, i in found if s == stage)
+        for stage in range(1, 1 + max(s for s, _ in found))
+    )
+
+
+def _preresnet_options(tensors: Tensors) -> dict[str, Any]:
+    bottleneck = "layer1.0.conv3.weight" in tensors
+    per_block, blocks = (9 if bottleneck else 6), _blocks(tensors)
+    depth = per_block * blocks[0] + 2
+    return {
+        "depth": depth,
+        "width": _width(tensors, "conv1.weight"),
+        "block": "auto" if bottleneck == (depth >= 164) else _BLOCK[bottleneck],
+    }
+
+
+_BLOCK = {True: "bottleneck", False: "basic"}
+
+
+def _wide_options(tensors: Tensors) -> dict[str, Any]:
+    depth = 6 * _blocks(tensors)[0] + 4
+    return {"depth": depth, "width": _width(tensors, "layer1.0.conv1.weight") // 16}
+
+
+def _preact_options(tensors: Tensors) -> dict[str, Any]:
+    return {"blocks": _blocks(tensors), "width": _width(tensors, "conv1.weight")}
+
+
+def _resnet_options(tensors: Tensors) -> dict[str, Any]:
+    size = tensors["conv1.weight"].shape[-1]
+    return {**_preact_options(tensors), "stem": "imagenet" if size == 7 else "cifar"}
+
+
+# Layers by number in one Sequential.
+
+
+def _numbered(names: dict[str, str]) -> Callable[[Any, str], str]:
+    return lambda module, layer: names[layer]
+
+
+def _pooled(height: int, width: int) -> tuple[int, int]:
+    for _ in range(3):
+        if min(height, width) >= 3:
+            height, width = (height - 3) // 2 + 1, (width - 3) // 2 + 1
+    return height, width
+
+
+_VGG_BLOCKS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+_VGG_DENSE = {"fc1": "classifier.0", "fc2": "classifier.3", "fc3": "classifier.6"}
+
+
+def _torchvision_vgg_layer(module: Any, layer: str) -> str:
+    if layer in _VGG_DENSE:
+        return _VGG_DENSE[layer]
+    kind, block, i = _of_block(layer)
+    per_convolution = 3 if module.batch_norm else 2  # with its normalisation and ReLU
+    before = sum(per_convolution * n + 1 for n in _VGG_BLOCKS[module.depth][: block - 1])
+    return f"features.{before + per_convolution * (i - 1) + (kind == 'bn')}"
+
+
+def _torchvision_vgg_options(tensors: Tensors) -> dict[str, Any]:
+    return {
+        "depth": 3 + sum(w.ndim == 4 for w in tensors.values()),
+        "batch_norm": _count(tensors, r"features\..*running_mean") > 0,
+        "width": _width(tensors, "features.0.weight"),
+        "hidden": _width(tensors, "classifier.0.weight"),
+    }
+
+
+# mcjax's own names, joined by dots.
+
+
+def _dotted(module: Any, layer: str) -> str:
+    return layer.replace("/", ".")
+
+
+def _mlp_options(tensors: Tensors) -> dict[str, Any]:
+    layers = _count(tensors, r"fc\d+\.weight")
+    return {"hidden": tuple(_width(tensors, f"fc{i}.weight") for i in range(1, layers))}
+
+
+def _cnn_options(tensors: Tensors) -> dict[str, Any]:
+    return {
+        "width": _width(tensors, "conv1.weight"),
+        "hidden": _width(tensors, "fc1.weight"),
+        "batch_norm": "bn1.running_mean" in tensors,
+    }
+
+
+def _named(layer: str) -> Callable[[Any], str]:
+    return lambda module: layer
+
+
+_GARIPOV = "dnn-mode-connectivity"
+
+LAYOUTS = (
+    Layout(
+        _GARIPOV,
+        "vgg",
+        _vgg_layer({"fc1": "classifier.1", "fc2": "classifier.4", "fc3": "classifier.6"}),
+        _vgg_options,
+        logits_fn=_named("fc3"),
+        flat="fc1",
+        features_fn=_halved(5),
+    ),
+    Layout(
+        _GARIPOV,
+        "vgg",
+        _vgg_layer({f"fc{i}": f"fc{i}" for i in (1, 2, 3)}),
+        _vgg_options,
+        logits_fn=_named("fc3"),
+        flat="fc1",
+        features_fn=_halved(5),
+        curve=True,
+    ),
+    Layout(
+        _GARIPOV,
+        "preresnet",
+        _residual_layer({"shortcut": "downsample.0"}),
+        _preresnet_options,
+        logits_fn=_named("fc"),
+    ),
+    Layout(
+        _GARIPOV,
+        "preresnet",
+        _residual_layer({"shortcut": "downsample"}),
+        _preresnet_options,
+        logits_fn=_named("fc"),
+        curve=True,
+    ),
+    Layout(
+        _GARIPOV,
+        "wide_resnet",
+        _residual_layer({"shortcut": "shortcut.0"}),
+        _wide_options,
+        logits_fn=_named("linear"),
+    ),
+    Layout(
+        _GARIPOV,
+        "wide_resnet",
+        _residual_layer({}),
+        _wide_options,
+        logits_fn=_named("linear"),
+        curve=True,
+    ),
+    Layout(
+        _GARIPOV,
+        "convfc",
+        _numbered(
+            {f"conv{i}": f"conv_part.{3 * (i - 1)}" for i in (1, 2, 3)}
+            | {f"fc{i}": f"fc_part.{2 * (i - 1)}" for i in (1, 2, 3)}
+        ),
+        lambda tensors: {},
+        logits_fn=_named("fc3"),
+        flat="fc1",
+        features_fn=_pooled,
+    ),
+    Layout(
+        _GARIPOV,
+        "convfc",
+        _numbered(
+            {f"conv{i}": f"conv{i}" for i in (1, 2, 3)}
+            | {f"fc{i}": f"fc{i + 3}" for i in (1, 2, 3)}
+        ),
+        lambda tensors: {},
+        logits_fn=_named("fc3"),
+        flat="fc1",
+        features_fn=_pooled,
+        curve=True,
+    ),
+    Layout(
+        "BackdoorBench",
+        "preactresnet",
+        _residual_layer({"shortcut": "shortcut.0"}),
+        _preact_options,
+        logits_fn=_named("linear"),
+    ),
+    Layout(
+        "torchvision",
+        "resnet",
+        _residual_layer({"shortcut": "downsample.0", "shortcut_bn": "downsample.1"}),
+        _resnet_options,
+        logits_fn=_named("fc"),
+    ),
+    Layout(
+        "pytorch-cifar",
+        "resnet",
+        _residual_layer({"shortcut": "shortcut.0", "shortcut_bn": "shortcut.1", "fc": "linear"}),
+        _resnet_options,
+        logits_fn=_named("fc"),
+    ),
+    Layout(
+        "torchvision",
+        "vgg_torchvision",
+        _torchvision_vgg_layer,
+        _torchvision_vgg_options,
+        logits_fn=_named("fc3"),
+        flat="fc1",
+        features_fn=lambda height, width: (7, 7),
+    ),
+    Layout(
+        "mcjax",
+        "mlp",
+        _dotted,
+        _mlp_options,
+        logits_fn=lambda module: f"fc{len(module.hidden) + 1}",
+        flat="fc1",
+    ),
+    Layout(
+        "mcjax",
+        "cnn",
+        _dotted,
+        _cnn_options,
+        logits_fn=_named("fc2"),
+        flat="fc1",
+        features_fn=_halved(3),
+    ),
+)
+"""Every layout known, of a family the most usual first."""

@@ -1,0 +1,60 @@
+"""Input normalisation by name: what PyTorch networks were trained on, where mcjax has [0, 1]."""
+
+import re
+from typing import NamedTuple
+
+from mcjax.errors import UserError
+
+
+class Normalisation(NamedTuple):
+    """Images went into the network as (image - mean) / std, images in [0, 1].
+
+    Args:
+        mean: Of each channel.
+        std: Of each channel.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+KNOWN = {
+    "cifar10": Normalisation((0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)),
+    "cifar100": Normalisation((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "imagenet": Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "mnist": Normalisation((0.5,), (0.5,)),
+    "tiny": Normalisation((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262)),
+}
+"""As BackdoorBench has them (its gtsrb and celeba are not normalised); imagenet is torchvision's."""
+
+
+def parse(text: str) -> Normalisation:
+    """Reads what a user writes.
+
+    Args:
+        text: A name (cifar10, cifar100, imagenet, mnist, tiny), or "means/stds", the numbers of
+            the channels joined by commas.
+
+    Returns:
+        The normalisation.
+
+    Raises:
+        UserError: It is neither.
+
+    Example:
+        >>> parse("0.5,0.5,0.4/0.25,0.25,0.2").std
+        (0.25, 0.25, 0.2)
+    """
+    if text in KNOWN:
+        return KNOWN[text]
+    if re.fullmatch(r"[\d.,]+/[\d.,]+", text):
+        try:
+            mean, std = (tuple(map(float, part.split(","))) for part in text.split("/"))
+        except ValueError:
+            pass
+        else:
+            if len(mean) == len(std) and min(std) > 0:
+                return Normalisation(mean, std)
+    raise UserError(
+        f"normalisation {text!r}; give {', '.join(KNOWN)}, or MEAN,MEAN,MEAN/STD,STD,STD"
+    )

@@ -1,0 +1,197 @@
+"""A table of names: which tensor of a PyTorch state dict is which leaf of mcjax's variables.
+
+    Row("layer1.0.conv1.weight", "params/layer1_0/conv1/kernel", CONV)
+
+For an architecture of your own such a table is all that is needed; those of published code are
+made by `mcjax.interop.layouts`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mcjax.errors import UserError
+from mcjax.tree import PyTree
+
+
+class Transform(NamedTuple):
+    """How an array of PyTorch's becomes one of mcjax's, and back, without a change of any number.
+
+    Args:
+        name: What it is called in messages.
+        to_mcjax: From PyTorch's axes.
+        to_torch: The inverse.
+    """
+
+    name: str
+    to_mcjax: Callable[[np.ndarray], np.ndarray]
+    to_torch: Callable[[np.ndarray], np.ndarray]
+
+
+class Row(NamedTuple):
+    """One tensor.
+
+    Args:
+        torch: Its name in the state dict.
+        path: The leaf's place in the variables, its keys joined by slashes.
+        transform: `SAME`, `CONV`, `DENSE` or `flat(h, w, c)`.
+    """
+
+    torch: str
+    path: str
+    transform: Transform
+
+
+def _permute(name: str, axes: tuple[int, ...]) -> Transform:
+    back = tuple(np.argsort(axes))
+    return Transform(name, lambda w: _whole(w.transpose(axes)), lambda w: _whole(w.transpose(back)))
+
+
+def _whole(w: np.ndarray) -> np.ndarray:
+    return np.array(w, order="C")
+
+
+SAME = _permute("same", ())._replace(to_mcjax=_whole, to_torch=_whole)
+"""Biases, scales and statistics."""
+CONV = _permute("conv", (2, 3, 1, 0))
+"""Kernels of convolutions: PyTorch's [out, in, height, width], mcjax's [height, width, in, out]."""
+DENSE = _permute("dense", (1, 0))
+"""Weights of dense layers: PyTorch's [out, in], mcjax's [in, out]."""
+
+
+def flat(height: int, width: int, channels: int) -> Transform:
+    """Weights of the first dense layer after an image that was flattened.
+
+    PyTorch flattens [C, H, W], mcjax [H, W, C], so the inputs of the layer come in another order.
+    For an image of one pixel or one channel this is `DENSE`.
+
+    Args:
+        height: Of the flattened image, in pixels.
+        width: Its width.
+        channels: Its channels.
+
+    Returns:
+        A transform of [out, C * H * W] to [H * W * C, out].
+
+    Example:
+        >>> flat(1, 2, 2).to_mcjax(np.array([[0, 1, 2, 3]])).ravel()  # c0w0 c0w1 c1w0 c1w1
+        array([0, 2, 1, 3])
+    """
+
+    def to_mcjax(w: np.ndarray) -> np.ndarray:
+        image = w.reshape(len(w), channels, height, width)
+        return _whole(image.transpose(2, 3, 1, 0).reshape(-1, len(w)))
+
+    def to_torch(w: np.ndarray) -> np.ndarray:
+        image = w.reshape(height, width, channels, w.shape[1])
+        return _whole(image.transpose(3, 2, 0, 1).reshape(w.shape[1], -1))
+
+    return Transform(f"flat {height}x{width}x{channels}", to_mcjax, to_torch)
+
+
+def is_counter(name: str) -> bool:
+    """Whether a tensor is BatchNorm's count of batches, which no forward pass reads."""
+    return name.rpartition(".")[2] == "num_batches_tracked"
+
+
+def to_variables(
+    tensors: Mapping[str, np.ndarray],
+    rows: Sequence[Row],
+    *,
+    unused: Iterable[str] = (),
+    source: str = "the state dict",
+) -> dict[str, Any]:
+    """The variables whose leaves are the tensors of a table.
+
+    Args:
+        tensors: The state dict's arrays, by name.
+        rows: The table.
+        unused: Names that the state dict may have besides, and which are left out; the counts of
+            batches (num_batches_tracked) always may be there.
+        source: What to call the state dict in messages.
+
+    Returns:
+        Nested dicts of arrays.
+
+    Raises:
+        UserError: Tensors are missing, or there are others, or one has too few or too many axes.
+
+    Example:
+        >>> rows = [Row("fc.weight", "params/fc/kernel", DENSE), Row("fc.bias", "params/fc/bias", SAME)]
+        >>> tensors = {"fc.weight": np.zeros((10, 4)), "fc.bias": np.zeros(10)}
+        >>> to_variables(tensors, rows)["params"]["fc"]["kernel"].shape
+        (4, 10)
+    """
+    missing, unknown = unmatched(tensors, rows, unused)
+    if missing or unknown:
+        said = [f"it lacks {listed(missing)}"] if missing else []
+        said += [f"it has {listed(unknown)}, which the network does not know"] if unknown else []
+        raise UserError(f"{source} does not fit: {'; '.join(said)}; give its own architecture")
+    variables: dict[str, Any] = {}
+    for row in rows:
+        *above, last = row.path.split("/")
+        inner = variables
+        for key in above:
+            inner = inner.setdefault(key, {})
+        try:
+            inner[last] = row.transform.to_mcjax(np.asarray(tensors[row.torch]))
+        except ValueError:
+            shape = list(np.shape(tensors[row.torch]))
+            raise UserError(
+                f"{source}: {row.torch} is {shape}, which is no {row.transform.name} tensor; give "
+                "the architecture of this file"
+            ) from None
+    return variables
+
+
+def to_tensors(variables: PyTree, rows: Sequence[Row]) -> dict[str, np.ndarray]:
+    """The state dict of variables: `to_variables` backwards.
+
+    Args:
+        variables: Nested dicts of arrays.
+        rows: The table.
+
+    Returns:
+        Arrays by PyTorch's names, in the table's order.
+
+    Raises:
+        UserError: The variables have no such leaf, or one that the table does not name.
+
+    Example:
+        >>> rows = [Row("weight", "params/kernel", DENSE)]
+        >>> to_tensors({"params": {"kernel": np.zeros((4, 10))}}, rows)["weight"].shape
+        (10, 4)
+    """
+    leaves = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in jax.tree.leaves_with_path(variables)
+    }
+    missing = [row.path for row in rows if row.path not in leaves]
+    unknown = sorted(leaves.keys() - {row.path for row in rows})
+    if missing or unknown:
+        what = f"no {listed(missing)}" if missing else f"{listed(unknown)} besides"
+        raise UserError(f"the variables have {what}; give the table of this architecture")
+    return {row.torch: row.transform.to_torch(leaves[row.path]) for row in rows}
+
+
+def unmatched(
+    tensors: Mapping[str, Any], rows: Sequence[Row], unused: Iterable[str] = ()
+) -> tuple[list[str], list[str]]:
+    """Names that a table has and a state dict has not, and those that it has besides."""
+    known = {row.torch for row in rows}
+    missing = [row.torch for row in rows if row.torch not in tensors]
+    others = known.union(unused)
+    return missing, [name for name in tensors if name not in others and not is_counter(name)]
+
+
+def listed(names: Sequence[str], at_most: int = 4) -> str:
+    """The first few names, in one line.
+
+    Example:
+        >>> listed(["a", "b", "c"], at_most=2)
+        'a, b and 1 more'
+    """
+    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
+    return ", ".join(names[:at_most]) + more

@@ -1,0 +1,219 @@
+"""Files of tensors: safetensors without PyTorch, and what PyTorch's restricted reader reads."""
+
+import collections
+import json
+import os
+import pickle
+import sys
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from mcjax.errors import UserError
+from mcjax.interop.files import StateDict, fresh, read_state_dict, with_tensors, write_state_dict
+
+W = np.arange(6, dtype=np.float32).reshape(2, 3) / 7
+
+
+def write_bytes(path, data):
+    path.write_bytes(data)
+    return path
+
+
+def test_safetensors_without_pytorch(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # an import of it fails
+    state = StateDict({"fc.weight": W, "fc.count": np.array(3)})
+    write_state_dict(tmp_path / "net.safetensors", state)
+    again = read_state_dict(tmp_path / "net.safetensors")
+    assert again.tensors["fc.weight"].tobytes() == W.tobytes()
+    assert again.tensors["fc.count"].shape == ()
+    assert again.notes == ()
+    for name in ("net.pt", "net.pth"):
+        write_bytes(tmp_path / name, b"x")
+        with pytest.raises(UserError, match=r"need PyTorch; pip install 'mcjax\[torch\]'"):
+            read_state_dict(tmp_path / name)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_other_precisions_become_float32_and_that_is_said(tmp_path, dtype):
+    safetensors.numpy.save_file({"w": W.astype(dtype)}, tmp_path / "w.safetensors")
+    state = read_state_dict(tmp_path / "w.safetensors")
+    assert state.tensors["w"].dtype == np.float32
+    np.testing.assert_array_equal(state.tensors["w"], W.astype(dtype).astype(np.float32))
+    assert state.notes == (f"its tensors are {np.dtype(dtype)}; mcjax computes in float32",)
+
+
+def test_bfloat16_of_safetensors(tmp_path):
+    w = W.astype(ml_dtypes.bfloat16)
+    header = {"w": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, w.nbytes]}}
+    header = json.dumps(header).encode()
+    whole = len(header).to_bytes(8, "little") + header + w.tobytes()
+    write_bytes(tmp_path / "w.safetensors", whole)
+    state = read_state_dict(tmp_path / "w.safetensors")
+    np.testing.assert_array_equal(state.tensors["w"], w.astype(np.float32))
+
+
+def test_damaged_safetensors(tmp_path):
+    safetensors.numpy.save_file({"w": W}, tmp_path / "w.safetensors")
+    whole = (tmp_path / "w.safetensors").read_bytes()
+    for name, data in {
+        "half": whole[:-5],
+        "start": whole[:9],
+        "none": b"",
+        "text": b"<html>",
+    }.items():
+        path = write_bytes(tmp_path / f"{name}.safetensors", data)
+        with pytest.raises(UserError, match=r"can't be read .*; it is damaged") as error:
+            read_state_dict(path)
+        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="no such file"):
+        read_state_dict(tmp_path / "other.safetensors")
+
+
+def test_a_fresh_state_dict_has_the_counts_that_strict_loading_asks_for():
+    state = fresh({"bn.running_mean": W[0], "bn.running_var": W[1]})
+    assert list(state.tensors) == ["bn.running_mean", "bn.running_var", "bn.num_batches_tracked"]
+    assert state.tensors["bn.num_batches_tracked"].dtype == np.int64
+
+
+class Code:
+    """Makes a file when a pickle of it is read."""
+
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+class TestPickles:
+    """Files of torch.save."""
+
+    @pytest.fixture
+    def torch(self):
+        return pytest.importorskip("torch")
+
+    def test_a_plain_state_dict(self, torch, tmp_path):
+        for new in (True, False):
+            path = tmp_path / f"{new}.pt"
+            held = collections.OrderedDict(w=torch.tensor(W), n=torch.tensor(4))
+            torch.save(held, path, _use_new_zipfile_serialization=new)
+            state = read_state_dict(path)
+            assert state.tensors["w"].tobytes() == W.tobytes()
+            assert state.tensors["n"] == 4
+            assert (state.keys, state.prefix, state.notes) == ((), "", ())
+
+    @pytest.mark.parametrize("key", ["state_dict", "model_state", "model", "net"])
+    def test_wrapped_in_a_checkpoint_of_dataparallel(self, torch, tmp_path, key):
+        optimizer = {
+            "state": {0: {"momentum_buffer": torch.zeros(3)}},
+            "param_groups": [{"lr": 0.1}],
+        }
+        held = {"epoch": 3, key: {"module.w": torch.tensor(W)}, "optimizer_state": optimizer}
+        torch.save(held, tmp_path / "net.pt")
+        state = read_state_dict(tmp_path / "net.pt")
+        assert list(state.tensors) == ["w"]
+        assert (state.keys, state.prefix, state.beside) == ((key,), "module.", {"epoch": 3})
+        write_state_dict(tmp_path / "new.pt", with_tensors(state, {"w": 2 * W}))
+        new = torch.load(tmp_path / "new.pt", weights_only=True)
+        assert new["epoch"] == 3
+        assert "optimizer_state" not in new
+        np.testing.assert_array_equal(new[key]["module.w"].numpy(), 2 * W)
+
+    def test_an_attack_result_of_backdoorbench(self, torch, tmp_path):
+        """It keeps numpy's indices and numbers, and lists, beside the state dict."""
+        held = {
+            "model_name": "preactresnet18",
+            "num_classes": 10,
+            "model": {"linear.weight": torch.tensor(W)},
+            "img_size": [32, 32, 3],
+            "bd_train": {
+                "x": torch.zeros(2, 3, 4, 4),
+                "original_index": np.where(np.ones(3) == 1)[0],
+                "targets": [np.int64(3), np.float32(0.5)],
+                "names": np.array(["a", "bc"]),
+            },
+        }
+        torch.save(held, tmp_path / "attack_result.pt")
+        state = read_state_dict(tmp_path / "attack_result.pt")
+        assert state.tensors["linear.weight"].tobytes() == W.tobytes()
+        assert state.beside == {"model_name": "preactresnet18", "num_classes": 10}
+
+    def test_half_precision(self, torch, tmp_path):
+        for dtype in (torch.float16, torch.bfloat16):
+            torch.save({"w": torch.tensor(W).to(dtype)}, tmp_path / "net.pt")
+            state = read_state_dict(tmp_path / "net.pt")
+            expected = torch.tensor(W).to(dtype).to(torch.float32).numpy()
+            assert state.tensors["w"].tobytes() == expected.tobytes()
+            assert str(dtype).removeprefix("torch.") in state.notes[0]
+
+    @pytest.mark.parametrize("function", [os.mkdir, eval])
+    def test_a_pickle_that_runs_code_is_refused_and_not_run(self, torch, tmp_path, function):
+        there = tmp_path / "there"
+        argument = str(there) if function is os.mkdir else f"__import__('os').mkdir({str(there)!r})"
+        held = {"w": torch.tensor(W), "extra": Code(function, argument)}
+        torch.save(held, tmp_path / "net.pt")
+        torch.save(held, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+        write_bytes(tmp_path / "raw.pt", pickle.dumps(held["extra"], protocol=2))
+        for name in ("net", "old", "raw"):
+            with pytest.raises(UserError, match=r"could run a program|can't be read") as error:
+                read_state_dict(tmp_path / f"{name}.pt")
+            assert "\n" not in str(error.value)
+        assert not there.exists()
+        pickle.loads(pickle.dumps(held["extra"]))  # what reading it carelessly does
+        assert there.exists()
+
+    def test_code_in_an_array_of_objects_is_refused(self, torch, tmp_path):
+        there = tmp_path / "there"
+        array = np.array([Code(os.mkdir, str(there)), 1], dtype=object)
+        torch.save({"model": {"w": torch.tensor(W)}, "x": array}, tmp_path / "net.pt")
+        with pytest.raises(UserError, match="could run a program"):
+            read_state_dict(tmp_path / "net.pt")
+        assert not there.exists()
+
+    def test_a_whole_module_is_refused_by_its_name(self, torch, tmp_path):
+        torch.save(torch.nn.Linear(2, 2), tmp_path / "net.pt")
+        with pytest.raises(UserError, match=r"object torch.nn.modules.linear.Linear, .*state_dict"):
+            read_state_dict(tmp_path / "net.pt")
+
+    @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+    def test_a_torchscript_program_is_refused(self, torch, tmp_path):
+        torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "net.pt"))
+        with pytest.raises(UserError, match="is a TorchScript program"):
+            read_state_dict(tmp_path / "net.pt")
+
+    def test_damaged_files(self, torch, tmp_path):
+        torch.save({"w": torch.tensor(W)}, tmp_path / "net.pt")
+        whole = Path(tmp_path / "net.pt").read_bytes()
+        parts = {
+            "half": whole[: len(whole) // 2],
+            "start": whole[:20],
+            "none": b"",
+            "text": b"<html>",
+        }
+        for name, data in parts.items():
+            path = write_bytes(tmp_path / f"{name}.pt", data)
+            with pytest.raises(UserError, match=r"can't be read .*; it is damaged") as error:
+                read_state_dict(path)
+            assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("held", "message"),
+        [
+            ({"lr": 0.1, "steps": [1]}, "holds no state dict .keys lr, steps.; save"),
+            ([1, 2], "holds no state dict .list.; save"),
+            ({}, "holds no state dict"),
+        ],
+    )
+    def test_files_without_a_state_dict(self, torch, tmp_path, held, message):
+        torch.save(held, tmp_path / "net.pt")
+        with pytest.raises(UserError, match=message):
+            read_state_dict(tmp_path / "net.pt")
+
+    def test_sparse_tensors(self, torch, tmp_path):
+        torch.save({"w": torch.eye(2).to_sparse()}, tmp_path / "net.pt")
+        with pytest.raises(UserError, match="w is sparse"):
+            read_state_dict(tmp_path / "net.pt")
