@@ -144,8 +144,12 @@ default_runtime() {
 quoted() { local word; for word in "$@"; do printf '%q ' "$word"; done; }
 
 gcloud_does() {
-    printf '+ gcloud %s\n' "$(quoted "$@")"
-    [ "$dry_run" = true ] || gcloud "$@"
+    if [ "$dry_run" = true ]; then
+        printf '+ gcloud %s\n' "$(quoted "$@")"
+    else
+        printf '+ gcloud %s\n' "$(quoted "$@")" >&2
+        gcloud "$@"
+    fi
 }
 
 tpus() { gcloud_does compute tpus "$@" "--zone=$zone" ${project:+"--project=$project"}; }

@@ -5,7 +5,8 @@ The world (`$FAKE_GCLOUD/world.json`) says what is to happen:
     node, request   the state of the slice and of its request; null: there is none
     requests        states that a queued request goes through, one a look
     creates         "" or an error message, one an attempt to create
-    runs            [exit code, the slice's state after it], one a run of the command
+    runs            [exit code, the slice's state after it], one a run of the command; a run of
+                    exit code "hangs" goes on for a minute
     undeletable     deletions do nothing
 """
 
@@ -13,6 +14,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 HERE = Path(os.environ.get("FAKE_GCLOUD", "."))
@@ -56,6 +58,8 @@ def answer(world, arguments):
         shutil.copy(arguments[4], HERE / "copied.tar.gz")
     elif verb == "ssh" and "on_worker.sh run" in " ".join(arguments):
         code, world["node"] = world["runs"].pop(0) if world["runs"] else (0, "READY")
+        if code == "hangs":
+            time.sleep(60)
         return code
     return 0
 

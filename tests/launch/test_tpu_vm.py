@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -45,9 +46,15 @@ class Cloud:
         gcloud.chmod(0o755)
 
     def __call__(self, *arguments, **variables):
+        process = self.start(*arguments, **variables)
+        output, error = process.communicate(timeout=120)
+        self.world = json.loads((self.folder / "world.json").read_text())
+        return subprocess.CompletedProcess(arguments, process.returncode, output, error)
+
+    def start(self, *arguments, **variables):
         (self.folder / "world.json").write_text(json.dumps(self.world))
         clean = {k: v for k, v in os.environ.items() if not k.startswith("MCJAX_TPU_")}
-        done = subprocess.run(
+        return subprocess.Popen(
             ["bash", str(TPU), *arguments],
             env={
                 **clean,
@@ -58,12 +65,11 @@ class Cloud:
                 **variables,
             },
             cwd=self.folder,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=120,
+            start_new_session=True,
         )
-        self.world = json.loads((self.folder / "world.json").read_text())
-        return done
 
     @property
     def calls(self):
@@ -192,7 +198,7 @@ def test_a_queued_request_waits_its_turn(cloud):
     assert call[2] == "queued-resources"
     wanted = {"--node-id=mcjax", "--runtime-version=tpu-ubuntu2204-base", "--spot"}
     assert wanted | {"--valid-until-duration=6h", "--accelerator-type=v4-16"} <= set(call)
-    said = [line.split()[-1] for line in done.stderr.splitlines()]
+    said = [line.split()[-1] for line in done.stderr.splitlines() if line[0] != "+"]
     assert said == ["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE", "READY"]
 
 
@@ -318,6 +324,20 @@ def test_a_bucket_is_mounted_on_every_worker(cloud):
     done = cloud("until_done", *WHERE, "--bucket=gs://b", "--", *TRAIN)
     assert done.returncode == 0
     assert cloud.story == ["create", "copy", "unpack", "install", "mount", "run", "delete"]
+
+
+def test_ctrl_c_ends_the_looking_and_says_what_runs_on(cloud):
+    cloud.world["runs"] = [["hangs", "READY"]]
+    process = cloud.start("until_done", *WHERE, "--", *TRAIN)
+    deadline = time.monotonic() + 60
+    while "run" not in cloud.story and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "mcjax runs on and costs money until it is deleted" in error
+    assert cloud.story == ONE
 
 
 def test_keep_says_what_it_costs(cloud):
