@@ -122,7 +122,7 @@ def _growth(growth: dict[str, Any]) -> list[str]:
 
 def _figure(path: Path, rows: list[dict[str, Any]]) -> None:
     rows = [row for row in rows if "eager" in row["seconds"]]
-    with figure(path, (7, 0.45 * len(rows) + 1)) as fig:
+    with figure(path, (7, 0.45 * len(rows) + 1), pdf=False) as fig:
         axes = fig.subplots()
         y = np.arange(len(rows))
         eager = [row["seconds"]["eager"] / row["seconds"]["mcjax"] for row in rows]

@@ -16,7 +16,8 @@ from mcjax.errors import UserError
 from mcjax.experiments import connect
 from mcjax.experiments.run import open_run
 from mcjax.logs import say
-from mcjax.report import figures
+from mcjax.report.connect_figures import path_panels
+from mcjax.report.figures import panels_figure
 from mcjax.workdir import read_config
 
 
@@ -60,7 +61,8 @@ def evaluate(workdir: Path, num_points: int) -> Path:
             run, stage, connect.with_stats(run, one, a, b), ts, run.evaluated
         )
         connect.write_path(folder / f"{name}.csv", ts, tables[name])
-    figures.path_figure(folder / "path.png", ts, tables["path"], tables["line"])
+    panels = path_panels(ts, tables["path"], tables["line"], run.num_evaluated)
+    panels_figure(folder / "path.png", panels)
     accuracy = tables["path"]["test_accuracy"]
     say(f"worst test accuracy {accuracy.min():.4f} at t = {ts[accuracy.argmin()]:.4f}")
     say(f"left in {folder}")

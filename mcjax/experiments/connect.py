@@ -29,7 +29,8 @@ from mcjax.keys import stream
 from mcjax.logs import say
 from mcjax.objectives import curve_loss, endpoint_loss, split_curve
 from mcjax.plane import Plane, grid, through
-from mcjax.report import figures
+from mcjax.report.connect_figures import path_panels, plane_figure
+from mcjax.report.panels import Chart
 from mcjax.tree import PyTree
 from mcjax.workdir import write_csv
 
@@ -222,15 +223,21 @@ def barrier(losses: np.ndarray) -> float:
     return float(losses.max() - max(losses[0], losses[-1]))
 
 
-def answer(metrics: Mapping[str, Any]) -> str:
-    """The report's first words: what was asked, and what came out."""
-    return (
-        "Are the two networks joined by a path of low loss? The worst point of the curve has "
+QUESTION = "Are the two networks joined by a path of low loss?"
+
+
+def answer(metrics: Mapping[str, Any]) -> list[str]:
+    """What came out."""
+    return [
+        "The worst point of the curve has "
         f"test accuracy {metrics['curve_worst_test_accuracy']:.4f}, the worst of the "
         f"straight line {metrics['line_worst_test_accuracy']:.4f}; the networks "
         f"themselves have {metrics['start_test_accuracy']:.4f} and "
-        f"{metrics['end_test_accuracy']:.4f}."
-    )
+        f"{metrics['end_test_accuracy']:.4f}.",
+        "Barrier of the test loss: "
+        f"{metrics['curve_test_loss_barrier']:.4f} nats on the curve, "
+        f"{metrics['line_test_loss_barrier']:.4f} on the straight line.",
+    ]
 
 
 def table_rows(run: Run, ts: np.ndarray, path: Table, straight: Table) -> list[dict[str, Any]]:
@@ -262,12 +269,20 @@ def report(
 ) -> dict[str, Any]:
     """The table, the figures, the page, and last of all result.json."""
     metrics = summary(curve, ts, path, straight)
-    write_csv(
-        run.workdir / "table.csv",
-        ("method", "bonafide", "seed", "t", "clean_accuracy"),
-        table_rows(run, ts, path, straight),
-    )
-    figures.path_figure(run.workdir / "figures" / "path.png", ts, path, straight)
+    rows = table_rows(run, ts, path, straight)
+    write_csv(run.workdir / "table.csv", rows[0], rows)
+    panels = path_panels(ts, path, straight, run.num_evaluated)
     if surface is not None:
-        figures.plane_figure(run.workdir / "figures" / "plane.png", surface)
-    return finish(run, metrics, answer=answer(metrics))
+        plane_figure(run.workdir / "figures" / "plane.png", surface)
+    caption = (
+        "Loss and error along the path. Solid: the trained curve. Dotted: the straight line between "
+        "the same two networks. Dots: the two networks."
+    )
+    return finish(
+        run,
+        metrics,
+        question=QUESTION,
+        answer=answer(metrics),
+        charts=[Chart("path", panels, caption)],
+        tables={"The networks, and the worst points between them": rows},
+    )

@@ -12,7 +12,8 @@ from mcjax.experiments.finish import finish
 from mcjax.experiments.run import Run
 from mcjax.experiments.walk import Table
 from mcjax.intervals import mean_interval
-from mcjax.report import evasion_figures
+from mcjax.report.evasion_figures import path_panels, path_title, transfer_figure
+from mcjax.report.panels import Chart
 from mcjax.workdir import write_csv
 
 QUANTILES = (0.1, 0.5, 0.9)
@@ -70,16 +71,27 @@ def report(run: Run, rows: list[Row], tables: dict[str, Table]) -> dict[str, Any
     write_csv(run.workdir / "table.csv", rows[0], rows)
     write_table(run.workdir / "path.csv", next(iter(tables.values())))
     by_path = {k: list(g) for k, g in itertools.groupby(sorted(rows, key=_path), key=_path)}
-    for name, table in tables.items():
-        evasion_figures.path_figure(
-            folder / f"{name.replace(' ', '_')}.png", name, table, by_path[name]
+    caption = (
+        "Loss, error and largest eigenvalue of the input Hessian along the path, first seed. "
+        "Brackets: 95 % interval of the correlation over points of the path."
+    )
+    num_robust = min(run.config.evaluation.robust_images, len(run.splits.test["label"]))
+    num_images = run.num_evaluated | {"robust": num_robust}
+    charts = [
+        Chart(
+            name.replace(" ", "_"),
+            path_panels(table, num_images),
+            caption,
+            title=path_title(name, by_path[name]),
         )
+        for name, table in tables.items()
+    ]
     matrices = {
         name: json.loads(file.read_text())
         for name in tables
         if (file := folder / f"seed_{rows[0]['seed']}" / f"{name} transfer.json").exists()
     }
-    evasion_figures.transfer_figure(folder / "transfer.png", matrices)
+    transfer_figure(folder / "transfer.png", matrices)
     metrics = {}
     for name, group in by_path.items():
         for column in ("robust_loss_barrier", "robust_error_barrier", "pearson", "spearman"):
@@ -87,24 +99,61 @@ def report(run: Run, rows: list[Row], tables: dict[str, Table]) -> dict[str, Any
             metrics[f"{name} {column}"] = mean
             if len(group) > 1:
                 metrics[f"{name} {column} interval"] = half
-    return finish(run, metrics, answer=answer(rows))
+    return finish(
+        run,
+        metrics,
+        question=QUESTION,
+        answer=answer(rows),
+        charts=charts,
+        tables=page_tables(rows),
+    )
 
 
 def _path(row: Row) -> str:
     return row["path"]
 
 
-def answer(rows: list[Row]) -> str:
-    """The report's first words: what was asked, and what came out."""
-    lines = [
-        "Does a barrier of robustness stand on the path though none of the clean loss does, and does "
-        "the robust loss go with the largest eigenvalue of the input Hessian?"
+QUESTION = (
+    "Does a barrier of robustness stand on the path though none of the clean loss does, and does "
+    "the robust loss go with the largest eigenvalue of the input Hessian?"
+)
+
+
+def answer(rows: list[Row]) -> list[str]:
+    """What came out, a path and seed a line."""
+    return [
+        f"{row['path']}, seed {row['seed']}: barrier of the clean loss "
+        f"{row['clean_loss_barrier']:.3f}, of the robust loss {row['robust_loss_barrier']:.3f} "
+        f"[{row['robust_loss_barrier_low']:.3f}, {row['robust_loss_barrier_high']:.3f}] nats; "
+        f"correlation {row['pearson']:.3f} [{row['pearson_low']:.3f}, {row['pearson_high']:.3f}]."
+        for row in rows
     ]
-    for row in rows:
-        lines.append(
-            f"{row['path']}, seed {row['seed']}: barrier of the clean loss "
-            f"{row['clean_loss_barrier']:.3f}, of the robust loss {row['robust_loss_barrier']:.3f} "
-            f"[{row['robust_loss_barrier_low']:.3f}, {row['robust_loss_barrier_high']:.3f}] nats; "
-            f"correlation {row['pearson']:.3f} [{row['pearson_low']:.3f}, {row['pearson_high']:.3f}]."
-        )
-    return " ".join(lines)
+
+
+def page_tables(rows: list[Row]) -> dict[str, list[Row]]:
+    """table.csv in parts that a page of paper is wide enough for; intervals beside their number."""
+    titles = {
+        "Accuracy of ends and middle, untouched and attacked": ("start_", "middle_", "end_"),
+        "Barriers, in nats and as a fraction of images": ("_barrier",),
+        "Correlation of robust loss and eigenvalue over the path": ("pearson", "spearman"),
+        "Ensembles of the path's points": ("ensemble_",),
+    }
+    tables = {}
+    for title, parts in titles.items():
+        names = [
+            name
+            for name in rows[0]
+            if any(part in f"{name}_" or part in name for part in parts)
+            and not name.endswith(("_low", "_high"))
+        ]
+        tables[title] = [
+            {"path": row["path"], "seed": row["seed"], **{n: _with_interval(row, n) for n in names}}
+            for row in rows
+        ]
+    return tables
+
+
+def _with_interval(row: Row, name: str) -> Any:
+    if f"{name}_low" not in row:
+        return row[name]
+    return f"{row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"

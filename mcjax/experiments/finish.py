@@ -2,11 +2,13 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mcjax.experiments.run import Run, describe
 from mcjax.report import page
+from mcjax.report.figures import chart_figure
+from mcjax.report.panels import Chart
 from mcjax.workdir import write
 
 
@@ -14,20 +16,26 @@ def finish(
     run: Run,
     metrics: Mapping[str, Any],
     *,
-    answer: str,
-    tables: Mapping[str, str] | None = None,
+    question: str,
+    answer: Sequence[str],
+    charts: Sequence[Chart],
+    tables: Mapping[str, page.Rows],
 ) -> dict[str, Any]:
     """Writes report.html and result.json, or reads the result of a run that is complete.
 
     Args:
         run: The run.
         metrics: Its numbers by name.
-        answer: The report's first words.
-        tables: Tables to show on the page: their files by title; None shows the page's usual ones.
+        question: What the run asks.
+        answer: What came out, in sentences.
+        charts: Figures of lines; they are written to figures/ and shown on the page.
+        tables: Tables to show on the page: their rows by title.
 
     Returns:
         The contents of result.json.
     """
+    for chart in charts:
+        chart_figure(run.workdir / "figures", chart)
     result_file = run.workdir / "result.json"
     if result_file.exists():
         return json.loads(result_file.read_text())
@@ -40,6 +48,8 @@ def finish(
         "data": describe(run),
         "batch_stats": run.config.evaluation.batch_stats if run.network.has_batch_stats else None,
     }
-    page.write_page(run.workdir, result, answer=answer, tables=tables)
+    page.write_page(
+        run.workdir, result, question=question, answer=answer, charts=charts, tables=tables
+    )
     write(result_file, json.dumps(result, indent=2) + "\n")
     return result

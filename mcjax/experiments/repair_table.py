@@ -1,7 +1,7 @@
 """A study of repairs from its seeds to its report: rows, means with intervals, figures, page."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from mcjax.experiments.run import Run, with_seed
 from mcjax.experiments.study import Study, Tampered
 from mcjax.intervals import mean_interval
 from mcjax.logs import say
-from mcjax.report import repair_figures
+from mcjax.report.panels import Chart, words
+from mcjax.report.repair_figures import explanations, path_panels, table_panels
 from mcjax.workdir import write_csv
 
 Row = dict[str, Any]
@@ -55,7 +56,9 @@ def run_study(
                     write_path(run.workdir / "paths" / f"{study.name}{repair.method}.csv", repair)
     assert first_study is not None
     explain_fn(first_study)
-    return report(run, measure, rows, paths)
+    judged_by = first_study.judged_by
+    num_images = {name: int(judged_by[name]["mask"].sum()) for name in ("test", "success")}
+    return report(run, measure, rows, paths, num_images)
 
 
 def check(run: Run) -> None:
@@ -162,7 +165,13 @@ def summarise(rows: Sequence[Row], measure: str) -> list[Row]:
     return summary
 
 
-def report(run: Run, measure: str, rows: list[Row], paths: dict[Any, Repair]) -> dict[str, Any]:
+def report(
+    run: Run,
+    measure: str,
+    rows: list[Row],
+    paths: dict[Any, Repair],
+    num_images: Mapping[str, int],
+) -> dict[str, Any]:
     """The tables, the figures, the page, and last of all result.json."""
     folder, sizes = run.workdir / "figures", sorted(run.config.repair.sizes, reverse=True)
     # Equal seeds give equal tables, byte for byte: seconds have a file of their own.
@@ -175,16 +184,22 @@ def report(run: Run, measure: str, rows: list[Row], paths: dict[Any, Repair]) ->
     first = next(iter(paths.values()))
     write_path(run.workdir / "path.csv", first)
     one_each = {size: repair for (_, size), repair in reversed(paths.items())}
-    repair_figures.paths_figure(
-        folder / "path.png", {size: one_each[size] for size in sizes}, measure
-    )
-    repair_figures.table_figure(folder / "table.png", summary, measure)
-    repair_figures.explanations(folder, measure)
+    shown = {f"{size} bonafide images": one_each[size] for size in sizes}
+    panels = {
+        "path": path_panels(shown, measure, num_images),
+        "table": table_panels(summary, measure),
+        **explanations(folder, measure),
+    }
     result = finish(
         run,
         metrics(summary, measure, sizes),
+        question=QUESTION,
         answer=answer(summary, measure),
-        tables={"Means": "summary.csv"},
+        charts=[Chart(k, v, CAPTIONS[k], columns=min(2, len(v))) for k, v in panels.items()],
+        tables={
+            "Means over seeds and folds (summary.csv)": summary,
+            "Every repair (table.csv)": [{k: one[k] for k in columns} for one in rows],
+        },
     )
     if not all(repair.choice and repair.choice.index is not None for repair in paths.values()):
         say("on some paths no point was accurate enough: those rows of table.csv say acceptable 0")
@@ -207,13 +222,28 @@ def metrics(summary: Sequence[Row], measure: str, sizes: Sequence[int]) -> dict[
     return numbers
 
 
-def answer(summary: Sequence[Row], measure: str) -> str:
-    """The report's first words: what was asked, and what came out."""
-    name = measure.replace("_", " ")
+QUESTION = (
+    "Does a point of the path, chosen without knowing what was tampered with, repair the network?"
+)
+
+CAPTIONS = {
+    "path": "The path trained on bonafide images, a panel a number of them (first seed). Dashed: the t "
+    "that was chosen without knowing what was tampered with.",
+    "table": "Every trained repair against the number of bonafide images: means over seeds, bars "
+    "their 95 % interval (none for one seed). Dotted: the suspect.",
+    "gradients": "Mean cosine between the loss's gradients with respect to clean and to stamped "
+    "images, along the path of the largest bonafide size.",
+    "noise": "Around the suspect: Gaussian noise on all weights, in units of each tensor's root mean "
+    "square; means over the draws.",
+}
+
+
+def answer(summary: Sequence[Row], measure: str) -> list[str]:
+    """What came out."""
+    name = words(measure)
     suspect = next(line for line in summary if line["method"] == "suspect")
     lines = [
-        "Does a point of the path, chosen without knowing what was tampered with, repair the "
-        f"network? The suspect has clean accuracy {suspect['clean_accuracy']:.3f} and {name} "
+        f"The suspect has clean accuracy {suspect['clean_accuracy']:.3f} and {name} "
         f"{suspect[measure]:.3f}."
     ]
     for line in (one for one in summary if one["method"] == "path"):
@@ -221,4 +251,4 @@ def answer(summary: Sequence[Row], measure: str) -> str:
             f"With {line['bonafide']} bonafide images the chosen point has clean accuracy "
             f"{line['clean_accuracy']:.3f} and {name} {line[measure]:.3f}."
         )
-    return " ".join(lines)
+    return lines

@@ -6,45 +6,58 @@ from typing import Any
 
 import numpy as np
 
-from mcjax.report.figures import BLUE, ORANGE, figure
+from mcjax.report.figures import COLUMN, TEXT, figure
+from mcjax.report.panels import BLUE, GREEN, ORANGE, Line, Panel
 
-GREEN = "#009E73"
 
-
-def path_figure(
-    path: Path, name: str, table: Mapping[str, np.ndarray], rows: Sequence[Mapping[str, Any]]
-) -> None:
-    """Loss, error and eigenvalue against t, with the correlation in the title.
+def path_panels(table: Mapping[str, np.ndarray], num_images: Mapping[str, int]) -> list[Panel]:
+    """Loss, error and eigenvalue against t.
 
     Args:
-        path: The PNG to write.
-        name: The path's.
         table: Columns of path.csv, each [T].
+        num_images: Images of "train", "test" and "robust": training, test, attacked test images.
+    """
+    ts = table["t"]
+    labels = {
+        "train": f"{num_images['train']} training images",
+        "test": f"{num_images['test']} test images",
+        "robust": f"{num_images['robust']} test images, attacked",
+    }
+    style = {"train": (BLUE, True), "test": (BLUE, False), "robust": (ORANGE, False)}
+
+    def lines(values: Mapping[str, np.ndarray]) -> list[Line]:
+        return [
+            Line(labels[name], y, style[name][0], dotted=style[name][1])
+            for name, y in values.items()
+        ]
+
+    losses = {name: table[f"{name}_loss"] for name in labels}
+    errors = {name: 100 * (1 - table[f"{name}_accuracy"]) for name in labels}
+    low, middle, high = (v for k, v in table.items() if "eigenvalue_quantile" in k)
+    curvature = [
+        Line("eigenvalue, mean", table["input_hessian_eigenvalue"], GREEN),
+        Line("its median; shaded 10 to 90 %", middle, GREEN, dotted=True, band=(low, high)),
+    ]
+    ends = (-0.02, 1.02)
+    return [
+        Panel(ts, lines(losses), "t", "cross-entropy (nats)", ylim=(0, None), xlim=ends),
+        Panel(ts, lines(errors), "t", "error (%)", ylim=(-2, 102), xlim=ends),
+        Panel(ts, curvature, "t", "largest eigenvalue of $H_x$ (nats)", ylim=(0, None), xlim=ends),
+    ]
+
+
+def path_title(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """A path's name and its correlation.
+
+    Args:
+        name: The path's.
         rows: Rows of table.csv of this path, one a seed; the first is drawn.
     """
-    row, ts = rows[0], table["t"]
-    with figure(path, (10, 3.4)) as fig:
-        loss, error, curvature = fig.subplots(1, 3)
-        loss.plot(ts, table["train_loss"], ":", color=BLUE, label="training")
-        loss.plot(ts, table["test_loss"], color=BLUE, label="test")
-        loss.plot(ts, table["robust_loss"], color=ORANGE, label="test, attacked")
-        loss.set(xlabel="t", ylabel="cross-entropy (nats)", ylim=(0, None))
-        error.plot(ts, 100 * (1 - table["train_accuracy"]), ":", color=BLUE, label="training")
-        error.plot(ts, 100 * (1 - table["test_accuracy"]), color=BLUE, label="test")
-        error.plot(ts, 100 * (1 - table["robust_accuracy"]), color=ORANGE, label="test, attacked")
-        error.set(xlabel="t", ylabel="error (%)", ylim=(-2, 102))
-        low, middle, high = (v for k, v in table.items() if "quantile" in k)
-        curvature.plot(ts, table["input_hessian_eigenvalue"], color=GREEN, label="mean")
-        curvature.plot(ts, middle, ":", color=GREEN, label="median, 10 to 90 % shaded")
-        curvature.fill_between(ts, low, high, color=GREEN, alpha=0.15, lw=0)
-        curvature.set(xlabel="t", ylabel="largest input-Hessian eigenvalue", ylim=(0, None))
-        for axes in (loss, error, curvature):
-            axes.legend(fontsize=8)
-        fig.suptitle(
-            f"{name}: correlation of robust loss and eigenvalue {row['pearson']:.3f} "
-            f"[{row['pearson_low']:.3f}, {row['pearson_high']:.3f}]",
-            fontsize=10,
-        )
+    row = rows[0]
+    return (
+        f"{name}: correlation of robust loss and eigenvalue {row['pearson']:.3f} "
+        f"[{row['pearson_low']:.3f}, {row['pearson_high']:.3f}]"
+    )
 
 
 def transfer_figure(path: Path, matrices: Mapping[str, Any]) -> None:
@@ -56,9 +69,14 @@ def transfer_figure(path: Path, matrices: Mapping[str, Any]) -> None:
     """
     if not matrices:
         return
-    with figure(path, (2.6 * len(matrices) + 0.8, 2.9)) as fig:
-        panels = fig.subplots(1, len(matrices), squeeze=False)[0]
-        for axes, (name, found) in zip(panels, matrices.items(), strict=True):
+    columns = min(3, len(matrices))
+    rows = -(-len(matrices) // columns)
+    width = COLUMN if columns == 1 else TEXT
+    with figure(path, (width, 2.4 * rows)) as fig:
+        grid = fig.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        for axes in grid.ravel()[len(matrices) :]:
+            axes.axis("off")
+        for axes, (name, found) in zip(grid.ravel(), matrices.items(), strict=False):
             ts = np.array(found["t"])
             edge = (ts[1] - ts[0]) / 2
             image = axes.imshow(
@@ -70,6 +88,7 @@ def transfer_figure(path: Path, matrices: Mapping[str, Any]) -> None:
                 cmap="viridis",
             )
             axes.grid(False)
-            axes.set_title(name.replace(" (", "\n("), fontsize=8)
+            axes.set_title(name.replace(" (", "\n("))
             axes.set(xlabel="tried at t", ylabel="made against t")
-        fig.colorbar(image, ax=list(panels), label="accuracy (%)")
+            axes.label_outer()
+        fig.colorbar(image, ax=grid, label="accuracy (%)")

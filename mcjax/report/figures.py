@@ -1,7 +1,10 @@
-"""The figures of a run: one style, colours that colour-blind readers can tell apart."""
+"""Figures for papers and pages: one style, as PNG and as PDF beside it.
+
+Sizes are those of print: a column is 3.4 inches wide, a page's text 6.9; letters are 8 to 9 points.
+"""
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,104 +14,139 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from mcjax.report.panels import BLUE, ORANGE, Chart, Line, Panel, legend
 from mcjax.workdir import write
 
-# Okabe and Ito 2008.
-BLUE, ORANGE = "#0072B2", "#D55E00"
+__all__ = ["BLUE", "ORANGE", "chart_figure", "figure", "panels_figure"]
+
+COLUMN, TEXT, DPI = 3.4, 6.9, 180
 
 STYLE: Any = {
-    "font.size": 10,
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "figure.titlesize": 9,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.3,
-    "lines.linewidth": 1.8,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4,
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
+    "pdf.fonttype": 42,  # whole letters: publishers refuse type 3
 }
 
 
 @contextmanager
-def figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
+def figure(path: Path, size: tuple[float, float], *, pdf: bool = True) -> Iterator[Figure]:
     """A figure in the common style, written as PNG at the end. No display, no global state.
 
     Args:
         path: Where to.
         size: Width and height in inches.
+        pdf: Whether to write a PDF beside it, for papers: lines and letters, not pixels.
     """
     with mpl.rc_context(STYLE):
-        fig = Figure(figsize=size, dpi=150)
+        fig = Figure(figsize=size, dpi=DPI)
         FigureCanvasAgg(fig)
         yield fig
-        buffer = io.BytesIO()
         # No date and no version inside: equal numbers give equal files.
-        fig.savefig(buffer, format="png", metadata={"Software": None})
+        _save(fig, path, {"Software": None})
+        if pdf:
+            unnamed = {"Creator": None, "Producer": None, "CreationDate": None}
+            _save(fig, path.with_suffix(".pdf"), unnamed)
+
+
+def _save(fig: Figure, path: Path, metadata: dict[str, None]) -> None:
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format=path.suffix[1:], metadata=metadata)
     write(path, buffer.getvalue())
 
 
-def path_figure(
-    path: Path,
-    ts: np.ndarray,
-    curve: Mapping[str, np.ndarray],
-    line: Mapping[str, np.ndarray],
+def chart_figure(folder: Path, chart: Chart) -> None:
+    """Writes NAME.png and NAME.pdf of a chart into a folder."""
+    path = folder / f"{chart.name}.png"
+    panels_figure(path, chart.panels, columns=chart.columns, title=chart.title)
+
+
+def panels_figure(
+    path: Path, panels: Sequence[Panel], *, columns: int | None = None, title: str = ""
 ) -> None:
-    """Loss and error against t, on training and test images, with the straight line beside.
+    """Panels of lines beside and below each other, with one legend below them all.
 
     Args:
-        path: The PNG to write.
-        ts: Points, [T].
-        curve: Columns `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`, each [T].
-        line: The same on the straight line between the ends.
+        path: The PNG to write; the PDF stands beside it.
+        panels: At least one.
+        columns: Panels in a row; at most three unless given.
+        title: Of the whole figure.
     """
-    with figure(path, (8, 3.6)) as fig:
-        left, right = fig.subplots(1, 2)
-        for axes, metric, name in (
-            (left, "loss", "cross-entropy (nats)"),
-            (right, "error", "error (%)"),
-        ):
-            for images, colour in (("train", BLUE), ("test", ORANGE)):
-                values = [_values(table, images, metric) for table in (curve, line)]
-                axes.plot(ts, values[0], color=colour, label=f"curve, {images}")
-                axes.plot(ts, values[1], ":", color=colour, label=f"straight line, {images}")
-                dots = "networks" if images == "train" else None
-                axes.plot(ts[[0, -1]], values[0][[0, -1]], "o", color=colour, label=dots)
-            axes.set(xlabel="t", ylabel=name, xlim=(-0.02, 1.02))
-            axes.set_ylim(bottom=0)
-        handles, labels = left.get_legend_handles_labels()
-        fig.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
+    columns = columns or min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    width = COLUMN if columns == 1 else TEXT
+    shown = [_sample(line) for line in legend(panels)]
+    if any(panel.chosen is not None for panel in panels):
+        shown.append(Line2D([], [], color="black", lw=1, ls="--", label="chosen t"))
+    height = (2.6 if columns < 3 else 2.1) * rows + (0.25 if title else 0)
+    with figure(path, (width, height)) as fig:
+        _legend_below(fig, shown)
+        grid = fig.subplots(rows, columns, squeeze=False).ravel()
+        for axes, panel in zip(grid, panels, strict=False):
+            draw(axes, panel)
+        for axes in grid[len(panels) :]:
+            axes.axis("off")
+        if title:
+            fig.suptitle(title)
 
 
-def _values(table: Mapping[str, np.ndarray], images: str, metric: str) -> np.ndarray:
-    if metric == "loss":
-        return table[f"{images}_loss"]
-    return 100 * (1 - table[f"{images}_accuracy"])
+def _legend_below(fig: Figure, shown: Sequence[Line2D]) -> None:
+    """A legend of as few rows as the figure is wide enough for; the figure grows by them."""
+    width, height = fig.get_size_inches()
+    for ncols in range(len(shown), 0, -1):
+        legend = fig.legend(handles=shown, loc="outside lower center", ncols=ncols)
+        size = legend.get_window_extent()
+        if size.width <= fig.bbox.width or ncols == 1:
+            break
+        legend.remove()
+    fig.set_size_inches(width, height + size.height / fig.dpi)
 
 
-def plane_figure(path: Path, surface: Mapping[str, np.ndarray]) -> None:
-    """Test loss on the plane through start, bend and end, with the curve and the straight line.
+def draw(axes: Axes, panel: Panel) -> None:
+    """One panel on Matplotlib's axes, without a legend."""
+    x = np.asarray(panel.x, float)
+    for line in panel.lines:
+        y, style = np.asarray(line.y, float), ":" if line.dotted else "-"
+        if line.band is not None:
+            axes.fill_between(x, *line.band, color=line.colour, alpha=0.15, lw=0)
+        if line.half is not None:
+            half = np.nan_to_num(line.half)
+            axes.errorbar(
+                x, y, half, color=line.colour, marker=line.mark or None, ls=style, capsize=2
+            )
+        else:
+            axes.plot(x, y, style, color=line.colour, marker=line.mark or None)
+        if line.ends:
+            axes.plot(x[[0, -1]], y[[0, -1]], "o", color=line.colour)
+    if panel.chosen is not None:
+        axes.axvline(panel.chosen, color="black", lw=1, ls="--")
+    if panel.log_x:
+        axes.set_xscale("log")
+        axes.set_xticks(x, [f"{value:g}" for value in x])
+        axes.minorticks_off()
+    axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel, xlim=panel.xlim, ylim=panel.ylim)
+    axes.set_title(panel.title)
 
-    Args:
-        path: The PNG to write.
-        surface: "x" and "y" [N], "test_loss" [N, N] by row of y, "trace" of the curve [M, 2],
-            "points" the control points [K, 2].
-    """
-    with figure(path, (5.2, 4.2)) as fig:
-        axes: Axes = fig.subplots()
-        axes.grid(False)
-        loss = np.nan_to_num(surface["test_loss"], nan=np.inf)
-        low, high = loss.min(), np.quantile(loss[np.isfinite(loss)], 0.9)
-        high = max(high, low * 1.01 + 1e-6)
-        levels = low + (high - low) * np.linspace(0, 1, 16) ** 2
-        colours = axes.contourf(
-            surface["x"], surface["y"], np.clip(loss, low, high), levels, cmap="viridis_r"
-        )
-        fig.colorbar(colours, ax=axes, label="test cross-entropy (nats)", format="%.2f")
-        trace, points = surface["trace"], surface["points"]
-        axes.plot(trace[:, 0], trace[:, 1], color=ORANGE, label="curve")
-        ends = points[[0, -1]]
-        axes.plot(ends[:, 0], ends[:, 1], ":", color="black", label="straight line")
-        axes.plot(ends[:, 0], ends[:, 1], "o", color="black")
-        axes.plot(points[1:-1, 0], points[1:-1, 1], "x", color=ORANGE, label="bend")
-        axes.set(xlabel="distance along start to end", ylabel="distance across")
-        axes.legend(fontsize=8, loc="upper right", frameon=True)
+
+def _sample(line: Line) -> Line2D:
+    return Line2D(
+        [],
+        [],
+        color=line.colour,
+        ls=":" if line.dotted else "-",
+        marker=line.mark or ("o" if line.ends else None),
+        label=line.label,
+    )

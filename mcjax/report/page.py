@@ -1,147 +1,196 @@
-"""report.html: one self-contained page of a run."""
+"""report.html: one self-contained page of a run, for screens of any width and for paper."""
 
 import base64
-import csv
 import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mcjax.report.chart import chart
+from mcjax.report.definitions import TERMS, meaning, meanings
+from mcjax.report.figures import DPI
+from mcjax.report.panels import Chart
 from mcjax.workdir import read_config, write
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; }
-img { max-width: 100%; height: auto; }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
-td, th { border-bottom: 1px solid #ddd; padding: .25rem .75rem; text-align: left; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-code { background: #f4f4f4; }
-"""
+HERE = Path(__file__).parent
+STYLE = (HERE / "page.css").read_text()
+SCRIPT = (HERE / "chart.js").read_text()
 
 CAPTIONS = {
-    "path": "Loss and error along the path. Solid: the trained curve. Dotted: the straight line "
-    "between the same two networks. Dots: the two networks.",
-    "plane": "Test loss on the plane through the two networks and the bend of the curve. "
-    "Losses beyond the colour bar are drawn in its last colour.",
-}
-
-CAPTIONS |= {
+    "plane": "Test loss on the plane through the two networks and the bend of the curve, in units of "
+    "distance in weight space. Losses beyond the colour bar are drawn in its last colour.",
     "trigger": "Clean test images, and the same with the trigger.",
-    "table": "Every trained repair against the number of bonafide images: means over seeds, bars "
-    "their 95 % interval (none for one seed). Dotted: the suspect.",
-    "gradients": "Mean cosine between the loss's gradients with respect to clean and to stamped "
-    "images, along the path of the largest bonafide size.",
-    "noise": "Around the suspect: Gaussian noise on all weights, in units of each tensor's root mean "
-    "square; means over the draws.",
+    "transfer": "Accuracy of the network at t (across) on images that were made against the network at "
+    "another t (up), a panel a path, first seed.",
 }
-REPAIRED_PATH = (
-    "The path trained on bonafide images, a panel a number of them (first seed). Dashed: the t "
-    "that was chosen without knowing what was tampered with."
-)
 
-DEFINITIONS = {
-    "accuracy": "fraction of all images of the set that get their own label",
-    "loss": "mean cross-entropy an image, in nats, without the weight-decay term",
-    "barrier": "highest loss on the path minus the loss of its higher end, in nats",
-    "t": "place on the path, 0 at the first network and 1 at the second",
-    "attack success rate": "fraction of stamped test images that get the class that the attacker "
-    "wants; images whose true class is that class are left out",
-    "official denominator": "the same over all test images, those of the target class unstamped and "
-    "counted where they are right, as the paper's official code counts",
-    "bonafide": "number of clean labelled images that a repair was given; 0: it uses none",
-    "interval": "half-width of the 95 % Student interval of the mean over seeds (and folds)",
-    "acceptable": "1 where a point of the path was accurate enough on the selection images; 0 where "
-    "none was and the suspect stands unchanged",
-    "arc length, distance": "Euclidean, over all parameters",
-}
+Rows = Sequence[Mapping[str, Any]]
 
 
 def write_page(
     workdir: Path,
     result: Mapping[str, Any],
     *,
-    answer: str,
-    tables: Mapping[str, str] | None = None,
+    question: str,
+    answer: Sequence[str],
+    charts: Sequence[Chart],
+    tables: Mapping[str, Rows],
 ) -> None:
-    """Writes report.html from what the run has left.
+    """Writes report.html of a run.
 
     Args:
-        workdir: The run's directory, with config.json, table.csv and figures/.
+        workdir: The run's directory, with config.json and figures/.
         result: The contents of result.json.
-        answer: The run's question and what came out, in a sentence or two.
-        tables: Other tables to show before table.csv: title to file name.
+        question: What the run asks.
+        answer: What came out, in sentences; each stands in a line of its own.
+        charts: Figures of lines; every other PNG in figures/ is shown as it is.
+        tables: Rows by title.
     """
     config = read_config(workdir)
-    captions = CAPTIONS if result["experiment"] == "connect" else CAPTIONS | {"path": REPAIRED_PATH}
     title = f"{result['experiment']}: {result['data']['name']}"
-    sections = [
+    drawn = {one.name for one in charts}
+    pictures = [p for p in sorted((workdir / "figures").glob("*.png")) if p.stem not in drawn]
+    columns = [name for rows in tables.values() for row in rows for name in row]
+    data = result["data"]
+    sections = {
+        "Figures": [
+            *map(chart, charts),
+            *(picture(path, CAPTIONS.get(path.stem, path.stem)) for path in pictures),
+            "<p>The same for papers: <code>figures/*.pdf</code>; the numbers: <code>path.csv</code>, "
+            "<code>table.csv</code> and the tables in <code>figures</code> and <code>paths</code>.</p>",
+        ],
+        "Tables": [table_of(rows, caption) for caption, rows in tables.items()],
+        "Numbers": [numbers(result["metrics"])],
+        "What the words mean": [
+            definitions([*TERMS.items(), *((k, v) for k, v in meanings(columns) if k not in TERMS)])
+        ],
+        "Data": [
+            table(("set", "images"), data["num_images"].items(), caption="Disjoint sets of images")
+            if data["protocol"] == "disjoint"
+            else table(("set", "images"), data["num_images"].items(), caption="Sets of images"),
+            f"<p>{html.escape(data['source'])}. Protocol: {html.escape(data['protocol'])}. "
+            f"BatchNorm recomputed from: {html.escape(result['batch_stats'] or 'no BatchNorm')}.</p>",
+        ],
+        "Settings": [
+            table(
+                ("field", "value"), config["hashed"].items(), caption="All that decides the result"
+            ),
+            f"<p>Config {result['config_hash']}, revision {config['git_revision']}, "
+            f"{config['num_devices']} x {html.escape(config['device_kind'])}, "
+            f"{result['seconds']:.0f} s.</p>",
+        ],
+    }
+    write(
+        workdir / "report.html", document(title, [*head(title, question, answer), *parts(sections)])
+    )
+
+
+def head(title: str, question: str, answer: Iterable[str]) -> list[str]:
+    """The first words of a page: its title, the question, and what came out."""
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in answer)
+    return [
         f"<h1>{html.escape(title)}</h1>",
-        f"<p>{html.escape(answer)}</p>",
-        *(
-            picture(path, captions.get(path.stem, path.stem))
-            for path in sorted((workdir / "figures").glob("*.png"))
-        ),
-        *(
-            f"<h2>{html.escape(name)}</h2>{_table_of_csv(workdir / file)}"
-            for name, file in (tables or {}).items()
-        ),
-        "<h2>Points</h2>",
-        _table_of_csv(workdir / "table.csv"),
-        "<h2>Numbers</h2>",
-        table(("quantity", "value"), result["metrics"].items()),
-        "<h2>What the words mean</h2>",
-        table(("word", "meaning"), DEFINITIONS.items()),
-        "<h2>Data</h2>",
-        table(("set", "images"), result["data"]["num_images"].items()),
-        f"<p>{html.escape(result['data']['source'])}. Protocol: {result['data']['protocol']}. "
-        f"BatchNorm recomputed from: {result['batch_stats'] or 'no BatchNorm'}.</p>",
-        "<h2>Settings</h2>",
-        table(("field", "value"), config["hashed"].items()),
-        f"<p>Config {result['config_hash']}, revision {config['git_revision']}, "
-        f"{config['num_devices']} x {html.escape(config['device_kind'])}, "
-        f"{result['seconds']:.0f} s.</p>",
+        f'<p class="question">{html.escape(question)}</p><ul class="answer">{items}</ul>',
     ]
-    write(workdir / "report.html", document(title, sections))
+
+
+def parts(sections: Mapping[str, Iterable[str]]) -> list[str]:
+    """Sections under their titles, and before them a list of links to each."""
+    names = {title: title.lower().replace(" ", "-") for title in sections}
+    links = "".join(f'<li><a href="#{name}">{title}</a></li>' for title, name in names.items())
+    return [
+        f'<nav aria-label="Sections"><ul>{links}</ul></nav>',
+        *(
+            f'<section><h2 id="{names[title]}">{html.escape(title)}</h2>{"".join(body)}</section>'
+            for title, body in sections.items()
+        ),
+    ]
 
 
 def document(title: str, sections: Iterable[str]) -> str:
     """A self-contained page of the sections, in the common style."""
+    body = "\n".join(sections)
+    script = f"<script>{SCRIPT}</script>" if '<figure class="chart"' in body else ""
     return "\n".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>",
-            *sections,
-            "</body></html>\n",
+            # Else a browser asks the server for an icon.
+            '<link rel="icon" href="data:,">',
+            f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body><main>",
+            body,
+            f"</main>{script}</body></html>\n",
         ]
     )
 
 
 def picture(path: Path, caption: str) -> str:
-    """A PNG inside the page, with its caption."""
-    data, caption = base64.b64encode(path.read_bytes()).decode(), html.escape(caption)
+    """A PNG inside the page, with its caption: letters as large as the page's own.
+
+    Where the screen is narrower than the picture, it scrolls by itself.
+    """
+    data, caption = path.read_bytes(), html.escape(caption)
+    width = int.from_bytes(data[16:20]) * 96 // DPI  # a PNG's first chunk begins with its width
     return (
-        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
+        f'<figure><div class="scroll" tabindex="0"><img width="{width}" alt="{caption}" '
+        f'src="data:image/png;base64,{base64.b64encode(data).decode()}"></div>'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 
 
-def _table_of_csv(path: Path) -> str:
-    with path.open(newline="") as file:
-        head, *rows = list(csv.reader(file))
-    return table(head, rows)
+def numbers(metrics: Mapping[str, Any]) -> str:
+    """A table of named numbers, each with its meaning."""
+    rows = ((name, value, meaning(name)) for name, value in metrics.items())
+    return table(("quantity", "value", "meaning"), rows, caption="The run's numbers (result.json)")
 
 
-def table(head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
-    """A table; numbers stand to the right."""
-    cells = "".join(f"<th>{html.escape(str(name))}</th>" for name in head)
-    body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows)
-    return f"<table><tr>{cells}</tr>{body}</table>"
+def definitions(terms: Iterable[tuple[str, str]]) -> str:
+    """A table of words and their meanings."""
+    return table(("word", "meaning"), terms, caption="Words, and columns of the tables")
+
+
+def table_of(rows: Rows, caption: str = "") -> str:
+    """A table of rows that are dicts with the same names."""
+    names = list(rows[0])
+    return table(names, ([row.get(name, "") for name in names] for row in rows), caption=caption)
+
+
+def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], *, caption: str = "") -> str:
+    """A table that scrolls by itself where it is too wide; numbers stand to the right.
+
+    Args:
+        head: Names of the columns.
+        rows: Values; the first of a row names it.
+        caption: What the table shows.
+    """
+    cells = "".join(f'<th scope="col">{_words(name)}</th>' for name in head)
+    body = "".join(f"<tr>{_row(list(row))}</tr>" for row in rows)
+    words = html.escape(caption)
+    named = f"<caption>{words}</caption>" if caption else ""
+    region = f' role="region" aria-label="{words}"' if caption else ""
+    return (
+        f'<div class="scroll" tabindex="0"{region}><table>{named}<thead><tr>{cells}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _row(values: list[Any]) -> str:
+    first, *rest = values
+    return f'<th scope="row">{_words(first)}</th>' + "".join(map(_cell, rest))
+
+
+def _words(name: Any) -> str:
+    """Text that may be broken after an underscore or a dot, so that columns stay narrow."""
+    return html.escape(str(name)).replace("_", "_<wbr>").replace(".", ".<wbr>")
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return f"<td>{value}</td>"
     try:
         number = float(value)
     except (TypeError, ValueError):
         return f"<td>{html.escape(str(value))}</td>"
-    return f'<td class="number">{number:.6g}</td>'
+    if isinstance(value, int) or number.is_integer():
+        return f'<td class="number">{int(number)}</td>'
+    return f'<td class="number">{number:.5g}</td>'

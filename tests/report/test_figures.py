@@ -1,8 +1,9 @@
-"""Figures are images, and equal numbers give equal files."""
+"""Figures are images and PDFs, and equal numbers give equal files."""
 
 import numpy as np
 
-from mcjax.report import figures
+from mcjax.report import connect_figures, figures
+from mcjax.report.panels import Chart, Line, Panel
 
 
 def table():
@@ -13,12 +14,65 @@ def table():
     }
 
 
-def test_path_figure(tmp_path):
+def test_a_chart_is_a_png_and_a_pdf(tmp_path):
+    panels = connect_figures.path_panels(
+        np.linspace(0, 1, 4), table(), table(), {"train": 30, "test": 20}
+    )
     for name in ("a", "b"):
-        figures.path_figure(tmp_path / f"{name}.png", np.linspace(0, 1, 4), table(), table())
-    data = (tmp_path / "a.png").read_bytes()
-    assert data.startswith(b"\x89PNG")
-    assert data == (tmp_path / "b.png").read_bytes()
+        figures.chart_figure(tmp_path / name, Chart("path", panels, "A caption."))
+    for kind, start in (("png", b"\x89PNG"), ("pdf", b"%PDF")):
+        data = (tmp_path / "a" / f"path.{kind}").read_bytes()
+        assert data.startswith(start)
+        assert data == (tmp_path / "b" / f"path.{kind}").read_bytes()
+    pdf = (tmp_path / "a" / "path.pdf").read_bytes()
+    assert b"/CIDFontType2" in pdf or b"/TrueType" in pdf
+    assert b"/Type3" not in pdf
+    assert b"CreationDate" not in pdf
+
+
+def test_error_is_one_minus_accuracy_in_percent_and_says_of_how_many():
+    loss, error = connect_figures.path_panels(
+        np.linspace(0, 1, 4), table(), table(), {"train": 30, "test": 20}
+    )
+    assert [line.label for line in error.lines] == [
+        "curve, 30 training images",
+        "straight line, 30 training images",
+        "curve, 20 test images",
+        "straight line, 20 test images",
+    ]
+    np.testing.assert_allclose(error.lines[0].y, [90, 76.6666667, 63.3333333, 50])
+    np.testing.assert_allclose(loss.lines[0].y, table()["train_loss"])
+
+
+def test_bars_bands_marks_and_gaps_are_drawn(tmp_path):
+    x = np.array([50.0, 100, 200])
+    lines = (
+        Line("bars", np.array([1.0, np.nan, 3]), mark="o", half=np.array([0.5, np.nan, 0.5])),
+        Line("band", np.array([1.0, 2, 3]), band=(np.zeros(3), np.full(3, 4.0))),
+    )
+    panel = Panel(x, lines, "bonafide images", "%", chosen=100, log_x=True)
+    with figures.figure(tmp_path / "a.png", (3, 3), pdf=False) as fig:
+        axes = fig.subplots()
+        figures.draw(axes, panel)
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["50", "100", "200"]
+        assert len(axes.containers) == 1  # the bars
+        assert axes.get_ylim()[1] >= 4  # the band's upper edge
+    assert not (tmp_path / "a.pdf").exists()
+
+
+def test_no_legend_reaches_beyond_its_figure(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "_save", lambda fig, path, metadata: drawn.append(fig))
+    for columns in (1, 2, 3):
+        for length in (5, 20, 45):
+            lines = [Line(f"{i} " + "m" * length, np.ones(2)) for i in range(6)]
+            panel = Panel(np.arange(2.0), lines, "t", "error (%)")
+            figures.panels_figure(tmp_path / "a.png", [panel] * columns)
+            fig = drawn[-1]
+            fig.draw_without_rendering()
+            (legend,) = fig.legends
+            inside = legend.get_window_extent().width <= fig.bbox.width
+            assert inside or legend._ncols == 1
 
 
 def test_plane_figure_with_losses_that_are_not_numbers(tmp_path):
@@ -31,5 +85,5 @@ def test_plane_figure_with_losses_that_are_not_numbers(tmp_path):
         "trace": np.zeros((5, 2)),
         "points": np.array([[0, 0], [1, 1], [2, 0.0]]),
     }
-    figures.plane_figure(tmp_path / "plane.png", surface)
+    connect_figures.plane_figure(tmp_path / "plane.png", surface)
     assert (tmp_path / "plane.png").read_bytes().startswith(b"\x89PNG")

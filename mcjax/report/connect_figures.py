@@ -1,0 +1,80 @@
+"""The figures of a connection: loss and error along the path, the loss on the plane through it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from mcjax.report.figures import COLUMN, figure
+from mcjax.report.panels import BLUE, ORANGE, Line, Panel
+
+
+def path_panels(
+    ts: np.ndarray,
+    curve: Mapping[str, np.ndarray],
+    line: Mapping[str, np.ndarray],
+    num_images: Mapping[str, int],
+) -> list[Panel]:
+    """Loss and error against t, on training and test images, with the straight line beside.
+
+    Args:
+        ts: Points, [T].
+        curve: Columns `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`, each [T].
+        line: The same on the straight line between the ends.
+        num_images: Images of "train" and "test" that they are means over.
+    """
+    panels = []
+    for metric, ylabel in (("loss", "cross-entropy (nats)"), ("error", "error (%)")):
+        lines = []
+        for images, colour in (("train", BLUE), ("test", ORANGE)):
+            for name, table in (("curve", curve), ("straight line", line)):
+                lines.append(
+                    Line(
+                        f"{name}, {num_images[images]} {_FULL[images]} images",
+                        _values(table, images, metric),
+                        colour,
+                        dotted=name != "curve",
+                        ends=name == "curve",
+                    )
+                )
+        panels.append(Panel(ts, lines, "t", ylabel, ylim=(0, None), xlim=(-0.02, 1.02)))
+    return panels
+
+
+_FULL = {"train": "training", "test": "test"}
+
+
+def _values(table: Mapping[str, np.ndarray], images: str, metric: str) -> np.ndarray:
+    if metric == "loss":
+        return table[f"{images}_loss"]
+    return 100 * (1 - table[f"{images}_accuracy"])
+
+
+def plane_figure(path: Path, surface: Mapping[str, np.ndarray]) -> None:
+    """Test loss on the plane through start, bend and end, with the curve and the straight line.
+
+    Args:
+        path: The PNG to write.
+        surface: "x" and "y" [N], "test_loss" [N, N] by row of y, "trace" of the curve [M, 2],
+            "points" the control points [K, 2].
+    """
+    with figure(path, (COLUMN, 3.3)) as fig:
+        axes: Axes = fig.subplots()
+        axes.grid(False)
+        loss = np.nan_to_num(surface["test_loss"], nan=np.inf)
+        low, high = loss.min(), np.quantile(loss[np.isfinite(loss)], 0.9)
+        high = max(high, low * 1.01 + 1e-6)
+        levels = low + (high - low) * np.linspace(0, 1, 16) ** 2
+        colours = axes.contourf(
+            surface["x"], surface["y"], np.clip(loss, low, high), levels, cmap="viridis_r"
+        )
+        fig.colorbar(colours, ax=axes, label="test cross-entropy (nats)", format="%.2f")
+        trace, points = surface["trace"], surface["points"]
+        axes.plot(trace[:, 0], trace[:, 1], color=ORANGE, label="curve")
+        ends = points[[0, -1]]
+        axes.plot(ends[:, 0], ends[:, 1], ":", color="black", label="straight line")
+        axes.plot(ends[:, 0], ends[:, 1], "o", color="black", label="networks")
+        axes.plot(points[1:-1, 0], points[1:-1, 1], "x", color=ORANGE, label="bend")
+        axes.set(xlabel="weight distance along start to end", ylabel="weight distance across")
+        fig.legend(loc="outside lower center", ncols=2)

@@ -1,0 +1,79 @@
+"""What every number on a page means: by the name of its column, or of its entry in result.json."""
+
+import re
+from collections.abc import Iterable
+
+TERMS = {
+    "accuracy": "fraction of all images of the set that get their own label",
+    "loss": "mean cross-entropy an image, in nats, without the weight-decay term",
+    "t": "place on the path: 0 at the first network, 1 at the second",
+    "bonafide": "number of clean labelled images that a repair was given; 0: it uses none",
+    "distance": "Euclidean, over all parameters",
+}
+
+# The first pattern that matches a whole name says what it means. {} is what stands in brackets.
+NUMBERS = (
+    (r"method", "the repair, or the network"),
+    (r"path", "the pair of networks that the path joins, and how it was trained"),
+    (r"bonafide", TERMS["bonafide"]),
+    (r"seed", "seed of data splits, initial weights and batches"),
+    (r"fold", "the fold held out, which chose t"),
+    (r"num", "seeds (and folds) that the mean is over"),
+    (r"t", TERMS["t"]),
+    (r"acceptable", "1: some point of the path was accurate enough; 0: none, the suspect stands"),
+    (r"seconds", "training time on the machine named below"),
+    (r"(?:.*_)?attack_success_rate_official_denominator", "attack success as the paper's official code counts: over all test images, those of the target class unstamped and counted where they are right"),
+    (r"(?:.*_)?attack_success_rate", "fraction of stamped test images that get the class that the attacker wants; images whose true class is that class are left out"),
+    (r"(?:.*_)?injection_success", "fraction of the S attacked images that get the attacker's class"),
+    (r"selection_accuracy", "accuracy on the images that t is chosen by; no repair was trained on them"),
+    (r"clean_accuracy|(?:suspect|clean_twin|path_\d+)_clean_accuracy", "accuracy on untouched test images"),
+    (r"(start|middle|end|ensemble)_robust_accuracy", "fraction of attacked test images that keep their label, at the {}"),
+    (r"ensemble_transfer_accuracy", "accuracy of the ensemble of the path's points on images made against single points"),
+    (r"ensemble_accuracy", "accuracy of the ensemble of the path's points: their mean softmax"),
+    (r"(start|middle|end)(?:_test)?_accuracy", "accuracy on test images at the {} of the path"),
+    (r"curve_worst_test_accuracy", "lowest test accuracy of any point of the curve"),
+    (r"curve_worst_t", "t of that point"),
+    (r"curve_mean_test_accuracy", "test accuracy averaged over the curve's arc length"),
+    (r"curve_drop_below_worse_end", "test accuracy of the worse network minus that of the curve's worst point"),
+    (r"line_worst_test_accuracy", "lowest test accuracy of any point of the straight line"),
+    (r"(curve|line)_(train|test)_loss_barrier", "highest {1} loss on the {0} minus the loss of its higher end, in nats"),
+    (r"arc_length", "length of the curve in weight space (Euclidean, all parameters)"),
+    (r"distance_of_ends", "length of the straight line between the networks"),
+    (r"farthest_from_start_t", "t of the curve's point farthest from the first network"),
+    (r"farthest_from_start_distance", "its distance from the first network"),
+    (r"clean_loss_barrier", "highest mean loss on the path minus that of its higher end, on the attacked images before the attack, in nats"),
+    (r"(?:.* )?robust_loss_barrier", "highest mean loss on attacked images along the path minus that of its higher end, in nats"),
+    (r"(?:.* )?robust_error_barrier", "highest error (1 - accuracy) on attacked images along the path minus that of its higher end, a fraction"),
+    (r"(?:.* )?pearson", "linear correlation, over t, of robust loss and largest eigenvalue of the input Hessian (mean over images)"),
+    (r"(?:.* )?spearman", "correlation of the ranks, over t, of robust loss and largest eigenvalue of the input Hessian"),
+    (r".*[_ ]interval", "half-width of the 95 % Student interval of the mean over seeds (and folds)"),
+    (r"image", "number of images"),
+    (r"floor", "lowest accuracy on the held-out images that a point had to reach"),
+    (r"second", "where the second network came from"),
+    (r"suspect_accuracy", "accuracy of the suspect on the held-out images"),
+    (r"repaired_accuracy", "accuracy of the chosen point on the held-out images"),
+    (r"num_acceptable", "points of the path that reach the lowest accuracy accepted"),
+    (r"num_bonafide", "images that the path was trained on"),
+    (r"num_selection", "images held out, by which t was chosen"),
+    (r"moved", "Euclidean distance of the chosen point's parameters from the suspect's"),
+    (r"moved_relative", "that distance as a fraction of the norm of the suspect's parameters"),
+)  # fmt: skip
+
+
+def meaning(name: str) -> str:
+    """What a number's name means; "" for a name that nobody has defined.
+
+    Example:
+        >>> meaning("line_test_loss_barrier")
+        'highest test loss on the line minus the loss of its higher end, in nats'
+    """
+    for pattern, text in NUMBERS:
+        found = re.fullmatch(pattern, name)
+        if found:
+            return text.format(*found.groups())
+    return ""
+
+
+def meanings(names: Iterable[str]) -> list[tuple[str, str]]:
+    """The names that have a meaning, each once, with it."""
+    return [(name, text) for name in dict.fromkeys(names) if (text := meaning(name))]
