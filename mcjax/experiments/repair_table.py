@@ -187,7 +187,7 @@ def report(
     shown = {f"{size} bonafide images": one_each[size] for size in sizes}
     panels = {
         "path": path_panels(shown, measure, num_images),
-        "table": table_panels(summary, measure),
+        "table": table_panels(summary, measure, num_images),
         **explanations(folder, measure),
     }
     result = finish(
@@ -195,9 +195,9 @@ def report(
         metrics(summary, measure, sizes),
         question=QUESTION,
         answer=answer(summary, measure),
-        charts=[Chart(k, v, CAPTIONS[k], columns=min(2, len(v))) for k, v in panels.items()],
+        charts=[Chart(k, v, captions(run)[k], columns=min(2, len(v))) for k, v in panels.items()],
         tables={
-            "Means over seeds and folds (summary.csv)": summary,
+            "Means over seeds and folds (summary.csv)": [shown_line(one) for one in summary],
             "Every repair (table.csv)": [{k: one[k] for k in columns} for one in rows],
         },
     )
@@ -226,16 +226,25 @@ QUESTION = (
     "Does a point of the path, chosen without knowing what was tampered with, repair the network?"
 )
 
-CAPTIONS = {
-    "path": "The path trained on bonafide images, a panel a number of them (first seed). Dashed: the t "
-    "that was chosen without knowing what was tampered with.",
-    "table": "Every trained repair against the number of bonafide images: means over seeds, bars "
-    "their 95 % interval (none for one seed). Dotted: the suspect.",
-    "gradients": "Mean cosine between the loss's gradients with respect to clean and to stamped "
-    "images, along the path of the largest bonafide size.",
-    "noise": "Around the suspect: Gaussian noise on all weights, in units of each tensor's root mean "
-    "square; means over the draws.",
-}
+
+def captions(run: Run) -> dict[str, str]:
+    """What stands under the figures."""
+    options = run.config.explain
+    return {
+        "path": "The path trained on bonafide images, a panel a number of them (first seed). Dashed: "
+        "the t that was chosen without knowing what was tampered with.",
+        "table": "Every trained repair against the number of bonafide images: means over seeds, bars "
+        "their 95 % interval (none for one seed). Dotted: the suspect.",
+        "gradients": "Mean cosine between the loss's gradients with respect to clean and to stamped "
+        f"images, along the path of the largest bonafide size; at most {options.num_images} images.",
+        "noise": "Around the suspect: Gaussian noise on all weights, in units of each tensor's root "
+        f"mean square; means over {options.num_draws} draws, on at most {options.num_images} images.",
+    }
+
+
+def shown_line(line: Row) -> Row:
+    """A line of the summary as the page shows it: no interval of a single run."""
+    return {k: "" if k.endswith("_interval") and np.isnan(v) else v for k, v in line.items()}
 
 
 def answer(summary: Sequence[Row], measure: str) -> list[str]:

@@ -163,20 +163,24 @@ def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], *, caption: str = 
         rows: Values; the first of a row names it.
         caption: What the table shows.
     """
-    cells = "".join(f'<th scope="col">{_words(name)}</th>' for name in head)
-    body = "".join(f"<tr>{_row(list(row))}</tr>" for row in rows)
+    lines = [list(row) for row in rows]
+    cells = [[_cell(value) for value in rest] for _, *rest in lines]
+    right = [any("number" in cell for cell in column) for column in zip(*cells, strict=True)]
+    titles = "".join(
+        f'<th scope="col"{" class=number" if numeric else ""}>{_words(name)}</th>'
+        for name, numeric in zip(head, [False, *right], strict=False)
+    )
+    body = "".join(
+        f'<tr><th scope="row">{_words(line[0])}</th>{"".join(row)}</tr>'
+        for line, row in zip(lines, cells, strict=True)
+    )
     words = html.escape(caption)
     named = f"<caption>{words}</caption>" if caption else ""
     region = f' role="region" aria-label="{words}"' if caption else ""
     return (
-        f'<div class="scroll" tabindex="0"{region}><table>{named}<thead><tr>{cells}</tr></thead>'
+        f'<div class="scroll" tabindex="0"{region}><table>{named}<thead><tr>{titles}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
-
-
-def _row(values: list[Any]) -> str:
-    first, *rest = values
-    return f'<th scope="row">{_words(first)}</th>' + "".join(map(_cell, rest))
 
 
 def _words(name: Any) -> str:

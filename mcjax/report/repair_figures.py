@@ -57,12 +57,15 @@ def _rate(measure: str, num_images: Mapping[str, int]) -> str:
     return f"{words(measure)}, {num_images['success']} images"
 
 
-def table_panels(summary: Sequence[Mapping[str, Any]], measure: str) -> list[Panel]:
+def table_panels(
+    summary: Sequence[Mapping[str, Any]], measure: str, num_images: Mapping[str, int]
+) -> list[Panel]:
     """Clean accuracy and success rate of every trained method against the bonafide size.
 
     Args:
         summary: summary.csv's rows.
         measure: The column of the success rate.
+        num_images: Images of "test" and "success" that the rates are of.
     """
     names = dict.fromkeys(
         line["method"] for line in summary if line["bonafide"] and " at " not in line["method"]
@@ -75,7 +78,7 @@ def table_panels(summary: Sequence[Mapping[str, Any]], measure: str) -> list[Pan
         return np.array([found.get((name, size), {}).get(quantity, np.nan) for size in sizes])
 
     panels = []
-    for quantity in ("clean_accuracy", measure):
+    for quantity, images in (("clean_accuracy", "test"), (measure, "success")):
         lines = [
             Line(
                 words(name),
@@ -89,7 +92,7 @@ def table_panels(summary: Sequence[Mapping[str, Any]], measure: str) -> list[Pan
         lines.append(
             Line("suspect", np.full(len(sizes), 100 * suspect[quantity]), GREY, dotted=True)
         )
-        ylabel = f"{words(quantity)} (%)"
+        ylabel = f"{words(quantity)} (% of {num_images[images]})"
         panels.append(Panel(np.array(sizes), lines, "bonafide images", ylabel, log_x=True))
     return panels
 
