@@ -3,21 +3,27 @@
 The data set lives on the device; a step picks its images by index, augments them and takes one
 optimizer step. Which images, which t and which noise depend on the key and the number of the
 step alone, so a run that is cut anywhere goes on bit for bit.
+
+Over a mesh the images of a step are spread and everything else is on every device. The step is still
+written for the whole batch, and XLA divides it: gradients, and BatchNorm's means over the batch, become
+sums over all devices, and random numbers stay what they are on one.
 """
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mcjax.data.batches import epoch_indices, to_unit
 from mcjax.keys import stream
 from mcjax.losses import Batch
+from mcjax.sharding import replicate
 from mcjax.tree import PyTree
 
 
@@ -121,7 +127,7 @@ def init_state(
 
 @functools.partial(
     jax.jit,
-    static_argnames=("capacity", "loss_fn", "optimizer", "batch_size", "augment_fn"),
+    static_argnames=("capacity", "loss_fn", "optimizer", "batch_size", "augment_fn", "mesh"),
     donate_argnames=("state",),
 )
 def train_steps(
@@ -136,6 +142,7 @@ def train_steps(
     optimizer: optax.GradientTransformation,
     batch_size: int,
     augment_fn: Augmentation,
+    mesh: Mesh | None = None,
 ) -> tuple[TrainState, StepMetrics]:
     """Takes num_steps steps in one dispatch.
 
@@ -143,21 +150,42 @@ def train_steps(
     run is not compiled anew.
 
     Args:
-        key: The key of the whole training, the same at every call.
+        key: The key of the whole training, the same at every call. Keys [S] train S networks side by
+            side (`jax.vmap`): state, fixed and the returned metrics then have a first axis S too.
         state: Where to start; donated.
         fixed: What the loss needs beside the parameters: a curve's fixed ends, or None.
-        examples: The whole data set, "image" [N, H, W, C] uint8 or in [0, 1], "label" [N].
+        examples: The whole data set, "image" [N, H, W, C] uint8 or in [0, 1], "label" [N]. Networks
+            side by side share it, or have one each: "image" [S, N, H, W, C], "label" [S, N].
         num_steps: Steps to take, at most `capacity`.
         capacity: Length of the returned metrics.
         loss_fn: The objective; see `LossFn`.
         optimizer: From `sgd`.
         batch_size: Images a step.
         augment_fn: `augment_fn(key, image) -> image`.
+        mesh: Devices, with an axis "batch", that share each batch; all arguments are on all of them.
+            None for one device.
 
     Returns:
         The state after them, and the metrics of each step, [capacity]; those past num_steps
         are zero.
     """
+    if key.ndim:
+        step_together = functools.partial(
+            train_steps,
+            capacity=capacity,
+            loss_fn=loss_fn,
+            optimizer=optimizer,
+            batch_size=batch_size,
+            augment_fn=augment_fn,
+        )
+        axes = (0, 0, 0, 0 if examples["label"].ndim == 2 else None, None)
+        return jax.vmap(step_together, axes)(key, state, fixed, examples, num_steps)
+
+    def spread(tree: PyTree, *axes: str) -> PyTree:
+        if mesh is None:
+            return tree
+        return lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec(*axes)))
+
     first = state.step
     indices = epoch_indices(
         stream(key, "shuffle"),
@@ -169,7 +197,7 @@ def train_steps(
 
     def step(i: jax.Array, carry: tuple[TrainState, StepMetrics]) -> tuple[TrainState, StepMetrics]:
         state, history = carry
-        batch = {name: value[indices[i]] for name, value in examples.items()}
+        batch = spread({name: value[indices[i]] for name, value in examples.items()}, "batch")
         image = augment_fn(stream(key, "augment", state.step), batch["image"])
         batch["image"] = to_unit(image)
         grads, (batch_stats, metrics) = jax.grad(loss_fn, argnums=2, has_aux=True)(
@@ -178,7 +206,7 @@ def train_steps(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         history = jax.tree.map(lambda h, m: h.at[i].set(m), history, metrics)
-        return TrainState(state.step + 1, params, batch_stats, opt_state), history
+        return spread(TrainState(state.step + 1, params, batch_stats, opt_state)), spread(history)
 
     history = StepMetrics(*(jnp.zeros(capacity, jnp.float32) for _ in StepMetrics._fields))
     return lax.fori_loop(0, num_steps, step, (state, history))
@@ -196,11 +224,12 @@ def train(
     optimizer: optax.GradientTransformation,
     batch_size: int,
     augment_fn: Augmentation,
-) -> Iterator[tuple[TrainState, dict[str, float]]]:
+    mesh: Mesh | None = None,
+) -> Iterator[tuple[TrainState, dict[str, Any]]]:
     """Trains to the end, one dispatch after another.
 
     Args:
-        key: The key of the whole training.
+        key: The key of the whole training; keys [S] for networks side by side, as in `train_steps`.
         state: Where to start, at any step; left as it is.
         fixed: What the loss needs beside the parameters.
         examples: The whole data set, as in `train_steps`.
@@ -210,14 +239,18 @@ def train(
         optimizer: From `sgd`.
         batch_size: Images a step.
         augment_fn: `augment_fn(key, image) -> image`.
+        mesh: Devices, with an axis "batch", that share each batch; of all processes. The batch size
+            must be a multiple of their number. None for one device.
 
     Yields:
         The state after each dispatch, which the next one donates, and the means of its steps'
-        metrics. Nothing if the steps are taken already.
+        metrics: numbers, or [S] for networks side by side. Nothing if the steps are taken already.
     """
     # A copy, because the state is donated and the caller may hold the same arrays.
     state = jax.tree.map(lambda x: jnp.array(x, copy=True), state)
-    step = int(state.step)
+    if mesh is not None:
+        key, state, fixed, examples = replicate((key, state, fixed, examples), mesh)
+    step = int(state.step.ravel()[0])
     capacity = min(steps_per_dispatch, num_steps)
     while step < num_steps:
         n = min(capacity - step % capacity, num_steps - step)
@@ -232,7 +265,9 @@ def train(
             optimizer=optimizer,
             batch_size=batch_size,
             augment_fn=augment_fn,
+            mesh=mesh,
         )
         step += n
         history = jax.device_get(metrics)._asdict()
-        yield state, {k: float(np.mean(v[:n], dtype=np.float64)) for k, v in history.items()}
+        means = {k: np.mean(v[..., :n], axis=-1, dtype=np.float64) for k, v in history.items()}
+        yield state, means if key.ndim else {k: float(v) for k, v in means.items()}

@@ -1,6 +1,7 @@
 """Training steps against hand-worked ones and torch's rule, in one trace, cut anywhere."""
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,12 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcjax import models
+from mcjax import cpu_convolution, models
 from mcjax.curves import Bezier
+from mcjax.data import augmentation
 from mcjax.losses import cross_entropy, l2
+from mcjax.models.batch_norm import BatchNorm
 from mcjax.network import from_linen
 from mcjax.objectives import curve_loss, endpoint_loss, sample_t, split_curve
+from mcjax.sharding import make_mesh, replicate
 from mcjax.training import StepMetrics, init_state, schedule, sgd, train_steps
+from mcjax.training import train as train_to_the_end
 
 NETWORK = from_linen(models.create("mlp", num_classes=3), (2, 2, 1))
 
@@ -187,3 +192,128 @@ def test_t_is_uniform(m):
 
     ts = jax.vmap(lambda s: sample_t(jax.random.key(0), s, num_strata=m))(jnp.arange(4000))
     assert kstest(np.asarray(ts), "uniform").pvalue > 0.01
+
+
+class SmallConvNet(nn.Module):
+    """What data parallelism could get wrong: BatchNorm over a part of the batch, dropout."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Conv(4, (3, 3), use_bias=False)(x)
+        x = nn.relu(BatchNorm()(x, train=train))
+        x = nn.Dropout(0.2)(x, deterministic=not train)
+        return nn.Dense(3)(x.reshape(len(x), -1))
+
+
+def trained_over(mesh, *, loss_fn, params, stats, fixed=None):
+    optimizer = sgd(0.1, 100, momentum=0.9)
+    image = jax.random.uniform(jax.random.key(0), (40, 6, 6, 1))
+    dispatches = train_to_the_end(
+        jax.random.key(1),
+        init_state(params, stats, optimizer),
+        fixed,
+        {"image": image, "label": jnp.arange(40) % 3},
+        num_steps=5,
+        steps_per_dispatch=3,
+        loss_fn=loss_fn,
+        optimizer=optimizer,
+        batch_size=16,
+        augment_fn=augmentation.get("flip_crop_2"),
+        mesh=mesh,
+    )
+    *_, (state, metrics) = dispatches
+    return state, metrics
+
+
+@pytest.mark.parametrize(("what", "fast_convolutions"), [("endpoint", True), ("curve", False)])
+def test_eight_devices_train_what_one_trains(what, fast_convolutions):
+    """Weights, BatchNorm's running statistics and metrics after five steps, to rounding."""
+    network = from_linen(SmallConvNet(), (6, 6, 1))
+    a, b = (network.init(jax.random.key(i)) for i in range(2))
+    given = {"params": a["params"], "stats": a["batch_stats"], "loss_fn": endpoint_loss(network)}
+    if what == "curve":
+        trained, fixed = split_curve(Bezier.connect(a["params"], b["params"]))
+        loss_fn = curve_loss(network, Bezier, weight_decay=0.01)
+        given |= {"params": trained, "fixed": fixed, "loss_fn": loss_fn}
+    if fast_convolutions:
+        cpu_convolution.enable()
+    try:
+        one, metrics_of_one = trained_over(None, **given)
+        eight, metrics_of_eight = trained_over(make_mesh(axis="batch"), **given)
+    finally:
+        cpu_convolution.disable()
+    assert all(len(v.sharding.device_set) == 8 for v in jax.tree.leaves(eight))
+    chex.assert_trees_all_close(jax.device_get(eight), jax.device_get(one), rtol=1e-4, atol=1e-5)
+    for name, value in metrics_of_one.items():
+        np.testing.assert_allclose(metrics_of_eight[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_each_of_eight_devices_does_an_eighth():
+    network = from_linen(models.create("mlp", num_classes=3), (8, 8, 1))
+    optimizer = sgd(0.1, 100, momentum=0.9)
+    state = init_state(network.init(jax.random.key(0))["params"], {}, optimizer)
+    image = jax.random.uniform(jax.random.key(0), (512, 8, 8, 1))
+
+    def program(mesh):
+        given = (jax.random.key(1), state, None, {"image": image, "label": jnp.arange(512) % 3})
+        given = given if mesh is None else replicate(given, mesh)
+        return train_steps.lower(
+            *given,
+            jnp.int32(1),
+            capacity=1,
+            loss_fn=endpoint_loss(network),
+            optimizer=optimizer,
+            batch_size=256,
+            augment_fn=no_augmentation,
+            mesh=mesh,
+        ).compile()
+
+    one, eight = program(None), program(make_mesh(axis="batch"))
+    hidden = one.as_text().count("f32[256,")
+    assert hidden
+    assert "f32[32," in eight.as_text()
+    assert "f32[256," not in eight.as_text()
+    assert "all-reduce" in eight.as_text()
+    assert "all-reduce" not in one.as_text()
+
+
+@pytest.mark.parametrize("own_images", [False, True])
+def test_networks_side_by_side_become_what_each_becomes_alone(own_images):
+    """Weights, running statistics and metrics of every step, to rounding; keys, starts and images differ."""
+    network = from_linen(SmallConvNet(), (6, 6, 1))
+    optimizer = sgd(0.1, 100, momentum=0.9, weight_decay=1e-3)
+    given = {
+        "num_steps": 5,
+        "steps_per_dispatch": 3,
+        "loss_fn": endpoint_loss(network),
+        "optimizer": optimizer,
+        "batch_size": 8,
+        "augment_fn": augmentation.get("flip_crop_2"),
+    }
+    keys = [jax.random.key(i) for i in (1, 2, 3)]
+    starts = [network.init(key) for key in keys]
+    states = [init_state(v["params"], v["batch_stats"], optimizer) for v in starts]
+    sets = [
+        {
+            "image": jax.random.uniform(jax.random.key(i if own_images else 0), (20, 6, 6, 1)),
+            "label": jnp.arange(20) % 3,
+        }
+        for i in range(3)
+    ]
+
+    def stack(trees):
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+    alone = [
+        list(train_to_the_end(key, state, None, images, **given))[-1]
+        for key, state, images in zip(keys, states, sets, strict=True)
+    ]
+    images = stack(sets) if own_images else sets[0]
+    *_, (together, metrics) = train_to_the_end(
+        jnp.stack(keys), stack(states), None, images, **given
+    )
+    for i, (state, means) in enumerate(alone):
+        mine = jax.tree.map(lambda v, i=i: v[i], together)
+        chex.assert_trees_all_close(mine, state, rtol=1e-4, atol=1e-5)
+        for name, value in means.items():
+            np.testing.assert_allclose(metrics[name][i], value, rtol=1e-5, err_msg=name)
