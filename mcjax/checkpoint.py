@@ -1,11 +1,14 @@
 """Checkpoints: a tree and what belongs to it, written whole by Orbax, checked when read.
 
-A folder is complete when it exists: Orbax writes under another name and renames. The tree's
-digest is stored beside it, so a damaged file is an error and never a wrong number.
+A folder is complete when it exists: Orbax writes under another name and renames (in a bucket, where
+nothing can be renamed, it writes a mark of completion last). The tree's digest is stored beside it,
+so a damaged file is an error and never a wrong number.
+
+Of several processes the first alone saves and restores, and hands what it read to the others: each has
+the whole tree, so the others would have nothing to add.
 """
 
 import logging
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -17,14 +20,39 @@ import orbax.checkpoint as ocp
 from flax import serialization
 
 from mcjax.errors import UserError
+from mcjax.processes import once, several
 from mcjax.tree import PyTree, check_same_structure, digest
-from mcjax.workdir import cannot_write
+from mcjax.workdir import as_path, cannot_write, delete, in_bucket
+
+COMMITTED = "commit_success.txt"  # Orbax's mark of completion in a bucket
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every step of a save
 
 
 def _checkpointer() -> ocp.Checkpointer:
-    return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+    # Without word from us Orbax would wait for the other processes at every step of a save.
+    alone = (
+        ocp.options.MultiprocessingOptions(
+            primary_host=0, active_processes={0}, barrier_sync_key_prefix="mcjax"
+        )
+        if several()
+        else ocp.options.MultiprocessingOptions()
+    )
+    return ocp.Checkpointer(
+        ocp.CompositeCheckpointHandler(
+            composite_options=ocp.CompositeOptions(multiprocessing_options=alone)
+        ),
+        multiprocessing_options=alone,
+    )
+
+
+def exists(path: Path) -> bool:
+    """Whether a checkpoint is there, and whole."""
+    return once(lambda: _whole(path))
+
+
+def _whole(path: Path) -> bool:
+    return path.is_dir() and (not in_bucket(path) or (path / COMMITTED).exists())
 
 
 def save(path: Path, tree: PyTree, **metadata: Any) -> None:
@@ -39,13 +67,16 @@ def save(path: Path, tree: PyTree, **metadata: Any) -> None:
         UserError: It can't be written.
     """
     tree = jax.tree.map(np.asarray, serialization.to_state_dict(jax.device_get(tree)))
-    metadata["digest"] = digest(tree)
+    once(lambda: _save(path, tree, {**metadata, "digest": digest(tree)}))
+
+
+def _save(path: Path, tree: PyTree, metadata: dict[str, Any]) -> None:
     arguments = ocp.args.Composite(
         tree=ocp.args.StandardSave(tree), metadata=ocp.args.JsonSave(metadata)
     )
     try:
         with _checkpointer() as checkpointer:
-            checkpointer.save(path.absolute(), args=arguments, force=True)
+            checkpointer.save(as_path(path), args=arguments, force=True)
     except Exception as error:  # Orbax and TensorStore raise many kinds for a full disk
         raise cannot_write(path, _first_line(error)) from None
 
@@ -64,11 +95,15 @@ def restore(path: Path, like: PyTree | None = None) -> tuple[PyTree, dict[str, A
     Raises:
         UserError: It is missing, damaged, or of another structure.
     """
-    if not path.is_dir():
+    return once(lambda: _checked(path, like))
+
+
+def _checked(path: Path, like: PyTree | None) -> tuple[PyTree, dict[str, Any]]:
+    if not _whole(path):
         raise UserError(f"there is no checkpoint {path}; run the training first")
     arguments = ocp.args.Composite(tree=ocp.args.StandardRestore(), metadata=ocp.args.JsonRestore())
     try:
-        item = _restore(path.absolute(), arguments)
+        item = _restore(as_path(path), arguments)
         tree = jax.tree.map(np.asarray, item.tree)
         metadata = dict(item.metadata)
         intact = metadata.get("digest") == digest(tree)
@@ -109,18 +144,23 @@ def _first_line(error: Exception) -> str:
 def save_partial(folder: Path, tree: PyTree, *, step: int, **metadata: Any) -> None:
     """Keeps the newest state of a training that goes on: a folder a step, older ones deleted."""
     save(folder / str(step), tree, step=step, **metadata)
-    for old in _steps(folder):
-        if old < step:
-            shutil.rmtree(folder / str(old), ignore_errors=True)
+
+    def forget_older() -> None:
+        for old in _steps(folder):
+            if old < step:
+                delete(folder / str(old))
+
+    once(forget_older)
 
 
 def restore_partial(folder: Path, like: PyTree) -> PyTree | None:
     """The newest state kept by `save_partial`, or None."""
-    steps = _steps(folder)
+    steps = once(lambda: _steps(folder))
     return restore(folder / str(steps[-1]), like)[0] if steps else None
 
 
 def _steps(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
-    return sorted(int(child.name) for child in folder.iterdir() if child.name.isdigit())
+    steps = [child for child in folder.iterdir() if child.name.isdigit()]
+    return sorted(int(child.name) for child in steps if _whole(child))

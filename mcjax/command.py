@@ -10,6 +10,7 @@ import jax
 from absl import flags, logging
 from ml_collections import ConfigDict
 
+from mcjax import processes
 from mcjax.config import flat
 from mcjax.errors import UserError
 
@@ -40,15 +41,41 @@ def run(main: Callable[[], None], define_flags: Callable[[], None], doc: str) ->
             print(_help(doc, own))
             sys.exit(0)
         _keep_compiled_programs()
+        _join_processes()
         main()
     except UserError as error:
         print(f"{name}: error: {error}", file=sys.stderr, flush=True)
         # At once: after a failed restore Orbax's threads would add tracebacks of their own.
-        os._exit(error.exit_code)
+        processes.end(error.exit_code)
     except KeyboardInterrupt:
         print(f"{name}: interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
+
+
+def define_process_flags() -> None:
+    """The flags of a command that several processes can run together, one on each host."""
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "With several processes: HOST:PORT of the first, or auto on TPU pods and Slurm.",
+    )
+    flags.DEFINE_integer("num_processes", None, "How many there are.")
+    flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+    flags.DEFINE_integer("connect_seconds", 300, "How long they wait for each other at the start.")
+    flags.DEFINE_integer("heartbeat_seconds", 100, "After how long a silent one counts as dead.")
+
+
+def _join_processes() -> None:
+    if "coordinator" in flags.FLAGS:
+        f = flags.FLAGS
+        processes.initialize(
+            f.coordinator,
+            f.num_processes,
+            f.process_id,
+            connect_seconds=f.connect_seconds,
+            heartbeat_seconds=f.heartbeat_seconds,
+        )
 
 
 def _module_name() -> str:

@@ -167,7 +167,13 @@ def validate(config: ConfigDict) -> None:
         _require(config, field, lambda v, low=low: v >= low, f"at least {low}")
     for field in POSITIVE:
         _require(config, field, lambda v: v > 0, "more than 0")
-    _require(config, "model.bfloat16", lambda v: isinstance(v, bool), "True or False")
+    for field in ("model.bfloat16", "run.data_parallel", "run.side_by_side"):
+        _require(config, field, lambda v: isinstance(v, bool), "True or False")
+    if config.run.get("data_parallel", False) and config.run.get("side_by_side", False):
+        raise UserError(
+            "config.run.data_parallel spreads one network over all devices and config.run.side_by_side puts "
+            "several on one; use one of them"
+        )
     uses = config.curve.get("images"), config.evaluation.batch_stats
     if "bonafide" in uses and config.data.num_bonafide == 0:
         raise UserError(

@@ -63,10 +63,14 @@ def connect() -> ConfigDict:
     config.evaluation.plane_points = 21  # along each side of the loss surface; 0 draws none
     config.evaluation.plane_images = 500  # test images a point of the surface
 
-    config.run = ConfigDict()  # how it is carried out; results do not depend on it
+    config.run = ConfigDict()  # how it is carried out; results do not depend on it but for rounding
     config.run.log_every_steps = 100  # steps a line of metrics.jsonl, and a dispatch
     config.run.checkpoint_seconds = 60.0
     config.run.chunk = 0  # points vmapped together on a device; 0 is the device's default
+    config.run.data_parallel = False  # all devices share each training batch: equal up to rounding
+    config.run.side_by_side = (
+        False  # several networks at once by vmap: small ones on an accelerator
+    )
     config.run.cpu_convolution = True  # mcjax's faster convolutions on CPU
     return config
 

@@ -18,13 +18,14 @@ from mcjax.experiments.run import open_run
 from mcjax.logs import say
 from mcjax.report.connect_figures import path_panels
 from mcjax.report.figures import panels_figure
-from mcjax.workdir import read_config
+from mcjax.workdir import as_path, read_config
 
 
 def define_flags() -> None:
     """The command's flags; defined when it runs, so that the module can be imported freely."""
     flags.DEFINE_string("workdir", None, "The directory of a finished run.")
     flags.DEFINE_integer("num_points", 61, "Number of t's, equally spaced, ends included.")
+    command.define_process_flags()
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
         raise UserError("no run was given; add --workdir DIR, one that mcjax.train has left")
     if num_points < 2:
         raise UserError(f"--num_points is {num_points}; it must be at least 2")
-    evaluate(Path(workdir), num_points)
+    evaluate(as_path(workdir), num_points)
 
 
 def evaluate(workdir: Path, num_points: int) -> Path:
@@ -50,7 +51,7 @@ def evaluate(workdir: Path, num_points: int) -> Path:
     Raises:
         UserError: The directory holds no trained curve.
     """
-    run = open_run(ConfigDict(read_config(workdir.absolute())["config"]), workdir)
+    run = open_run(ConfigDict(read_config(as_path(workdir))["config"]), workdir)
     a, b, curve, line = connect.trained(run)
     ts = np.linspace(0, 1, num_points)
     folder = run.workdir / "evaluations" / f"points_{num_points}"

@@ -10,13 +10,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mcjax.workdir import cannot_write, write
+from mcjax.processes import is_first, once
+from mcjax.workdir import cannot_write, in_bucket, write
 
 SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_PUTS = 10.0  # of metrics.jsonl into a bucket, where a file is only written whole
 
 
 def say(message: str) -> None:
     """One line for the user, on standard error, above a progress bar if one is drawn."""
+    if not is_first():
+        return
     tqdm.write(message, file=sys.stderr)
     sys.stderr.flush()
 
@@ -30,6 +34,8 @@ class MetricLog:
 
     def __init__(self, path: Path):
         self.path = path
+        self._lines: list[str] | None = None  # of a bucket's file; None: not read yet
+        self._put_at = time.monotonic()
 
     def append(self, **row: Any) -> None:
         """Adds a line.
@@ -37,25 +43,55 @@ class MetricLog:
         Raises:
             UserError: It can't be written.
         """
+        once(lambda: self._append(json.dumps(row)))
+
+    def _append(self, line: str) -> None:
+        if in_bucket(self.path):
+            self._in_memory().append(line)
+            if time.monotonic() - self._put_at >= SECONDS_BETWEEN_PUTS:
+                self.flush()
+            return
         try:
             with self.path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(line + "\n")
         except OSError as error:
             raise cannot_write(self.path, error) from None
 
+    def flush(self) -> None:
+        """Writes the lines that a bucket's file still lacks; a local file lacks none."""
+        if in_bucket(self.path):
+            once(lambda: self._put(self._in_memory()))
+
+    def _in_memory(self) -> list[str]:
+        if self._lines is None:
+            self._lines = self.path.read_text().splitlines() if self.path.exists() else []
+        return self._lines
+
+    def _put(self, lines: list[str]) -> None:
+        write(self.path, "".join(line + "\n" for line in lines))
+        self._put_at = time.monotonic()
+
     def rewind(self, stage: str, step: int) -> None:
         """Drops a stage's lines after a step: a run that goes on writes them again."""
-        if not self.path.exists():
-            return
+        once(lambda: self._rewind(stage, step))
+
+    def _rewind(self, stage: str, step: int) -> None:
+        lines = self._lines  # a bucket's
+        if lines is None:
+            if not self.path.exists():
+                return
+            lines = self.path.read_text().splitlines()
         kept = []
-        for line in self.path.read_text().splitlines():
+        for line in lines:
             try:
                 row = json.loads(line)
             except ValueError:
                 continue  # a line cut by a kill
             if row.get("stage") != stage or row.get("step", 0) <= step:
                 kept.append(line)
-        write(self.path, "".join(line + "\n" for line in kept))
+        if in_bucket(self.path):
+            self._lines = kept
+        self._put(kept)
 
 
 class Progress:
@@ -72,7 +108,7 @@ class Progress:
         self.name, self.total, self.done, self.unit = name, total, done, unit
         self._first = done
         self._start = self._last = time.monotonic()
-        on_terminal = sys.stderr.isatty()
+        on_terminal = sys.stderr.isatty() and is_first()
         self._bar = tqdm(
             total=total, initial=done, desc=name, unit=unit, disable=not on_terminal, leave=True
         )

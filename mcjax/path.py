@@ -2,7 +2,8 @@
 
 Each device takes its share of the t's (`jax.shard_map`; what `jax.pmap` used to do) and goes
 through it chunk by chunk (`lax.map`), the t's of a chunk vmapped together. Nothing is
-exchanged between devices, and memory does not grow with the number of t's.
+exchanged between devices, and memory does not grow with the number of t's. Devices of several
+processes (`jax.distributed`) are devices like any other; only the means are gathered in the end.
 """
 
 import functools
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
 from mcjax.data.batches import to_unit
@@ -130,6 +132,8 @@ def _along(
     # Whatever is there already is not sent again.
     curve, ts, sets = replicate((curve, ts, sets), mesh)
     found = _evaluate(curve, ts, sets, metric_fn=metric_fn, mesh=mesh, chunk=chunk, reduce=reduce)
+    if mesh.is_multi_process:  # each process has its devices' points; all want them all
+        found = multihost_utils.process_allgather(found, tiled=True)
     found = jax.tree.map(lambda v: v[:num_points], found)
     return found if named else found[""]
 

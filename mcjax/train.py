@@ -16,6 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from mcjax import command, experiments
 from mcjax.config import config_hash
 from mcjax.logs import say
+from mcjax.workdir import as_path
 
 
 def define_flags() -> None:
@@ -23,7 +24,12 @@ def define_flags() -> None:
     config_flags.DEFINE_config_file(
         "config", None, "Config file, configs/NAME.py, or configs/NAME.py:quick.", lock_config=True
     )
-    flags.DEFINE_string("workdir", None, "Where everything is left; runs/NAME-HASH unless given.")
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Where everything is left, a folder or gs://...; runs/NAME-HASH unless given.",
+    )
+    command.define_process_flags()
 
 
 def main() -> None:
@@ -35,7 +41,7 @@ def main() -> None:
     result = run_experiment(config, workdir)
     for name, value in result["metrics"].items():
         say(f"{name:32} {value:.4f}")
-    say(f"done in {result['seconds']:.0f} s: {Path(workdir) / 'report.html'}")
+    say(f"done in {result['seconds']:.0f} s: {as_path(workdir) / 'report.html'}")
 
 
 def default_workdir(config_file: str, config: ConfigDict) -> Path:

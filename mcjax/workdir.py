@@ -1,24 +1,61 @@
-"""A run's working directory: opening it safely, and writing into it atomically."""
+"""A run's working directory: opening it safely, and writing into it atomically.
+
+It may be a folder or a place in a bucket (gs://BUCKET/PLACE), whose paths `as_path` makes alike; what
+differs (renames, appending, "only if it is not there") is known here and in `checkpoint` alone.
+Where several processes run, the first reads and writes, and the others hear how it went.
+"""
 
 import contextlib
 import csv
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 from ml_collections import ConfigDict
 
 from mcjax.config import config_hash, hashed_fields
 from mcjax.errors import UserError
+from mcjax.processes import once
 
 PACKAGES = ("mcjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "chex")
+
+
+def as_path(path: str | os.PathLike) -> Path:
+    """An absolute path of a folder, or of a place in a bucket; both are used as a `pathlib.Path`.
+
+    Raises:
+        UserError: A bucket of a kind that can't be read, or its package is not installed.
+
+    Example:
+        >>> as_path("gs://bucket/runs") / "a"
+        PosixGPath('gs://bucket/runs/a')
+    """
+    text = os.fspath(path)
+    if "://" not in text:
+        return Path(path).expanduser().absolute()
+    from etils import epath  # a local run needs none of it
+
+    try:
+        place = epath.Path(text)
+        place.exists()
+    except ImportError as error:
+        raise UserError(f"{text} needs {error.name}; pip install 'mcjax[gcs]'") from None
+    except Exception as error:  # every bucket's package has errors of its own
+        raise UserError(f"{text} can't be reached ({_first_line(error)})") from None
+    return cast(Path, place)
+
+
+def in_bucket(path: Path) -> bool:
+    """Whether a path made by `as_path` is a place in a bucket."""
+    return "://" in os.fspath(path)
 
 
 def open_workdir(path: str | Path, config: ConfigDict) -> Path:
@@ -34,7 +71,12 @@ def open_workdir(path: str | Path, config: ConfigDict) -> Path:
     Raises:
         UserError: It can't be written to, or holds a run of another config.
     """
-    workdir = Path(path).expanduser().absolute()
+    workdir = as_path(path)
+    once(lambda: _open(workdir, config))
+    return workdir
+
+
+def _open(workdir: Path, config: ConfigDict) -> None:
     old = read_config(workdir) if (workdir / "config.json").exists() else None
     changed_config = old is not None and old.get("hash") != config_hash(config)
     if changed_config and not (workdir / "checkpoints").exists():
@@ -55,7 +97,6 @@ def open_workdir(path: str | Path, config: ConfigDict) -> Path:
             **provenance(),
         }
         write(workdir / "config.json", json.dumps(record, indent=2) + "\n")
-    return workdir
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
@@ -64,6 +105,10 @@ def read_config(workdir: Path) -> dict[str, Any]:
     Raises:
         UserError: There is none, or it is not JSON.
     """
+    return once(lambda: _read_config(workdir))
+
+
+def _read_config(workdir: Path) -> dict[str, Any]:
     path = workdir / "config.json"
     try:
         return json.loads(path.read_text())
@@ -92,6 +137,7 @@ def provenance() -> dict[str, Any]:
         "packages": versions,
         "device_kind": devices[0].device_kind,
         "num_devices": len(devices),
+        "num_processes": jax.process_count(),
         "num_cpus": os.cpu_count(),
         "command": sys.argv,
     }
@@ -113,19 +159,80 @@ def write(path: Path, content: str | bytes) -> None:
     Raises:
         UserError: The directory can't be written to, or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    once(lambda: _put(path, content, replace=True))
+
+
+def publish(path: Path, content: str | bytes) -> bool:
+    """Writes a file as `write` does, but only if it is not there: of two writers one wins.
+
+    Returns:
+        Whether it was this call that wrote it.
+
+    Raises:
+        UserError: As `write`.
+    """
+    return once(lambda: _put(path, content, replace=False))
+
+
+def _put(path: Path, content: str | bytes, *, replace: bool) -> bool:
     data = content.encode() if isinstance(content, str) else content
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        return (_put_object if in_bucket(path) else _put_file)(path, data, replace=replace)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def _put_file(path: Path, data: bytes, *, replace: bool) -> bool:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
+        if replace:
+            temporary.replace(path)
+            return True
+        try:
+            os.link(temporary, path)  # unlike a rename it fails where the name is taken
+        except FileExistsError:
+            return False
+        return True
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise cannot_write(path, error) from None
+
+
+def _put_object(path: Path, data: bytes, *, replace: bool) -> bool:
+    """An object appears when all of it is there; "create" leaves alone one that is there."""
+    import fsspec
+
+    try:
+        filesystem, name = fsspec.url_to_fs(os.fspath(path))
+        filesystem.pipe_file(name, data, mode="overwrite" if replace else "create")
+        return True
+    except FileExistsError:
+        return False
+    except Exception as error:  # every bucket's package has errors of its own
+        raise OSError(_first_line(error)) from None
+
+
+def delete(path: Path) -> None:
+    """Deletes a folder and all in it; none is no error."""
+
+    def remove() -> None:
+        if in_bucket(path):
+            with contextlib.suppress(Exception):
+                cast(Any, path).rmtree(missing_ok=True)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+    once(remove)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
 
 
 def cannot_write(path: Path, error: OSError | str) -> UserError:
@@ -156,8 +263,7 @@ def read_csv(path: Path) -> dict[str, list[float]]:
         UserError: It can't be read.
     """
     try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(path.read_text().splitlines()))
         return {name: [float(row[name]) for row in rows] for name in rows[0]}
     except (OSError, ValueError, IndexError, TypeError) as error:
         raise UserError(

@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 from mcjax import spec
 from mcjax.attacks import backdoor, triggers
 from mcjax.batch_stats import CurveWithStats
-from mcjax.checkpoint import restore, save
+from mcjax.checkpoint import exists, restore, save
 from mcjax.curves import KINDS
 from mcjax.data import augmentation
 from mcjax.errors import UserError
-from mcjax.experiments.endpoints import train_network
+from mcjax.experiments.endpoints import train_network, train_side_by_side
 from mcjax.experiments.explain import explain
 from mcjax.experiments.fit import fit, forget_partial
 from mcjax.experiments.repair_table import run_study
@@ -26,6 +26,7 @@ from mcjax.experiments.run import Run, open_run
 from mcjax.experiments.study import Tampered
 from mcjax.losses import Batch
 from mcjax.objectives import curve_loss, endpoint_loss, split_curve
+from mcjax.processes import once
 from mcjax.report.stamps import stamps_figure
 from mcjax.training import LossFn
 from mcjax.tree import PyTree
@@ -91,6 +92,9 @@ def tamper(run: Run, stamp: triggers.Stamp) -> Tampered:
     if attack.when == "after":
         loss_fn = backdoor.stamping(plain, stamp)
     twin = train_network(run, "clean_twin", clean, plain)
+    if pair == "both_tampered":
+        ends = [(run, "endpoint_a"), (run, "endpoint_b")]
+        train_side_by_side(ends, lambda _: poisoned, loss_fn)
     start = train_network(run, "endpoint_a", poisoned, loss_fn)
     if pair == "both_tampered":
         end = train_network(run, "endpoint_b", poisoned, loss_fn)
@@ -135,7 +139,7 @@ def release(
     stage, kind = f"{run.part}attacker_curve", KINDS[run.config.curve.kind]
     curve = kind.connect(start["params"], end["params"], run.config.curve.num_bends)
     trained, fixed = split_curve(curve)
-    if run.checkpoint(stage).exists():
+    if exists(run.checkpoint(stage)):
         trained = restore(run.checkpoint(stage), trained)[0]
     else:
         options = run.config.endpoint.copy_and_resolve_references()
@@ -165,4 +169,4 @@ def release(
     )
     released = [jax.jit(points)(jnp.float32(t)) for t in run.config.attack.release]
     a, b = ({"batch_stats": {}, **jax.device_get(variables)} for variables in released)
-    return a, b
+    return once(lambda: (a, b))

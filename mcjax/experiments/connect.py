@@ -14,12 +14,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mcjax.batch_stats import CurveWithStats
-from mcjax.checkpoint import restore, save
+from mcjax.checkpoint import exists, restore, save
 from mcjax.curves import KINDS, Curve
 from mcjax.data import augmentation
 from mcjax.data.batches import stack_batches
 from mcjax.errors import UserError
-from mcjax.experiments.endpoints import train_network
+from mcjax.experiments.endpoints import train_network, train_side_by_side
 from mcjax.experiments.finish import finish
 from mcjax.experiments.fit import fit, forget_partial
 from mcjax.experiments.run import Run, first, open_run
@@ -29,6 +29,7 @@ from mcjax.keys import stream
 from mcjax.logs import say
 from mcjax.objectives import curve_loss, endpoint_loss, split_curve
 from mcjax.plane import Plane, grid, through
+from mcjax.processes import once
 from mcjax.report.connect_figures import path_panels, plane_figure
 from mcjax.report.panels import Chart
 from mcjax.tree import PyTree
@@ -49,6 +50,11 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         The contents of result.json.
     """
     run = open_run(config, workdir)
+    train_side_by_side(
+        [(run, name) for name in ENDPOINTS],
+        lambda run: run.on_device["train"],
+        endpoint_loss(run.network),
+    )
     a, b = (train_endpoint(run, name) for name in ENDPOINTS)
     curve = train_curve(run, a, b)
     line = straight_line(curve)
@@ -58,7 +64,7 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     straight = walk(run, "line", with_stats(run, line, a, b), ts, run.evaluated)
     write_path(run.workdir / "figures" / "line.csv", ts, straight)
     surface = look_at_plane(run, curve, a, b)
-    return report(run, curve, ts, path, straight, surface)
+    return once(lambda: report(run, curve, ts, path, straight, surface))
 
 
 def train_endpoint(run: Run, name: str) -> PyTree:
@@ -78,7 +84,7 @@ def train_curve(run: Run, a: PyTree, b: PyTree) -> Curve:
     init_fn = random_bend if options.init == "random" else None
     curve = kind.connect(a["params"], b["params"], options.num_bends, init_fn=init_fn)
     points = {"start": curve.start, "bends": curve.bends, "end": curve.end}
-    if run.checkpoint("curve").exists():
+    if exists(run.checkpoint("curve")):
         return kind(**restore(run.checkpoint("curve"), points)[0])
     trained, fixed = split_curve(curve, fix_start=options.fix_start, fix_end=options.fix_end)
     if jax.tree.leaves(trained):
@@ -115,7 +121,7 @@ def trained(run: Run) -> tuple[PyTree, PyTree, Curve, Curve]:
         UserError: It is not over.
     """
     for name in (*ENDPOINTS, "curve"):
-        if not run.checkpoint(name).exists():
+        if not exists(run.checkpoint(name)):
             raise UserError(
                 f"{run.workdir} has no trained {name} yet; run mcjax.train on it to the end first"
             )

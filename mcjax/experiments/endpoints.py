@@ -1,6 +1,11 @@
-"""Training one network of an experiment, or reading the one that is trained already."""
+"""Training the networks of an experiment, or reading those that are trained already."""
 
-from mcjax.checkpoint import restore, save
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from mcjax.checkpoint import exists, restore, save
 from mcjax.data import augmentation
 from mcjax.experiments.fit import fit, forget_partial
 from mcjax.experiments.run import Run
@@ -24,7 +29,7 @@ def train_network(run: Run, name: str, examples: Batch, loss_fn: LossFn) -> PyTr
     """
     key, stage = run.key(name), run.part + name
     like = {"batch_stats": {}, **run.network.init(stream(key, "init"))}
-    if run.checkpoint(stage).exists():
+    if exists(run.checkpoint(stage)):
         return restore(run.checkpoint(stage), like)[0]
     state = fit(
         run,
@@ -40,7 +45,60 @@ def train_network(run: Run, name: str, examples: Batch, loss_fn: LossFn) -> PyTr
         augment_fn=augmentation.get(run.config.data.augmentation),
     )
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    image_shape = run.dataset.image_shape  # a repair wants to know what the network takes
-    save(run.checkpoint(stage), variables, config_hash=run.config_hash, image_shape=image_shape)
+    _save(run, stage, variables)
     forget_partial(run, stage)
     return variables
+
+
+def _save(run: Run, stage: str, variables: PyTree) -> None:
+    image_shape = run.dataset.image_shape  # a repair wants to know what the network takes
+    save(run.checkpoint(stage), variables, config_hash=run.config_hash, image_shape=image_shape)
+
+
+def train_side_by_side(
+    networks: Sequence[tuple[Run, str]], examples_fn: Callable[[Run], Batch], loss_fn: LossFn
+) -> None:
+    """Trains networks at once on one device, by vmap, where the config asks for it.
+
+    Each is what `train_network` makes of the same run and name, but for rounding, and that finds it by
+    its checkpoint. It serves small networks on an accelerator, which one of them does not fill.
+
+    Args:
+        networks: A run (or a seed's part of it) and a name each; those trained already are left out.
+        examples_fn: The training images of a run, on the device.
+        loss_fn: The objective of all.
+    """
+    if not networks or not networks[0][0].config.run.get("side_by_side", False):
+        return
+    missing = [(run, name) for run, name in networks if not exists(run.checkpoint(run.part + name))]
+    sets = [examples_fn(part) for part, _ in missing]
+    if len(missing) < 2 or len({len(images["label"]) for images in sets}) > 1:
+        return
+    run = missing[0][0]
+    stages = [part.part + name for part, name in missing]
+    together = f"{stages[0]}_and_{len(stages) - 1}_more"
+    keys = [part.key(name) for part, name in missing]
+    starts = [run.network.init(stream(key, "init")) for key in keys]
+    shared = all(images is sets[0] for images in sets)
+    state = fit(
+        run,
+        together,
+        jnp.stack(keys),
+        _stack([start["params"] for start in starts]),
+        _stack([start.get("batch_stats", {}) for start in starts]),
+        None,
+        sets[0] if shared else _stack(sets),
+        loss_fn=loss_fn,
+        options=run.config.endpoint,
+        decay_in_optimizer=True,
+        augment_fn=augmentation.get(run.config.data.augmentation),
+        names=stages,
+    )
+    trained = {"params": state.params, "batch_stats": state.batch_stats}
+    for i, (part, _) in enumerate(missing):
+        _save(part, stages[i], jax.tree.map(lambda v, i=i: v[i], trained))
+    forget_partial(run, together)
+
+
+def _stack(trees: Sequence[PyTree]) -> PyTree:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

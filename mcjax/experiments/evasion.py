@@ -6,6 +6,7 @@ all images, the attack and the input Hessian on some, transfer and ensembles; th
 
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mcjax.batch_stats import CurveWithStats
-from mcjax.checkpoint import restore, save
+from mcjax.checkpoint import exists, restore, save
 from mcjax.curves import KINDS
 from mcjax.data import augmentation
 from mcjax.data.batches import stack_batches, to_unit
 from mcjax.errors import UserError
-from mcjax.experiments.endpoints import train_network
+from mcjax.experiments.endpoints import train_network, train_side_by_side
 from mcjax.experiments.evasion_report import Row, columns, numbers, report, write_table
 from mcjax.experiments.fit import fit, forget_partial
 from mcjax.experiments.run import Run, first, open_run, with_seed
@@ -29,6 +30,7 @@ from mcjax.keys import stream
 from mcjax.logs import say
 from mcjax.objectives import curve_loss, endpoint_loss, split_curve
 from mcjax.path import examples_along_path
+from mcjax.processes import once
 from mcjax.robust_metrics import robust_metrics, transfer
 from mcjax.robust_objectives import fgsm_loss, madry_loss, robust_curve_loss, trades_loss
 from mcjax.training import LossFn
@@ -56,8 +58,10 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     check(run)
     rows: list[Row] = []
     tables: dict[str, Table] = {}
-    for seed in config.seeds or (config.seed,):
-        part = with_seed(run, seed)
+    parts = [with_seed(run, seed) for seed in config.seeds or (config.seed,)]
+    train_at_once(parts)
+    for part in parts:
+        seed = part.config.seed
         for pair, robust in paths_of(config):
             name = f"{pair} (robust path)" if robust else pair
             points = trained_path(part, pair, robust=robust)
@@ -69,7 +73,7 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             tables.setdefault(name, table)
             shared = transfers(part, name, points)
             rows.append({"path": name, "seed": seed, **numbers(table, examples), **shared})
-    return report(run, rows, tables)
+    return once(lambda: report(run, rows, tables))
 
 
 def check(run: Run) -> None:
@@ -119,6 +123,19 @@ def network(run: Run, name: str) -> PyTree:
     return train_network(run, name, run.on_device["train"], loss_fn)
 
 
+def train_at_once(parts: Sequence[Run]) -> None:
+    """All networks of all seeds, in two trainings, where `config.run.side_by_side` asks for it."""
+    run = parts[0]
+    wanted = {name for pair, _ in paths_of(run.config) for name in PAIRS[pair]}
+    for kind, loss_fn in (
+        ("regular", endpoint_loss(run.network)),
+        ("adversarial", adversarial_loss(run)),
+    ):
+        names = [name for name in sorted(wanted) if name.startswith(kind)]
+        networks = [(part, name) for part in parts for name in names]
+        train_side_by_side(networks, lambda part: part.on_device["train"], loss_fn)
+
+
 def trained_path(run: Run, pair: str, *, robust: bool) -> CurveWithStats:
     """The path between a pair, trained on the plain loss or on the worst case of every image."""
     options, a = run.config.curve, run.config.adversarial
@@ -139,7 +156,7 @@ def trained_path(run: Run, pair: str, *, robust: bool) -> CurveWithStats:
     trained, fixed = split_curve(curve)
     stage = run.part + name
     shared = {"weight_decay": options.weight_decay, "num_strata": options.num_strata}
-    if run.checkpoint(stage).exists():
+    if exists(run.checkpoint(stage)):
         trained = restore(run.checkpoint(stage), trained)[0]
     elif options.num_bends:
         loss_fn = (
@@ -230,8 +247,9 @@ def transfers(run: Run, name: str, points: CurveWithStats) -> Row:
     ts = np.linspace(0, 1, evaluation.transfer_points)
     folder = run.workdir / "figures" / run.part
     file = folder / f"{name} transfer.json"
-    if file.exists():
-        return json.loads(file.read_text())["ensemble"]
+    kept = once(lambda: json.loads(file.read_text())["ensemble"] if file.exists() else None)
+    if kept is not None:
+        return kept
     say(f"{run.part}{name}: transfer between {len(ts)} points")
     images = first(run.splits.test, evaluation.transfer_images)
     batch = {"image": to_unit(images["image"]), "label": jnp.asarray(images["label"])}

@@ -9,7 +9,7 @@ from mcjax.experiments.run import Run, describe
 from mcjax.report import page
 from mcjax.report.figures import chart_figure
 from mcjax.report.panels import Chart
-from mcjax.workdir import write
+from mcjax.workdir import publish
 
 
 def finish(
@@ -51,5 +51,6 @@ def finish(
     page.write_page(
         run.workdir, result, question=question, answer=answer, charts=charts, tables=tables
     )
-    write(result_file, json.dumps(result, indent=2) + "\n")
+    if not publish(result_file, json.dumps(result, indent=2) + "\n"):
+        return json.loads(result_file.read_text())  # another attempt of the same run was first
     return result

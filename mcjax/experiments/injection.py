@@ -14,16 +14,17 @@ from ml_collections import ConfigDict
 from mcjax.attacks.bit_flips import bit_flip_attack
 from mcjax.attacks.fault_sneaking import fault_sneaking
 from mcjax.attacks.injection import Faults, Injected, choose_faults
-from mcjax.checkpoint import restore, save
+from mcjax.checkpoint import exists, restore, save
 from mcjax.data.batches import to_unit
 from mcjax.errors import UserError
-from mcjax.experiments.endpoints import train_network
+from mcjax.experiments.endpoints import train_network, train_side_by_side
 from mcjax.experiments.explain import write_surroundings
 from mcjax.experiments.repair_table import run_study
 from mcjax.experiments.run import Run, first, open_run
 from mcjax.experiments.study import Tampered
 from mcjax.logs import say
 from mcjax.objectives import endpoint_loss
+from mcjax.processes import once
 from mcjax.tree import PyTree
 from mcjax.workdir import write_csv
 
@@ -72,6 +73,7 @@ def tamper(run: Run, attacks: list[dict[str, Any]]) -> Tampered:
     pair = run.config.repair.pair
     loss_fn, train = endpoint_loss(run.network), run.on_device["train"]
     names = ("a", "b") if pair != "tampered_and_fine_tuned" else ("a",)
+    train_side_by_side([(run, f"clean_{x}") for x in names], lambda _: train, loss_fn)
     clean = {x: train_network(run, f"clean_{x}", train, loss_fn) for x in names}
     tampered_names = ("a", "b") if pair == "both_tampered" else ("a",)
     faults = draw(run, [clean[x] for x in tampered_names])
@@ -143,7 +145,7 @@ def answers(run: Run, variables: PyTree, image: np.ndarray) -> np.ndarray:
 def inject(run: Run, name: str, variables: PyTree, faults: Faults) -> Injected:
     """Changes a network's weights with the config's attack, or reads what was changed before."""
     stage, attack = run.part + name, run.config.attack
-    if run.checkpoint(stage).exists():
+    if exists(run.checkpoint(stage)):
         changed, metadata = restore(run.checkpoint(stage), variables)
         return Injected(changed, metadata["report"])
     say(f"{stage}: {attack.num_faults} faults by {attack.method}")
@@ -175,4 +177,4 @@ def inject(run: Run, name: str, variables: PyTree, faults: Faults) -> Injected:
         report=injected.report,
         config_hash=run.config_hash,
     )
-    return injected
+    return once(lambda: injected)

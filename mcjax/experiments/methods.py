@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mcjax.batch_stats import CurveWithStats
-from mcjax.checkpoint import restore, save
+from mcjax.checkpoint import exists, restore, save
 from mcjax.curves import KINDS, Curve
 from mcjax.errors import UserError
 from mcjax.experiments.study import (
@@ -26,6 +26,7 @@ from mcjax.geometry import distances
 from mcjax.keys import stream
 from mcjax.logs import say
 from mcjax.objectives import curve_loss, endpoint_loss, split_curve
+from mcjax.processes import once
 from mcjax.repair import fine_pruning, i_bau, noise, pruning
 from mcjax.repair.choose import Choice, choose, oracle
 from mcjax.tree import PyTree
@@ -217,13 +218,13 @@ def unlearn(study: Study, size: int) -> list[Repair]:
     """I-BAU: what a universal perturbation can do is trained away."""
     run, start, options = study.run, study.tampered.start, study.options
     stage = f"{study.name}i_bau_{size}"
-    if run.checkpoint(stage).exists():
+    if exists(run.checkpoint(stage)):
         variables, metadata = restore(run.checkpoint(stage), start)
         seconds = metadata["seconds"]
     else:
         say(f"{stage}: {options.i_bau.num_rounds} rounds")
         began = time.monotonic()
-        variables = i_bau.unlearn(
+        unlearned = i_bau.unlearn(
             run.key(stage),
             run.network,
             start,
@@ -231,6 +232,7 @@ def unlearn(study: Study, size: int) -> list[Repair]:
             batch_size=options.batch_size,
             **options.i_bau.to_dict(),
         )
+        variables = once(lambda: unlearned)
         seconds = round(time.monotonic() - began, 3)
         save(run.checkpoint(stage), variables, seconds=seconds)
     return [one(study, "i_bau", size, variables, seconds)]

@@ -15,6 +15,7 @@ from mcjax.experiments.run import Run, with_seed
 from mcjax.experiments.study import Study, Tampered
 from mcjax.intervals import mean_interval
 from mcjax.logs import say
+from mcjax.processes import once
 from mcjax.report.panels import Chart, words
 from mcjax.report.repair_figures import explanations, path_panels, table_panels
 from mcjax.workdir import write_csv
@@ -58,7 +59,7 @@ def run_study(
     explain_fn(first_study)
     judged_by = first_study.judged_by
     num_images = {name: int(judged_by[name]["mask"].sum()) for name in ("test", "success")}
-    return report(run, measure, rows, paths, num_images)
+    return once(lambda: report(run, measure, rows, paths, num_images))
 
 
 def check(run: Run) -> None:

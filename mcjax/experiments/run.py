@@ -19,12 +19,14 @@ from mcjax.data import augmentation
 from mcjax.data.batches import stack_batches
 from mcjax.data.dataset import Dataset
 from mcjax.data.splits import Splits, split
+from mcjax.errors import UserError
 from mcjax.keys import stream
 from mcjax.logs import MetricLog, say
 from mcjax.losses import Batch, MetricFn, classification_metrics
 from mcjax.network import Network, from_linen, in_bfloat16
 from mcjax.path import default_chunk
-from mcjax.sharding import make_mesh, replicate
+from mcjax.processes import everywhere, once, several
+from mcjax.sharding import keep, make_mesh
 from mcjax.workdir import open_workdir
 
 
@@ -91,9 +93,7 @@ class Run:
         batch_size = self.config.evaluation.batch_size
         parts = {"train": self.splits.train, "test": self.splits.test}
         return {
-            name: replicate(
-                stack_batches(first(part, self.num_evaluated[name]), batch_size), self.mesh
-            )
+            name: keep(stack_batches(first(part, self.num_evaluated[name]), batch_size), self.mesh)
             for name, part in parts.items()
         }
 
@@ -114,7 +114,7 @@ class Run:
             return None
         part = {"train": self.splits.train, "bonafide": self.splits.bonafide}[which]
         number = self.config.evaluation.batch_stats_images or None
-        return replicate(jnp.asarray(part["image"][:number]), self.mesh)
+        return keep(part["image"][:number], self.mesh)
 
 
 def open_run(config: ConfigDict, workdir: str | Path) -> Run:
@@ -133,8 +133,10 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
     began = time.monotonic()
     validate(config)
     options = config.model.options.to_dict()
-    dataset = data.load(
-        config.data.name, data_dir=config.data.dir or None, verify=config.data.verify
+    dataset = everywhere(
+        lambda: data.load(
+            config.data.name, data_dir=config.data.dir or None, verify=config.data.verify
+        )
     )
     image_shape = dataset.train["image"].shape[1:]
     module = models.create(config.model.name, num_classes=dataset.num_classes, **options)
@@ -142,9 +144,13 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
     network = in_bfloat16(network) if config.model.bfloat16 else network
     augmentation.get(config.data.augmentation)
     splits = _split(dataset, config)
+    everywhere(functools.partial(_same_data, splits, once(lambda: splits.hashes)))
     workdir = open_workdir(workdir, config)
     (cpu_convolution.enable if config.run.cpu_convolution else cpu_convolution.disable)()
     say(f"workdir {workdir}")
+    if several():
+        shared = "" if config.run.get("data_parallel", False) else "; training: see run.data_parallel"
+        say(f"{jax.device_count()} devices of {jax.process_count()} processes{shared}")
     shape = "x".join(map(str, image_shape))
     say(
         f"data {dataset.name}: {len(splits.train['label'])} training and "
@@ -161,6 +167,11 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
         metric_fn=classification_metrics(network.apply),
         began=began,
     )
+
+
+def _same_data(splits: Splits, hashes: dict[str, str]) -> None:
+    if splits.hashes != hashes:
+        raise UserError("its data differ from the first process's; give all the same files")
 
 
 def with_seed(run: Run, seed: int) -> Run:

@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mcjax.batch_stats import CurveWithStats
-from mcjax.checkpoint import restore, save
+from mcjax.checkpoint import exists, restore, save
 from mcjax.curves import Curve
 from mcjax.data import augmentation
 from mcjax.data.batches import stack_batches
@@ -26,7 +26,7 @@ from mcjax.experiments.fit import fit, forget_partial
 from mcjax.experiments.run import Run, first
 from mcjax.experiments.walk import Table, walk
 from mcjax.losses import Batch, accuracy, cross_entropy
-from mcjax.sharding import replicate
+from mcjax.sharding import keep
 from mcjax.stacked import Stacked
 from mcjax.training import LossFn
 from mcjax.tree import PyTree
@@ -105,7 +105,7 @@ class Study:
         success = first(self.tampered.success, run.config.evaluation.test_images)
         sets = {"selection": run.splits.selection, "test": test, "success": success}
         stacks = {k: stack_batches(v, self._batch_size(len(v["label"]))) for k, v in sets.items()}
-        return replicate(stacks, run.mesh)
+        return keep(stacks, run.mesh)
 
     def sets(self, size: int) -> dict[str, Any]:
         """`judged_by`, and the bonafide images of a size as "train", padded to the largest."""
@@ -128,7 +128,7 @@ class Study:
             return None
         if which == "train":
             return self.run.normalised_by
-        return replicate(jnp.asarray(self.run.splits.bonafide_subset(size)["image"]), self.run.mesh)
+        return keep(self.run.splits.bonafide_subset(size)["image"], self.run.mesh)
 
     @functools.cached_property
     def metric_fn(self) -> Callable[[PyTree, Batch], dict[str, jax.Array]]:
@@ -217,7 +217,7 @@ def train_method(
     run, options = study.run, study.options
     stage = f"{study.name}{name}_{size}"
     variables = {"params": params, "batch_stats": batch_stats}
-    if run.checkpoint(stage).exists():
+    if exists(run.checkpoint(stage)):
         variables, metadata = restore(run.checkpoint(stage), variables)
         return variables, metadata["seconds"]
     training = ConfigDict(

@@ -10,10 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from mcjax.experiments.fit import due
 from mcjax.experiments.run import Run
 from mcjax.logs import progress, say
 from mcjax.losses import MetricFn
 from mcjax.path import evaluate_path
+from mcjax.processes import once
 from mcjax.sharding import replicate
 from mcjax.tree import PyTree
 from mcjax.workdir import write
@@ -57,7 +59,7 @@ def walk(
     ts = np.asarray(ts, np.float32)
     block = run.mesh.size * run.chunk
     kept = run.workdir / "checkpoints" / ".walks" / f"{name}.npz"
-    table = _read(kept, ts)
+    table = once(lambda: _read(kept, ts))
     done = saved = len(next(iter(table.values()), ()))
     if 0 < done < len(ts):
         say(f"{name}: goes on from point {done}")
@@ -78,7 +80,7 @@ def walk(
                 column: float(v[-1].mean()) for column, v in table.items() if "accuracy" in column
             }
             bar.advance(size, **shown)
-            if time.monotonic() - saved_at >= run.config.run.checkpoint_seconds:
+            if due(saved_at, run.config.run.checkpoint_seconds):
                 _write(kept, ts[:done], table)
                 saved, saved_at = done, time.monotonic()
     if saved < done:
@@ -91,7 +93,7 @@ def _read(path: Path, ts: np.ndarray) -> dict[str, np.ndarray]:
     if not path.exists():
         return {}
     try:
-        with np.load(path) as file:
+        with np.load(io.BytesIO(path.read_bytes())) as file:
             table = dict(file)
     except (OSError, ValueError, zipfile.BadZipFile):
         return {}

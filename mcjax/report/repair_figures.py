@@ -121,6 +121,5 @@ def explanations(folder: Path, measure: str) -> dict[str, list[Panel]]:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(path.read_text().splitlines()))
     return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
