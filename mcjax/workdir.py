@@ -35,8 +35,8 @@ def as_path(path: str | os.PathLike) -> Path:
         UserError: A bucket of a kind that can't be read, or its package is not installed.
 
     Example:
-        >>> as_path("gs://bucket/runs") / "a"
-        PosixGPath('gs://bucket/runs/a')
+        >>> as_path("/runs/digits").name
+        'digits'
     """
     text = os.fspath(path)
     if "://" not in text:
@@ -46,8 +46,8 @@ def as_path(path: str | os.PathLike) -> Path:
     try:
         place = epath.Path(text)
         place.exists()
-    except ImportError as error:
-        raise UserError(f"{text} needs {error.name}; pip install 'mcjax[gcs]'") from None
+    except ImportError:
+        raise UserError(f"{text} needs one more package: pip install 'mcjax[gcs]'") from None
     except Exception as error:  # every bucket's package has errors of its own
         raise UserError(f"{text} can't be reached ({_first_line(error)})") from None
     return cast(Path, place)

@@ -1,6 +1,7 @@
 """A run in a bucket: files against a bucket in memory, a whole run against an emulator of Google's."""
 
 import importlib
+import importlib.util
 import json
 import os
 import socket
@@ -48,6 +49,13 @@ def test_a_path_is_a_folder_or_a_place_in_a_bucket(bucket, tmp_path):
     assert workdir.as_path(str(tmp_path)) == tmp_path
     assert isinstance(workdir.as_path(tmp_path), Path)
     assert not workdir.in_bucket(tmp_path)
+
+
+def test_a_bucket_without_its_package():
+    if importlib.util.find_spec("gcsfs"):
+        pytest.skip("gcsfs is installed")
+    with pytest.raises(UserError, match=r"gs://bucket/a needs .* pip install 'mcjax\[gcs\]'"):
+        workdir.as_path("gs://bucket/a")
 
 
 @pytest.mark.parametrize("place", ["folder", "bucket"])

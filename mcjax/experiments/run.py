@@ -149,7 +149,9 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
     (cpu_convolution.enable if config.run.cpu_convolution else cpu_convolution.disable)()
     say(f"workdir {workdir}")
     if several():
-        shared = "" if config.run.get("data_parallel", False) else "; training: see run.data_parallel"
+        shared = (
+            "" if config.run.get("data_parallel", False) else "; training: see run.data_parallel"
+        )
         say(f"{jax.device_count()} devices of {jax.process_count()} processes{shared}")
     shape = "x".join(map(str, image_shape))
     say(
