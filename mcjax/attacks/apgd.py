@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from mcjax.attacks.active import of_active
 from mcjax.attacks.attack_losses import LABEL_LOSSES
 from mcjax.attacks.balls import BALLS
 from mcjax.attacks.checks import check_choice, check_images, check_logits, check_sizes
@@ -70,8 +71,8 @@ def apgd(
 
     Args:
         key: Key of the random starts.
-        logits_fn: `logits_fn(x) -> logits [B, classes]`; an example's logits must not depend on
-            the others (evaluation mode).
+        logits_fn: `logits_fn(x) -> logits [b, classes]` for any number b of images; an example's
+            logits must not depend on the others (evaluation mode).
         x: Images, [B, H, W, C], in [0, 1].
         y: Labels, [B].
         eps: Radius of the ball, in units of the images.
@@ -79,9 +80,9 @@ def apgd(
         num_steps: Steps from each start.
         num_restarts: Number of starts.
         loss: "cross_entropy", or "dlr" for the difference of logits ratio (three classes or more).
-        early_stop: Return the first misclassified iterate of an example, and stop once there is
-            one for all. False goes on, to its misclassified iterate of highest loss. Robust
-            accuracy is the same.
+        early_stop: Return the first misclassified iterate of an example and work on the others
+            alone from there on. False goes on, to its misclassified iterate of highest loss.
+            Robust accuracy is the same.
 
     Returns:
         Adversarial images, [B, H, W, C], within eps of x and within [0, 1]: a misclassified one
@@ -154,12 +155,15 @@ def _apgd(
     # The number of steps since the last checkpoint, where there is one.
     length = jnp.zeros(num_steps, jnp.int32).at[ends - 1].set(np.diff(ends, prepend=0))
 
-    def objective(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    def objective(x: jax.Array, y: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         logits = check_logits(logits_fn(x), len(x), at_least=3 if loss == "dlr" else 2)
         f = LABEL_LOSSES[loss](logits, y)
         return f.sum(), (f, (logits.argmax(-1) != y) & ~jnp.isnan(f))
 
-    look = jax.grad(objective, has_aux=True)
+    def look(x: jax.Array, found: _Found) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        gradient_fn = jax.grad(objective, has_aux=True)
+        # Nothing more is asked about an example that has its misclassified image.
+        return of_active(gradient_fn, ~found.fooled, x, y) if early_stop else gradient_fn(x, y)
 
     def keep(found: _Found, x: jax.Array, f: jax.Array, fooled: jax.Array) -> _Found:
         better = (fooled & ~found.fooled) | ((fooled == found.fooled) & (f > found.loss))
@@ -176,7 +180,7 @@ def _apgd(
         z = ball.project(x, s.x + s.eta * ball.direction(s.gradient, s.x), eps)
         alpha = jnp.where(k == 0, 1.0, MOMENTUM).astype(x.dtype)
         x_new = ball.project(x, s.x + alpha * (z - s.x) + (1 - alpha) * (s.x - s.x_old), eps)
-        gradient, (f, fooled) = look(x_new)
+        gradient, (f, fooled) = look(x_new, found)
         found = keep(found, x_new, f, fooled)
         higher = f > s.f_max
         s = s._replace(
@@ -209,7 +213,7 @@ def _apgd(
 
     def attack(restart: Any, found: _Found) -> _Found:
         start = (x + ball.start(stream(key, "start", restart), x.shape, eps)).clip(0, 1)
-        gradient, (f, fooled) = look(start)
+        gradient, (f, fooled) = look(start, found)
         eta = jnp.full((len(x), 1, 1, 1), 2 * eps, x.dtype)
         first = _Search(
             start, start, f, gradient, start, f, gradient, eta,

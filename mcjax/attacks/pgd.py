@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mcjax.attacks.active import of_active
 from mcjax.attacks.attack_losses import LABEL_LOSSES, kl
 from mcjax.attacks.balls import BALLS
 from mcjax.attacks.checks import check_choice, check_images, check_logits, check_sizes
@@ -44,8 +45,8 @@ def pgd(
 
     Args:
         key: Key of the random starts.
-        logits_fn: `logits_fn(x) -> logits [B, classes]`; an example's logits must not depend on
-            the others (evaluation mode).
+        logits_fn: `logits_fn(x) -> logits [b, classes]` for any number b of images; an example's
+            logits must not depend on the others (evaluation mode).
         x: Images, [B, H, W, C], in [0, 1].
         y: Labels, [B].
         eps: Radius of the ball, in units of the images.
@@ -56,8 +57,8 @@ def pgd(
         loss: "cross_entropy", "margin", "dlr", or "kl" from the clean prediction, whose gradient
             is zero at x itself.
         num_restarts: Number of starts.
-        early_stop: An example that is misclassified changes no more; once all are, the program
-            stops. For robust accuracy: cheaper, at a lower loss.
+        early_stop: An example that is misclassified changes no more, and the work goes on with
+            the others alone. For robust accuracy: cheaper, at a lower loss.
         keep_best: False gives the last iterate, one evaluation cheaper: for adversarial training.
 
     Returns:
@@ -159,15 +160,22 @@ def _pgd(
     keep_best: bool,
 ) -> jax.Array:
     ball = BALLS[norm]
-    clean_logits: Any = logits_fn(x) if loss == "kl" else None
+    # What a loss compares logits with: those of the clean images, or the labels.
+    aim: Any = logits_fn(x) if loss == "kl" else y
 
-    def losses(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def losses(x: jax.Array, y: jax.Array, aim: Any) -> tuple[jax.Array, jax.Array]:
         logits = check_logits(logits_fn(x), len(x), at_least=3 if loss == "dlr" else 2)
-        each = kl(clean_logits, logits) if loss == "kl" else LABEL_LOSSES[loss](logits, y)
+        each = kl(aim, logits) if loss == "kl" else LABEL_LOSSES[loss](logits, aim)
         # What is ranked: with early_stop nothing beats a success, so the first one stays.
         success = (logits.argmax(-1) != y) & ~jnp.isnan(each)
         value = jnp.where(success, jnp.inf, each) if early_stop else each
         return each.sum(), value  # examples do not mix: the sum's gradient is each one's own
+
+    def look(x: jax.Array, best_value: jax.Array) -> tuple[jax.Array, jax.Array]:
+        gradient_fn = jax.grad(losses, has_aux=True)
+        if not early_stop:
+            return gradient_fn(x, y, aim)
+        return of_active(gradient_fn, best_value < jnp.inf, x, y, aim)
 
     def keep_better(best: jax.Array, best_value: jax.Array, x: jax.Array, value: jax.Array) -> Any:
         better = value > best_value
@@ -180,7 +188,7 @@ def _pgd(
 
     def step(state: tuple[jax.Array, ...]) -> Any:
         i, x_adv, best, best_value = state
-        gradient, value = jax.grad(losses, has_aux=True)(x_adv)
+        gradient, value = look(x_adv, best_value)
         if keep_best:
             best, best_value = keep_better(best, best_value, x_adv, value)
         x_adv = ball.project(x, x_adv + step_size * ball.direction(gradient, x_adv), eps)
@@ -195,7 +203,7 @@ def _pgd(
         _, x_adv, best, best_value = lax.while_loop(unfinished, step, first)
         if not keep_best:
             return x_adv, best_value
-        return keep_better(best, best_value, x_adv, losses(x_adv)[1])
+        return keep_better(best, best_value, x_adv, losses(x_adv, y, aim)[1])
 
     nothing = (x, jnp.full(len(x), -jnp.inf))
     if num_restarts == 1:
