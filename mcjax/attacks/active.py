@@ -37,6 +37,7 @@ def of_active(
         return fn(*arrays)
     # Active ones first; the last block is filled up with inactive examples, or with one that
     # is worked on twice, which gets the same numbers twice.
+    arrays = tuple(map(jnp.asarray, arrays))  # indexed by traced rows below
     order = jnp.argsort(~active, stable=True)
     order = jnp.pad(order, (0, -size % block), mode="edge")
 
