@@ -66,6 +66,7 @@ def connect() -> ConfigDict:
     config.run = ConfigDict()  # how it is carried out; results do not depend on it but for rounding
     config.run.log_every_steps = 100  # steps a line of metrics.jsonl, and a dispatch
     config.run.checkpoint_seconds = 60.0
+    config.run.tensorboard = False  # metrics.jsonl as TensorBoard events too: mcjax[tensorboard]
     config.run.chunk = 0  # points vmapped together on a device; 0 is the device's default
     config.run.data_parallel = False  # all devices share each training batch: equal up to rounding
     config.run.side_by_side = (

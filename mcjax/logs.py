@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mcjax.processes import is_first, once
+from mcjax.tensorboard import EventLog
 from mcjax.workdir import cannot_write, in_bucket, write
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -30,10 +31,11 @@ class MetricLog:
 
     Args:
         path: The file.
+        events: TensorBoard's copy of it, if one is wanted.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, events: EventLog | None = None):
+        self.path, self.events = path, events
         self._lines: list[str] | None = None  # of a bucket's file; None: not read yet
         self._put_at = time.monotonic()
 
@@ -43,9 +45,12 @@ class MetricLog:
         Raises:
             UserError: It can't be written.
         """
-        once(lambda: self._append(json.dumps(row)))
+        once(lambda: self._append(row))
 
-    def _append(self, line: str) -> None:
+    def _append(self, row: Mapping[str, Any]) -> None:
+        if self.events is not None:
+            self.events.append(row)
+        line = json.dumps(row)
         if in_bucket(self.path):
             self._in_memory().append(line)
             if time.monotonic() - self._put_at >= SECONDS_BETWEEN_PUTS:
@@ -92,6 +97,14 @@ class MetricLog:
         if in_bucket(self.path):
             self._lines = kept
         self._put(kept)
+        if self.events is not None:
+            rows = map(json.loads, kept)
+            self.events.rewrite(stage, [row for row in rows if row.get("stage") == stage])
+
+    def close(self) -> None:
+        """Ends TensorBoard's copy."""
+        if self.events is not None:
+            self.events.close()
 
 
 class Progress:

@@ -36,6 +36,7 @@ def finish(
     """
     for chart in charts:
         chart_figure(run.workdir / "figures", chart)
+    run.log.close()
     result_file = run.workdir / "result.json"
     if result_file.exists():
         return json.loads(result_file.read_text())

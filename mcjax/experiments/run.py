@@ -25,8 +25,9 @@ from mcjax.logs import MetricLog, say
 from mcjax.losses import Batch, MetricFn, classification_metrics
 from mcjax.network import Network, from_linen, in_bfloat16
 from mcjax.path import default_chunk
-from mcjax.processes import everywhere, once, several
+from mcjax.processes import everywhere, is_first, once, several
 from mcjax.sharding import keep, make_mesh
+from mcjax.tensorboard import EventLog
 from mcjax.workdir import open_workdir
 
 
@@ -161,7 +162,7 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
     return Run(
         config=config,
         workdir=workdir,
-        log=MetricLog(workdir / "metrics.jsonl"),
+        log=metric_log(workdir, tensorboard=config.run.get("tensorboard", False)),
         dataset=dataset,
         splits=splits,
         network=network,
@@ -174,6 +175,15 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
 def _same_data(splits: Splits, hashes: dict[str, str]) -> None:
     if splits.hashes != hashes:
         raise UserError("its data differ from the first process's; give all the same files")
+
+
+def metric_log(workdir: Path, *, tensorboard: bool) -> MetricLog:
+    """metrics.jsonl, and TensorBoard's copy in tensorboard/ if it is wanted."""
+    path = workdir / "metrics.jsonl"
+    wanted = tensorboard and is_first()
+    return MetricLog(
+        path, everywhere(lambda: EventLog(workdir / "tensorboard", path) if wanted else None)
+    )
 
 
 def with_seed(run: Run, seed: int) -> Run:
