@@ -72,8 +72,8 @@ def report(run: Run, rows: list[Row], tables: dict[str, Table]) -> dict[str, Any
     write_table(run.workdir / "path.csv", next(iter(tables.values())))
     by_path = {k: list(g) for k, g in itertools.groupby(sorted(rows, key=_path), key=_path)}
     caption = (
-        "Loss, error and largest eigenvalue of the input Hessian along the path, first seed. "
-        "Brackets: 95 % interval of the correlation over points of the path."
+        "Loss, error and largest eigenvalue of the input Hessian (of the loss in nats, images in [0, 1]) "
+        "along each path, first seed. Brackets: 95 % interval of the correlation over points of the path."
     )
     num_robust = min(run.config.evaluation.robust_images, len(run.splits.test["label"]))
     num_images = run.num_evaluated | {"robust": num_robust}
@@ -81,10 +81,10 @@ def report(run: Run, rows: list[Row], tables: dict[str, Table]) -> dict[str, Any
         Chart(
             name.replace(" ", "_"),
             path_panels(table, num_images),
-            caption,
+            "" if i else caption,
             title=path_title(name, by_path[name]),
         )
-        for name, table in tables.items()
+        for i, (name, table) in enumerate(tables.items())
     ]
     matrices = {
         name: json.loads(file.read_text())

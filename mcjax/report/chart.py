@@ -27,12 +27,13 @@ def chart(chart: Chart) -> str:
     """
     drawn = [_panel(panel) for panel in chart.panels]
     data = json.dumps([numbers for _, numbers in drawn], separators=(",", ":"))
+    caption = f"<figcaption>{html.escape(chart.caption)}</figcaption>" if chart.caption else ""
     title = f'<p class="title">{html.escape(chart.title)}</p>' if chart.title else ""
     return (
         f'<figure class="chart" id="{html.escape(chart.name)}">{title}<div class="panels">'
         f"{''.join(drawing for drawing, _ in drawn)}</div>"
         f'<p class="hint">Point, tap or use the arrow keys for the numbers at every place.</p>'
-        f"<figcaption>{html.escape(chart.caption)}</figcaption>"
+        f"{caption}"
         f'<script type="application/json">{data}</script></figure>'
     )
 

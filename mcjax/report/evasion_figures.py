@@ -42,7 +42,7 @@ def path_panels(table: Mapping[str, np.ndarray], num_images: Mapping[str, int]) 
     return [
         Panel(ts, lines(losses), "t", "cross-entropy (nats)", ylim=(0, None), xlim=ends),
         Panel(ts, lines(errors), "t", "error (%)", ylim=(-2, 102), xlim=ends),
-        Panel(ts, curvature, "t", "largest eigenvalue of $H_x$ (nats)", ylim=(0, None), xlim=ends),
+        Panel(ts, curvature, "t", "input-Hessian eigenvalue", ylim=(0, None), xlim=ends),
     ]
 
 

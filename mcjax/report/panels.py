@@ -70,7 +70,7 @@ class Chart:
     Args:
         name: Of its files: figures/NAME.png and .pdf.
         panels: The panels.
-        caption: What is seen, in sentences.
+        caption: What is seen, in sentences; "" where the chart before it has said so.
         title: Above all panels.
         columns: Panels in a row of the PNG and the PDF; at most three unless given.
     """

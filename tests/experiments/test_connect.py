@@ -89,7 +89,8 @@ def test_what_a_run_leaves(finished):
         read_csv(workdir / "path.csv")["test_accuracy"]
     )
     page = (workdir / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 1  # the plane
+    assert page.count('<figure class="chart"') == 1  # the path
     assert "http" not in page.replace("http-equiv", "")  # self-contained
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows if r["stage"] == "curve"] == sorted(

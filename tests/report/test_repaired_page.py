@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mcjax.repair.model import Repaired
+from mcjax.report.definitions import meaning
 from mcjax.report.repaired_page import NO_PROMISE, path_panels, write_repaired
 from mcjax.workdir import read_csv
 
@@ -42,6 +43,11 @@ def test_the_page_says_what_happened_and_what_is_not_promised(tmp_path, t):
         assert (tmp_path / name).stat().st_size > 0
     assert read_csv(tmp_path / "path.csv")["distance"] == [0, 2.5, 0]
     assert json.loads((tmp_path / "result.json").read_text())["metrics"]["t"] == t
+
+
+def test_every_number_has_a_meaning():
+    for name, value in repaired(0.5).report.items():
+        assert isinstance(value, np.ndarray) or meaning(name), name
 
 
 def test_the_figure_marks_the_chosen_t_and_the_floor():

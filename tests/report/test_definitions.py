@@ -1,0 +1,64 @@
+"""Every number that an experiment leaves has a meaning on its page."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mcjax.curves import Bezier
+from mcjax.experiments import connect, evasion_report, repair_table
+from mcjax.report.definitions import meaning
+
+T = np.linspace(0, 1, 5)
+
+
+def path():
+    names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+    return dict.fromkeys(names, 0.5 + 0.1 * T)
+
+
+def test_connect():
+    curve = Bezier.connect({"w": jnp.zeros(2)}, {"w": jnp.ones(2)}, 1)
+    for name in connect.summary(curve, T, path(), path()):
+        assert meaning(name), name
+
+
+@pytest.mark.parametrize("measure", ["attack_success_rate", "injection_success"])
+def test_repair(measure):
+    def row(method, bonafide, seed):
+        values = {"t": 0.5, "clean_accuracy": 0.9, measure: 0.1 * seed}
+        return {"method": method, "bonafide": bonafide, "seed": seed, **values}
+
+    methods = (("suspect", 0), ("clean twin", 0), ("path", 400))
+    rows = [row(*method, seed) for method in methods for seed in (0, 1)]
+    summary = repair_table.summarise(rows, measure)
+    names = [*summary[0], *repair_table.metrics(summary, measure, [400])]
+    assert f"path_400_{measure}" in names
+    names += ["fold", "selection_accuracy", "acceptable", f"{measure}_official_denominator"]
+    for name in names:
+        if name != "injection_success_official_denominator":  # injection has no target class
+            assert meaning(name), name
+
+
+def test_evasion():
+    rng = np.random.default_rng(0)
+    examples = {k: rng.random((5, 8)) for k in ("loss", "robust_loss", "robust_accuracy")}
+    table = {"t": T, **path(), "robust_loss": rng.random(5), "robust_accuracy": rng.random(5)}
+    table["input_hessian_eigenvalue"] = rng.random(5)
+    ensemble = ("ensemble_accuracy", "ensemble_robust_accuracy", "ensemble_transfer_accuracy")
+    row = {
+        "path": "regular-regular",
+        "seed": 0,
+        **evasion_report.numbers(table, examples),
+        **dict.fromkeys(ensemble, 0.5),
+    }
+    for name in row:
+        assert meaning(name), name
+    assert meaning("regular-regular (robust path) robust_loss_barrier interval").startswith("half")
+    tables = evasion_report.page_tables([row])
+    shown = {name for rows in tables.values() for line in rows for name in line}
+    whole = {name for name in row if not name.endswith(("_low", "_high"))}
+    assert shown == whole  # no number is lost between the tables
+    assert len(tables) == 4
+    low, high = row["pearson_low"], row["pearson_high"]
+    (line,) = tables["Correlation of robust loss and eigenvalue over the path"]
+    assert line["pearson"] == f"{row['pearson']:.3f} [{low:.3f}, {high:.3f}]"
