@@ -46,7 +46,7 @@ run() {
     tail "--pid=$pid" --sleep-interval=1 -c "+$(($(cat "$state/log_begins") + 1))" -f "$state/log"
     if [ ! -s "$state/exit_code" ]; then
         echo "on_worker.sh: error: the command was killed" >&2
-        exit 1
+        exit 137
     fi
     exit "$(cat "$state/exit_code")"
 }

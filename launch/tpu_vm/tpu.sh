@@ -337,10 +337,13 @@ until_done() {
         fi
         if [ $prepared = true ]; then step run -- "${command[@]}" || code=$?; fi
         [ $code != 0 ] || break
-        case $(state_of tpu-vm || true) in
+        case $(settled_state $code) in
             READY)
-                [ $code = 255 ] || { say "$name is ready, so this was no pre-emption"; break; }
-                say "the connection broke; the command runs on" ;;
+                if [ $code -lt 128 ] || [ $code = 130 ]; then # 130: tpu.sh stop
+                    say "$name is ready, so this was no pre-emption"
+                    break
+                fi
+                say "the connection broke, or something killed the command; it goes on" ;;
             "") say "no answer about $name; it may run on" ;;
             *)
                 say "$name was taken away; the run goes on from its workdir on another"
@@ -350,6 +353,17 @@ until_done() {
     done
     finish || code=$?
     return $code
+}
+
+# The state after a failure. A slice that is being taken away may say READY a little longer.
+settled_state() {
+    local state look
+    for look in 1 2 3; do
+        state=$(state_of tpu-vm || true)
+        if [ "$state" != READY ] || [ "$1" = 255 ] || [ $look = 3 ]; then break; fi
+        sleep "$poll_seconds"
+    done
+    echo "$state"
 }
 
 # A slice that is ready, without what is left of one that was taken away.

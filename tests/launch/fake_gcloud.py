@@ -7,6 +7,7 @@ The world (`$FAKE_GCLOUD/world.json`) says what is to happen:
     creates         "" or an error message, one an attempt to create
     runs            [exit code, the slice's state after it], one a run of the command; a run of
                     exit code "hangs" goes on for a minute
+    later           states of the slice at the next looks
     undeletable     deletions do nothing
 """
 
@@ -41,6 +42,8 @@ def answer(world, arguments):
             world["request"] = world["requests"].pop(0)
             if world["request"] == "ACTIVE":
                 world["node"] = "READY"
+        if what == "tpu-vm" and world["later"]:
+            world["node"] = world["later"].pop(0)
         if world[key] is None:
             return error(f"NOT_FOUND: Resource '{arguments[4]}' was not found")
         if world[key] == "UNREACHABLE":
@@ -57,7 +60,9 @@ def answer(world, arguments):
     elif verb == "scp" and arguments[4].endswith(".tar.gz"):
         shutil.copy(arguments[4], HERE / "copied.tar.gz")
     elif verb == "ssh" and "on_worker.sh run" in " ".join(arguments):
-        code, world["node"] = world["runs"].pop(0) if world["runs"] else (0, "READY")
+        run = world["runs"].pop(0) if world["runs"] else (0, "READY")
+        code, world["node"], *later = run
+        world["later"] = later
         if code == "hangs":
             time.sleep(60)
         return code

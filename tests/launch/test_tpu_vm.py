@@ -35,6 +35,7 @@ class Cloud:
             "requests": [],
             "creates": [],
             "runs": [],
+            "later": [],
             "undeletable": False,
         }
         (folder / "bin").mkdir()
@@ -284,6 +285,26 @@ def test_a_broken_connection_attaches_again(cloud):
     done = cloud("until_done", *WHERE, "--", *TRAIN)
     assert done.returncode == 0
     assert cloud.story == [*ONE, "run", "delete"]
+
+
+def test_a_slice_that_says_ready_a_little_longer(cloud):
+    cloud.world["runs"] = [[1, "READY", "READY", "PREEMPTED"], [0, "READY"]]
+    done = cloud("until_done", *WHERE, "--", *TRAIN)
+    assert done.returncode == 0, done.stderr
+    assert cloud.story == [*ONE, "delete", *ONE, "delete"]
+
+
+@pytest.mark.parametrize("code", [137, 143])
+def test_a_killed_command_goes_on(cloud, code):
+    cloud.world["runs"] = [[code, "READY"], [0, "READY"]]
+    assert cloud("until_done", *WHERE, "--", *TRAIN).returncode == 0
+    assert cloud.story == [*ONE, "run", "delete"]
+
+
+def test_a_command_that_was_stopped_does_not(cloud):
+    cloud.world["runs"] = [[130, "READY"]]
+    assert cloud("until_done", *WHERE, "--", *TRAIN).returncode == 130
+    assert cloud.story == [*ONE, "delete"]
 
 
 def test_no_answer_is_no_preemption(cloud):
@@ -572,7 +593,7 @@ def test_a_killed_command_is_no_success(worker, tmp_path):
     pid = int((tmp_path / "state" / "pid").read_text())
     os.killpg(pid, 9)
     code, _, error = finish(run)
-    assert code == 1
+    assert code == 137
     assert "the command was killed" in error
 
 
