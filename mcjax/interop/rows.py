@@ -141,7 +141,7 @@ def to_variables(
             shape = list(np.shape(tensors[row.torch]))
             raise UserError(
                 f"{source}: {row.torch} is {shape}, which is no {row.transform.name} tensor; give "
-                "the architecture of this file"
+                "the architecture of this file, and images of the shape that it takes"
             ) from None
     return variables
 

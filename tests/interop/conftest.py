@@ -12,6 +12,8 @@ def random_net():
     torch = pytest.importorskip("torch")
     from mcjax.interop import reference
 
+    torch.set_num_threads(1)  # several would wait for each other: tests run beside each other
+
     def make(name, options, image_shape, *, code=None, curve=False, seed=0, num_classes=7):
         module = models.create(name, num_classes=num_classes, **options)
         layout = next(

@@ -72,6 +72,29 @@ def test_a_repair(folder):
     assert "nothing is overwritten" in again.stderr
 
 
+def test_a_repair_of_a_pytorch_file_leaves_another(folder):
+    torch = pytest.importorskip("torch")
+    for name in ("suspect", "other"):
+        params = restore(folder / name)[0]["params"]
+        state = {}
+        for layer in ("fc1", "fc2"):
+            state[f"module.{layer}.weight"] = torch.tensor(params[layer]["kernel"].T)
+            state[f"module.{layer}.bias"] = torch.tensor(params[layer]["bias"])
+        torch.save({"state_dict": state, "epoch": 3}, folder / f"{name}.pt")
+    done = repair(
+        "--model {d}/suspect.pt --second {d}/other.pt --arch mlp:hidden=4x --data {d}/clean.npz "
+        "--normalise mnist --out {d}/torch_out " + QUICK,
+        folder,
+    )
+    assert done.returncode == 0, done.stderr
+    held = torch.load(folder / "torch_out" / "repaired.pt", weights_only=True)
+    assert held["epoch"] == 3
+    weight = held["state_dict"]["module.fc1.weight"]
+    np.testing.assert_allclose(weight.numpy(), 7 * np.eye(4), rtol=1e-5, atol=1e-9)
+    settings = json.loads((folder / "torch_out" / "result.json").read_text())["settings"]
+    assert settings["normalise"] == "mnist"
+
+
 def test_no_acceptable_point(folder):
     before = digest(restore(folder / "suspect")[0])
     done = repair(
@@ -91,6 +114,7 @@ def test_no_acceptable_point(folder):
     [
         ("--data {d}/clean.npz --out {d}/x", "--model is missing"),
         ("--model {d}/nope --data {d}/clean.npz --out {d}/x", "there is no checkpoint"),
+        ("--model {d}/nope.safetensors --data {d}/clean.npz --out {d}/x", "no such file"),
         ("--model {d}/suspect --data {d}/nope.npz --out {d}/x", "no such file"),
         ("--model {d}/suspect --data {d}/bytes.npz --out {d}/x", "outside [0, 1]"),
         ("--model {d}/suspect --arch cnn --data {d}/clean.npz --out {d}/x", "differ"),

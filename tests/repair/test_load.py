@@ -1,13 +1,15 @@
 """Where a suspect network comes from."""
 
 import jax
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from mcjax import models
 from mcjax.checkpoint import save
 from mcjax.errors import UserError
 from mcjax.network import from_linen
-from mcjax.repair.load import load_suspect, load_variables
+from mcjax.repair.load import load_suspect, load_variables, save_like
 from mcjax.tree import digest
 
 SHAPE = (8, 8, 1)
@@ -65,3 +67,50 @@ def test_images_of_another_shape_than_the_network_was_trained_on(tmp_path):
     assert load_suspect(tmp_path / "net", None, SHAPE).arch == "resnet8"
     with pytest.raises(UserError, match=r"images are 9x9x1, but .*net was trained on 8x8x1"):
         load_suspect(tmp_path / "net", None, (9, 9, 1))
+
+
+@pytest.fixture
+def tensors():
+    """The state dict of an mlp, [out, in]; images of one channel, so pixels are in one order."""
+    rng = np.random.default_rng(0)
+    shapes = {"fc1.weight": (5, 64), "fc1.bias": (5,), "fc2.weight": (3, 5), "fc2.bias": (3,)}
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def test_a_file_of_tensors_and_one_like_it(tmp_path, tensors):
+    safetensors.numpy.save_file(tensors, tmp_path / "net.safetensors")
+    suspect = load_suspect(tmp_path / "net.safetensors", None, SHAPE)
+    assert suspect.arch == "mlp:hidden=5x"
+    x = np.random.default_rng(1).uniform(size=(2, *SHAPE)).astype(np.float32)
+    hidden = np.maximum(x.reshape(2, -1) @ tensors["fc1.weight"].T + tensors["fc1.bias"], 0)
+    expected = hidden @ tensors["fc2.weight"].T + tensors["fc2.bias"]
+    logits = suspect.network.apply(suspect.variables, x)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+    assert digest(load_variables(tmp_path / "net.safetensors", suspect)) == digest(
+        suspect.variables
+    )
+    doubled = jax.tree.map(lambda w: 2 * w, suspect.variables)
+    written = save_like(suspect, tmp_path / "new", doubled, t=0.5)
+    assert written == tmp_path / "new" / "repaired.safetensors"
+    again = safetensors.numpy.load_file(written)
+    for name, w in tensors.items():
+        np.testing.assert_array_equal(again[name], 2 * w)
+
+
+def test_a_normalised_network_keeps_its_normalisation(tmp_path, saved):
+    path, variables = saved
+    plain = load_suspect(path, "mlp:hidden=5x", SHAPE)
+    scaled = load_suspect(path, "mlp:hidden=5x", SHAPE, "mnist")
+    x = np.random.default_rng(1).uniform(size=(2, *SHAPE)).astype(np.float32)
+    expected = plain.network.apply(variables, (x - 0.5) / 0.5)
+    np.testing.assert_allclose(scaled.network.apply(variables, x), expected, rtol=1e-6)
+    written = save_like(scaled, tmp_path / "new", variables, t=0.5)
+    assert load_suspect(written, None, SHAPE).normalise == "mnist"
+
+
+def test_files_of_tensors_that_do_not_fit(tmp_path, tensors):
+    safetensors.numpy.save_file(tensors, tmp_path / "net.safetensors")
+    with pytest.raises(UserError, match=r"is no flat 7x7x1 tensor; give .* images of the shape"):
+        load_suspect(tmp_path / "net.safetensors", "mlp:hidden=5x", (7, 7, 1))
+    with pytest.raises(UserError, match="no such file"):
+        load_suspect(tmp_path / "other.safetensors", None, SHAPE)
