@@ -27,11 +27,12 @@ NOT_HASHED = ("run", "data.dir")
 
 # Fields that came later, with what runs did before: hashed where they differ, so that these runs
 # can still be taken up.
-ADDED = {"model.bfloat16": False}
+ADDED = {"model.bfloat16": False, "curve.align": "none"}
 
 CHOICES = {
     "curve.kind": ("bezier", "polychain"),
     "curve.init": ("line", "random"),
+    "curve.align": ("none", "weights"),
     "curve.images": ("train", "bonafide"),
     "evaluation.batch_stats": ("train", "bonafide", "none"),
     "data.protocol": ("disjoint", "legacy"),

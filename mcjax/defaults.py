@@ -41,6 +41,7 @@ def connect() -> ConfigDict:
     config.curve.kind = "bezier"
     config.curve.num_bends = 1
     config.curve.init = "line"  # where the bends start: "line" or "random"
+    config.curve.align = "none"  # "weights": the second end's channels in the first's order
     config.curve.fix_start = True
     config.curve.fix_end = True
     config.curve.images = "train"  # the images it is trained on: "train" or "bonafide"
@@ -130,6 +131,7 @@ def _repair_study() -> ConfigDict:
     config.curve.kind = "bezier"
     config.curve.num_bends = 1
     config.curve.init = "line"
+    config.curve.align = "none"
     config.curve.num_strata = 1
 
     config.repair = ConfigDict()  # the path and every baseline: same images, steps and batches

@@ -1,6 +1,6 @@
 """The main job: train two networks, join them by a curve of low loss, look along all of it.
 
-Stages: endpoint_a, endpoint_b, curve, path, plane, report. Each leaves a file or a folder; a stage
+Stages: endpoint_a, endpoint_b (and alignment), curve, path, plane, report. Each leaves a file or a folder; a stage
 whose result is there is not run again.
 """
 
@@ -19,6 +19,7 @@ from mcjax.curves import KINDS, Curve
 from mcjax.data import augmentation
 from mcjax.data.batches import stack_batches
 from mcjax.errors import UserError
+from mcjax.experiments.aligned import aligned
 from mcjax.experiments.endpoints import train_network, train_side_by_side
 from mcjax.experiments.finish import finish
 from mcjax.experiments.fit import fit, forget_partial
@@ -55,7 +56,7 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         lambda run: run.on_device["train"],
         endpoint_loss(run.network),
     )
-    a, b = (train_endpoint(run, name) for name in ENDPOINTS)
+    a, b = networks(run)
     curve = train_curve(run, a, b)
     line = straight_line(curve)
     ts = np.linspace(0, 1, config.evaluation.num_points)
@@ -70,6 +71,12 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 def train_endpoint(run: Run, name: str) -> PyTree:
     """One of the two networks, on the clean training images."""
     return train_network(run, name, run.on_device["train"], endpoint_loss(run.network))
+
+
+def networks(run: Run) -> tuple[PyTree, PyTree]:
+    """The two networks as they are joined, trained or read."""
+    a, b = (train_endpoint(run, name) for name in ENDPOINTS)
+    return a, aligned(run, "alignment", a, b)
 
 
 def train_curve(run: Run, a: PyTree, b: PyTree) -> Curve:
@@ -125,7 +132,7 @@ def trained(run: Run) -> tuple[PyTree, PyTree, Curve, Curve]:
             raise UserError(
                 f"{run.workdir} has no trained {name} yet; run mcjax.train on it to the end first"
             )
-    a, b = (train_endpoint(run, name) for name in ENDPOINTS)
+    a, b = networks(run)
     curve = train_curve(run, a, b)
     return a, b, curve, straight_line(curve)
 

@@ -21,6 +21,7 @@ from mcjax.curves import KINDS
 from mcjax.data import augmentation
 from mcjax.data.batches import stack_batches, to_unit
 from mcjax.errors import UserError
+from mcjax.experiments.aligned import aligned
 from mcjax.experiments.endpoints import train_network, train_side_by_side
 from mcjax.experiments.evasion_report import Row, columns, numbers, report, write_table
 from mcjax.experiments.fit import fit, forget_partial
@@ -140,6 +141,7 @@ def trained_path(run: Run, pair: str, *, robust: bool) -> CurveWithStats:
     """The path between a pair, trained on the plain loss or on the worst case of every image."""
     options, a = run.config.curve, run.config.adversarial
     start, end = (network(run, name) for name in PAIRS[pair])
+    end = aligned(run, f"{run.part}{pair}-alignment", start, end)
     kind = KINDS[options.kind]
     name = f"{pair}-robust-path" if robust else f"{pair}-path"
     key = run.key(name)

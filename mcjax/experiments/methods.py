@@ -14,6 +14,7 @@ from mcjax.batch_stats import CurveWithStats
 from mcjax.checkpoint import exists, restore, save
 from mcjax.curves import KINDS, Curve
 from mcjax.errors import UserError
+from mcjax.experiments.aligned import aligned
 from mcjax.experiments.study import (
     Study,
     judge,
@@ -135,8 +136,10 @@ def along(
 
 def second_end(study: Study, size: int) -> PyTree:
     """The network at t = 1: given, or the suspect's copy fine-tuned on the same images."""
-    if study.tampered.end is not None:
-        return study.tampered.end
+    tampered = study.tampered
+    if tampered.end is not None:
+        return aligned(study.run, f"{study.run.part}alignment", tampered.start, tampered.end)
+    # A copy trained on has its channels in the suspect's order.
     return _fine_tuned(study, size)[0]
 
 

@@ -1,0 +1,150 @@
+"""Weight matching: the hidden channels of one network in the order that is nearest to another's.
+
+Two networks trained from different starts may compute nearly the same with their channels in
+another order. Among the permutations that leave network b's function unchanged, those wanted bring its
+weights nearest to a's, which is to say, make their inner product largest:
+
+    max over p of  sum over leaves <w_a, p w_b>
+
+For one class of channels, the others being held, that is a linear assignment, solved exactly; going
+through the classes until none gains anything is coordinate ascent.
+"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from mcjax.alignment.permutation import (
+    Permutations,
+    PermutationSpec,
+    factors,
+    identity,
+    permute,
+    reorder,
+)
+from mcjax.errors import UserError
+from mcjax.keys import stream
+from mcjax.tree import PyTree, check_same_structure
+
+
+class Matching(NamedTuple):
+    """What `weight_matching` found.
+
+    Args:
+        permutations: Of network b's channels, one a class.
+        inner_products: <w_a, p w_b> at the start and after every sweep; never less than before.
+    """
+
+    permutations: Permutations
+    inner_products: tuple[float, ...]
+
+
+def weight_matching(
+    key: jax.Array, spec: PermutationSpec, a: PyTree, b: PyTree, *, max_sweeps: int = 100
+) -> Matching:
+    """Permutations of b's channels that bring its weights near to a's.
+
+    Running statistics, variables["batch_stats"], are not compared.
+
+    Args:
+        key: Random key, of the order in which classes are gone through.
+        spec: Of the network, from `permutation_spec`.
+        a: The variables to come near to.
+        b: The variables to permute, of the same structure.
+        max_sweeps: Bound on the sweeps through all classes; a handful is usual.
+
+    Returns:
+        The permutations and how the inner product grew.
+
+    Raises:
+        UserError: Networks of different structure, or of another than the spec's; weights that
+            are not finite.
+
+    Source: Ainsworth, Hayase and Srinivasa 2023, Git Re-Basin, section 3.2 and algorithm 1.
+    """
+    check_same_structure(a, b)
+    leaves = [
+        (factors(spec, path, w_a), factors(spec, path, w_b)[0])
+        for (path, w_a), w_b in zip(jax.tree.leaves_with_path(a), jax.tree.leaves(b), strict=True)
+        if getattr(path[0], "key", None) != "batch_stats"
+    ]
+    classes = [found for (_, found), _ in leaves]
+    fixed = [np.asarray(w, np.float64) for (w, _), _ in leaves]
+    moved = [np.asarray(w, np.float64) for _, w in leaves]
+    norm = float(np.sqrt(sum((w**2).sum() for w in fixed) * sum((w**2).sum() for w in moved)))
+    if not np.isfinite(norm):
+        raise UserError("networks whose weights are not finite can't be aligned")
+
+    def product(places: list[int]) -> float:
+        return sum(float(np.vdot(fixed[i], moved[i])) for i in places)
+
+    everywhere = list(range(len(leaves)))
+    permutations, products = list(identity(spec)), [product(everywhere)]
+    for sweep in range(max_sweeps):
+        gained = False
+        for k in np.asarray(jax.random.permutation(stream(key, "sweep", sweep), len(spec.sizes))):
+            places = [i for i in everywhere if k in classes[i]]
+            order = _assign(
+                sum(
+                    _rows(fixed[i], axis) @ _rows(moved[i], axis).T
+                    for i in places
+                    for axis, one in enumerate(classes[i])
+                    if one == k
+                )
+            )
+            if (order == np.arange(len(order))).all():
+                continue
+            old, before = {i: moved[i] for i in places}, product(places)
+            only = [order if one == k else None for one in range(len(spec.sizes))]
+            for i in places:
+                moved[i] = reorder(moved[i], classes[i], only)
+            # A leaf with the class on two axes is not linear in it; and no ties back and forth.
+            if product(places) > before + 1e-12 * norm:
+                permutations[k] = permutations[k][order]
+                gained = True
+            else:
+                for i in places:
+                    moved[i] = old[i]
+        products.append(product(everywhere))
+        if not gained:
+            break
+    return Matching(tuple(permutations), tuple(products))
+
+
+def align(key: jax.Array, spec: PermutationSpec, a: PyTree, b: PyTree) -> PyTree:
+    """Network b, its hidden channels in the order that is nearest to a's.
+
+    It computes what b computes, to rounding.
+
+    Args:
+        key: Random key; see `weight_matching`.
+        spec: Of the network, from `permutation_spec`.
+        a: The variables to come near to.
+        b: The variables to permute, running statistics included.
+
+    Returns:
+        A tree like `b`, of numpy arrays.
+
+    Example:
+        >>> from mcjax.alignment import permutation_spec
+        >>> a = {"in": np.float32([[1, 2, 3]]), "out": np.float32([[1, 0], [0, 1], [1, 1]])}
+        >>> b = {"in": a["in"][:, ::-1], "out": a["out"][::-1]}
+        >>> apply_fn = lambda v, x: jax.nn.relu(x.reshape(len(x), -1) @ v["in"]) @ v["out"]
+        >>> spec = permutation_spec(apply_fn, a, (1, 1, 1))
+        >>> align(jax.random.key(0), spec, a, b)["in"].tolist()
+        [[1.0, 2.0, 3.0]]
+
+    Source: Ainsworth, Hayase and Srinivasa 2023.
+    """
+    return permute(spec, weight_matching(key, spec, a, b).permutations, b)
+
+
+def _rows(w: np.ndarray, axis: int) -> np.ndarray:
+    return np.moveaxis(w, axis, 0).reshape(w.shape[axis], -1)
+
+
+def _assign(similarity: np.ndarray) -> np.ndarray:
+    """The p with the largest sum of similarity[i, p[i]]."""
+    return linear_sum_assignment(similarity, maximize=True)[1]

@@ -1,0 +1,117 @@
+"""Permutations of a network's hidden channels: which axes share one, and a network permuted."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from mcjax.errors import UserError
+from mcjax.keys import stream
+from mcjax.tree import PyTree
+
+Permutations = tuple[np.ndarray, ...]
+"""One a class of a spec, int [n]: channel i of the permuted network is channel p[i] of the old."""
+
+Axis = tuple[tuple[int, int | None], ...]
+"""(size, class or None) of each factor of an axis, outermost first; None stays as it is."""
+
+
+class PermutationSpec(NamedTuple):
+    """Which axes of which leaves are permuted together so that a network's function stays.
+
+    Args:
+        sizes: Number of channels of each class, of those that have one permutation.
+        axes: Of each leaf, by its path ("params/conv1/kernel"), its axes.
+        not_understood: Operations of the network whose axes are left alone for want of a rule.
+    """
+
+    sizes: tuple[int, ...]
+    axes: dict[str, tuple[Axis, ...]]
+    not_understood: tuple[str, ...] = ()
+
+    def members(self, which: int) -> dict[str, tuple[int, ...]]:
+        """The leaves that a class permutes, each with the axes on which it does.
+
+        Args:
+            which: The class, from 0.
+        """
+        found = {
+            path: tuple(i for i, axis in enumerate(axes) if any(k == which for _, k in axis))
+            for path, axes in self.axes.items()
+        }
+        return {path: axes for path, axes in found.items() if axes}
+
+
+def identity(spec: PermutationSpec) -> Permutations:
+    """The permutations that change nothing."""
+    return tuple(np.arange(n) for n in spec.sizes)
+
+
+def random_permutations(key: jax.Array, spec: PermutationSpec) -> Permutations:
+    """A random permutation of every class."""
+    return tuple(
+        np.asarray(jax.random.permutation(stream(key, "permutation", i), n))
+        for i, n in enumerate(spec.sizes)
+    )
+
+
+def permute(spec: PermutationSpec, permutations: Permutations, variables: PyTree) -> PyTree:
+    """The same function with its hidden channels in another order.
+
+    Args:
+        spec: Of the network, from `permutation_spec`.
+        permutations: One a class of the spec.
+        variables: The network's, running statistics included.
+
+    Returns:
+        A tree like `variables`, of numpy arrays.
+
+    Raises:
+        UserError: The spec is of another network.
+
+    Example:
+        >>> spec = PermutationSpec((2,), {"w": (((3, None),), ((2, 0),))})
+        >>> permute(spec, (np.array([1, 0]),), {"w": np.arange(6).reshape(3, 2)})["w"]
+        array([[1, 0],
+               [3, 2],
+               [5, 4]])
+    """
+
+    def leaf(path: jax.tree_util.KeyPath, w: np.ndarray) -> np.ndarray:
+        shape = np.shape(w)
+        factored, classes = factors(spec, path, w)
+        return reorder(factored, classes, permutations).reshape(shape)
+
+    return jax.tree.map_with_path(leaf, variables)
+
+
+def factors(
+    spec: PermutationSpec, path: jax.tree_util.KeyPath, w: np.ndarray
+) -> tuple[np.ndarray, tuple[int | None, ...]]:
+    """A leaf with an axis a factor, and the class of each of these axes.
+
+    Raises:
+        UserError: The leaf is not the spec's.
+    """
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    axes = spec.axes.get(name, ())
+    lengths = tuple(int(np.prod([n for n, _ in axis], dtype=int)) for axis in axes)
+    if name not in spec.axes or lengths != np.shape(w):
+        raise UserError(
+            f"the permutations are of another network: {name} is {np.shape(w)} here and "
+            f"{lengths if name in spec.axes else 'missing'} there"
+        )
+    flat = [factor for axis in axes for factor in axis]
+    return np.asarray(w).reshape([n for n, _ in flat]), tuple(k for _, k in flat)
+
+
+def reorder(
+    w: np.ndarray, classes: Sequence[int | None], permutations: Sequence[np.ndarray | None]
+) -> np.ndarray:
+    """A leaf with an axis a factor, every axis put in its class's order (None: as it is)."""
+    for axis, k in enumerate(classes):
+        order = None if k is None else permutations[k]
+        if order is not None:
+            w = np.take(w, order, axis)
+    return w

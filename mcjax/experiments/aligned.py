@@ -1,0 +1,46 @@
+"""Bringing the second of two networks near to the first before they are joined."""
+
+import math
+
+import optax
+
+from mcjax import alignment
+from mcjax.checkpoint import exists, restore, save
+from mcjax.experiments.run import Run
+from mcjax.logs import say
+from mcjax.tree import PyTree
+
+
+def aligned(run: Run, name: str, start: PyTree, end: PyTree) -> PyTree:
+    """The second of two networks as it is joined to the first, by the config's `curve.align`.
+
+    Args:
+        run: The run, or a seed's part of it.
+        name: The stage: where the permutations are kept, as a checkpoint, and their key.
+        start: The first network's variables.
+        end: The second's.
+
+    Returns:
+        The second network: as it is ("none"), or its hidden channels in the order in which the
+        weights are nearest to the first's ("weights"), which is the same function.
+    """
+    if run.config.curve.get("align", "none") == "none":
+        return end
+    image_shape = run.dataset.image_shape
+    spec = alignment.permutation_spec(run.network.apply, start, image_shape)
+    place = run.checkpoint(name)
+    like = {str(i): p for i, p in enumerate(alignment.identity(spec))}
+    if exists(place):
+        kept = restore(place, like)[0]
+    else:
+        matching = alignment.weight_matching(run.key(name), spec, start, end)
+        kept = {str(i): p for i, p in enumerate(matching.permutations)}
+        products = matching.inner_products
+        lengths = [float(optax.tree.norm(one["params"])) for one in (start, end)]
+        before, after = (products[i] / math.prod(lengths) for i in (0, -1))
+        say(
+            f"{name}: cosine of the two networks' weights from {before:.3f} to {after:.3f} in "
+            f"{len(products) - 1} sweeps"
+        )
+        save(place, kept, config_hash=run.config_hash, inner_products=list(products))
+    return alignment.permute(spec, tuple(kept[str(i)] for i in range(len(kept))), end)
