@@ -59,7 +59,7 @@ def permutation_spec(
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, _ in jax.tree.leaves_with_path(variables)
     ]
-    inputs = [_new(v.aval.shape) for v in traced.jaxpr.invars]
+    inputs = [_new(_shape(v)) for v in traced.jaxpr.invars]
     unknown: dict[str, None] = {}
     logits = _follow(traced, inputs, unknown)
     for array in (inputs[-1], *logits):
@@ -99,10 +99,10 @@ def _follow(closed: Any, inputs: list[Axes], unknown: dict[str, None]) -> list[A
     jaxpr = getattr(closed, "jaxpr", closed)
     known: dict[Any, Axes] = dict(zip(jaxpr.invars, inputs, strict=True))
     # A constant array may differ from channel to channel.
-    known |= {v: _new(v.aval.shape, fixed=True) for v in jaxpr.constvars}
+    known |= {v: _new(_shape(v), fixed=True) for v in jaxpr.constvars}
 
     def axes_of(v: Any) -> Axes:
-        return _new(v.aval.shape, fixed=True) if isinstance(v, Literal) else known[v]
+        return _new(_shape(v), fixed=True) if isinstance(v, Literal) else known[v]
 
     for equation in jaxpr.eqns:
         operands, name = [axes_of(v) for v in equation.invars], equation.primitive.name
