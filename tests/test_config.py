@@ -11,6 +11,7 @@ from mcjax.errors import UserError
     [
         ("curve.kind", "spline"),
         ("curve.num_bends", -1),
+        ("curve.align", "activations"),
         ("curve.images", "test"),
         ("evaluation.batch_stats", "test"),
         ("evaluation.num_points", 1),
@@ -44,6 +45,7 @@ def test_hash_is_of_what_changes_the_result():
         ("curve.weight_decay", 0.0, False),
         ("data.dir", "elsewhere", True),
         ("model.bfloat16", True, False),
+        ("curve.align", "weights", False),
         ("run.log_every_steps", 7, True),
     ):
         config = base.connect()
@@ -53,8 +55,9 @@ def test_hash_is_of_what_changes_the_result():
 
 def test_a_run_of_before_a_field_was_added_can_be_taken_up():
     config = base.connect()
-    assert "model.bfloat16" not in base.hashed_fields(config)
+    assert not {"model.bfloat16", "curve.align"} & set(base.hashed_fields(config))
     del config.model.bfloat16
+    del config.curve.align
     assert base.config_hash(config) == base.config_hash(base.connect())
 
 

@@ -37,6 +37,7 @@ def define_flags() -> None:
     flags.DEFINE_string("out", None, "A new folder for the results.")
     flags.DEFINE_string("second", None, "A second network of the same architecture.")
     flags.DEFINE_boolean("second_is_clean", False, "The second network is known to be clean.")
+    flags.DEFINE_string("align", "none", "weights: bring its channels into the suspect's order.")
     flags.DEFINE_float("tolerance", 0.02, "Accuracy that the repair may cost, a fraction.")
     flags.DEFINE_integer("num_steps", 2000, "Training steps of the path.")
     flags.DEFINE_integer("batch_size", 128, "Images a step.")
@@ -81,6 +82,7 @@ def repair(model: str, data: str, out: str) -> None:
         name: getattr(options, name)
         for name in (
             "second_is_clean",
+            "align",
             "tolerance",
             "num_steps",
             "batch_size",

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mcjax import alignment
 from mcjax.batch_stats import CurveWithStats
 from mcjax.curves import KINDS, Curve
 from mcjax.data import augmentation as augmentations
@@ -63,6 +64,7 @@ def repair_model(
     tolerance: float = 0.02,
     kind: str = "bezier",
     num_bends: int = 1,
+    align: str = "none",
     num_points: int = 61,
     num_steps: int = 2000,
     batch_size: int = 128,
@@ -94,6 +96,8 @@ def repair_model(
         tolerance: Accuracy on the selection images that the repair may cost, a fraction.
         kind: "bezier" or "polychain".
         num_bends: Bends of the path.
+        align: "weights" brings the second network's hidden channels into the order nearest to the
+            suspect's before they are joined (`mcjax.alignment`); "none" leaves them.
         num_points: Points of the path that are looked at, equally spaced in t.
         num_steps: Training steps of the path (and of the fine-tuning).
         batch_size: Images a step.
@@ -124,6 +128,8 @@ def repair_model(
     Source: Zhao et al. 2020, section 4.
     """
     began = time.monotonic()
+    if align not in ("none", "weights"):
+        raise UserError(f"align is {align!r}; give none or weights")
     network, start = _as_network(apply_fn, suspect)
     if second is not None:
         check_same_structure(suspect, second, ("the suspect", "the second network"))
@@ -151,6 +157,9 @@ def repair_model(
         end = {"params": state.params, "batch_stats": state.batch_stats}
     else:
         end = _as_network(apply_fn, second)[1]
+        if align == "weights":
+            spec = alignment.permutation_spec(network.apply, start, images["image"].shape[1:])
+            end = alignment.align(stream(key, "alignment"), spec, start, end)
 
     curve = KINDS[kind].connect(start["params"], end["params"], num_bends)
     trained, fixed = split_curve(curve)
