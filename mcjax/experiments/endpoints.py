@@ -10,7 +10,6 @@ from mcjax.data import augmentation
 from mcjax.experiments.fit import fit, forget_partial
 from mcjax.experiments.run import Run
 from mcjax.keys import stream
-from mcjax.logs import say
 from mcjax.losses import Batch
 from mcjax.training import LossFn
 from mcjax.tree import PyTree
