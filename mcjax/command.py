@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -49,7 +50,15 @@ def run(main: Callable[[], None], define_flags: Callable[[], None], doc: str) ->
         processes.end(error.exit_code)
     except KeyboardInterrupt:
         print(f"{name}: interrupted; the same command goes on from here", file=sys.stderr)
+        if processes.several():
+            processes.end(130)
         sys.exit(130)
+    except Exception:
+        if not processes.several():
+            raise
+        # Python's own way out waits for the other processes, which wait for this one.
+        traceback.print_exc()
+        processes.end(1)
     sys.exit(0)
 
 

@@ -23,7 +23,7 @@ from mcjax.sharding import make_mesh
 from mcjax.workdir import read_csv
 
 ROOT = Path(__file__).parents[1]
-SECONDS = 240  # of a test's processes, on a busy machine; a quiet one needs 15
+SECONDS = 600  # of a run's processes, on a busy machine; a quiet one needs 15
 
 CONFIG = """
 from mcjax import config as base
@@ -193,6 +193,34 @@ START = """
 from mcjax import command
 command.run(lambda: None, command.define_process_flags, "")
 """
+
+ONE_FAILS = """
+from mcjax import command, processes
+
+def main():
+    processes.once(lambda: None)
+    if not processes.is_first():
+        raise RuntimeError("a bug")
+    processes.once(lambda: None)
+
+command.run(main, command.define_process_flags, "")
+"""
+
+
+def test_a_bug_in_one_process_ends_the_other(tmp_path):
+    flags = ["--coordinator", f"127.0.0.1:{free_port()}", "--num_processes", "2"]
+    running = []
+    for i in range(2):
+        with (tmp_path / f"process_{i}.log").open("wb") as file:
+            command = [sys.executable, "-c", ONE_FAILS, *flags, "--process_id", str(i)]
+            environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+            running.append(
+                subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
+            )
+    codes = wait(running, 120)
+    assert codes[1] == 1
+    assert codes[0] not in (0, -signal.SIGKILL)  # it ended by itself
+    assert "RuntimeError: a bug" in logs(tmp_path)[1]
 
 
 def test_alone_nothing_is_exchanged():
