@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -167,7 +168,7 @@ def validate(config: ConfigDict) -> None:
     for field, low in AT_LEAST.items():
         _require(config, field, lambda v, low=low: v >= low, f"at least {low}")
     for field in POSITIVE:
-        _require(config, field, lambda v: v > 0, "more than 0")
+        _require(config, field, lambda v: 0 < v < math.inf, "more than 0, and finite")
     for field in ("model.bfloat16", "run.data_parallel", "run.side_by_side"):
         _require(config, field, lambda v: isinstance(v, bool), "True or False")
     if config.run.get("data_parallel", False) and config.run.get("side_by_side", False):
@@ -175,6 +176,9 @@ def validate(config: ConfigDict) -> None:
             "config.run.data_parallel spreads one network over all devices and config.run.side_by_side puts "
             "several on one; use one of them"
         )
+    for part in ("endpoint", "curve", "repair"):
+        _require(config, f"{part}.momentum", lambda v: 0 <= v < 1, "at least 0 and below 1")
+        _require(config, f"{part}.weight_decay", lambda v: 0 <= v < math.inf, "0 or more, finite")
     uses = config.curve.get("images"), config.evaluation.batch_stats
     if "bonafide" in uses and config.data.num_bonafide == 0:
         raise UserError(

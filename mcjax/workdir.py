@@ -111,7 +111,10 @@ def read_config(workdir: Path) -> dict[str, Any]:
 def _read_config(workdir: Path) -> dict[str, Any]:
     path = workdir / "config.json"
     try:
-        return json.loads(path.read_text())
+        record = json.loads(path.read_text())
+        if not isinstance(record, dict) or not record.keys() & {"hashed", "config"}:
+            raise ValueError("it is not one that mcjax.train wrote")
+        return record
     except FileNotFoundError:
         raise UserError(
             f"{workdir} is no run: it has no config.json; give a run's --workdir"

@@ -117,3 +117,9 @@ def test_disk_full_leaves_the_old_one(tmp_path):
     assert done.stdout.count("\n") == 1
     assert not (tmp_path / "b").exists()
     checkpoint.restore(tmp_path / "a", TREE)
+
+
+def test_a_folder_of_other_things_is_not_called_damaged(tmp_path):
+    (tmp_path / "figures").mkdir()
+    with pytest.raises(UserError, match="is no checkpoint; give the folder of one"):
+        checkpoint.restore(tmp_path)

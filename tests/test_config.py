@@ -74,3 +74,13 @@ def test_variants():
     assert base.variant(base.connect(), "quick").data.name == "fake:digits"
     with pytest.raises(UserError, match="unknown config argument 'fast'"):
         base.variant(base.connect(), "fast")
+
+
+@pytest.mark.parametrize("field", ["learning_rate", "momentum", "weight_decay", "num_epochs"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), -1.0])
+def test_what_training_would_not_survive_is_refused(field, value):
+    for part in ("endpoint", "curve"):
+        config = base.connect()
+        config[part][field] = value
+        with pytest.raises(UserError, match=rf"config\.{part}\.{field} is {value}; it must be"):
+            base.validate(config)

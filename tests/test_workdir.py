@@ -7,7 +7,7 @@ import pytest
 
 from mcjax import config as base
 from mcjax.errors import UserError
-from mcjax.workdir import open_workdir, read_csv, write, write_csv
+from mcjax.workdir import open_workdir, read_config, read_csv, write, write_csv
 
 
 def test_config_json_says_what_was_run_where(tmp_path):
@@ -76,3 +76,10 @@ def test_csv_keeps_every_digit(tmp_path):
     path.write_text("t,loss\n0.1\n")
     with pytest.raises(UserError, match="can't be read"):
         read_csv(path)
+
+
+@pytest.mark.parametrize("text", ['{"hash": 3}', "[]", "not JSON"])
+def test_a_config_json_of_another_kind_is_told_in_a_line(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json can't be read \(.+\); delete the folder"):
+        read_config(tmp_path)

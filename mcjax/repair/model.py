@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -130,6 +131,15 @@ def repair_model(
     began = time.monotonic()
     if align not in ("none", "weights"):
         raise UserError(f"align is {align!r}; give none or weights")
+    for name, value, low in (
+        ("tolerance", tolerance, 0),
+        ("num_points", num_points, 2),
+        ("num_steps", num_steps, 1),
+        ("batch_size", batch_size, 1),
+        ("learning_rate", learning_rate, 0),
+    ):
+        if not low <= value < math.inf:  # NaN is in no range
+            raise UserError(f"{name} is {value}; give a finite number, at least {low}")
     network, start = _as_network(apply_fn, suspect)
     if second is not None:
         check_same_structure(suspect, second, ("the suspect", "the second network"))

@@ -156,7 +156,7 @@ def table_of(rows: Rows, caption: str = "") -> str:
 
 
 def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], *, caption: str = "") -> str:
-    """A table that scrolls by itself where it is too wide; numbers stand to the right.
+    """A table that scrolls by itself where it is too wide; columns of numbers stand to the right.
 
     Args:
         head: Names of the columns.
@@ -165,7 +165,17 @@ def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], *, caption: str = 
     """
     lines = [list(row) for row in rows]
     cells = [[_cell(value) for value in rest] for _, *rest in lines]
-    right = [any("number" in cell for cell in column) for column in zip(*cells, strict=True)]
+    right = [
+        all(cell.startswith(NUMBER) or cell == EMPTY for cell in column)
+        for column in zip(*cells, strict=True)
+    ]
+    cells = [
+        [
+            cell if numeric else cell.replace(NUMBER, "<td>", 1)
+            for cell, numeric in zip(row, right, strict=True)
+        ]
+        for row in cells
+    ]
     titles = "".join(
         f'<th scope="col"{" class=number" if numeric else ""}>{_words(name)}</th>'
         for name, numeric in zip(head, [False, *right], strict=False)
@@ -188,6 +198,9 @@ def _words(name: Any) -> str:
     return html.escape(str(name)).replace("_", "_<wbr>").replace(".", ".<wbr>")
 
 
+NUMBER, EMPTY = '<td class="number">', "<td></td>"
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return f"<td>{value}</td>"
@@ -196,5 +209,5 @@ def _cell(value: Any) -> str:
     except (TypeError, ValueError):
         return f"<td>{html.escape(str(value))}</td>"
     if isinstance(value, int) or number.is_integer():
-        return f'<td class="number">{int(number)}</td>'
-    return f'<td class="number">{number:.5g}</td>'
+        return f"{NUMBER}{int(number)}</td>"
+    return f"{NUMBER}{number:.5g}</td>"

@@ -90,9 +90,12 @@ def test_a_page_without_charts_has_no_script():
 
 
 def test_numbers_of_a_table():
-    text = page.table(("name", "v"), [("a", 0.1234567), ("b", 1234567), ("c", 2.0), ("d", None)])
+    text = page.table(("name", "v"), [("a", 0.1234567), ("b", 1234567), ("c", 2.0), ("d", "")])
     found = re.findall(r'<td class="number">(.*?)</td>', text)
     assert found == ["0.12346", "1234567", "2"]
+    mixed = page.table(("name", "v"), [("a", 0.5), ("b", "cnn"), ("c", None)])
+    assert "number" not in mixed
+    assert "<td>0.5</td>" in mixed
     for value in (float("nan"), float("inf")):
         assert str(value) in page.table(("name", "v"), [("a", value)])
 
