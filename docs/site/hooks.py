@@ -8,7 +8,13 @@ from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[2]
-OUTSIDE = ["CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/*.md", "benchmarks/*.png"]
+OUTSIDE = [
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "launch/README.md",
+    "benchmarks/*.md",
+    "benchmarks/*.png",
+]
 
 
 def on_files(files, config):
@@ -23,7 +29,11 @@ def on_files(files, config):
 def on_page_markdown(markdown, page, config, files):
     """Turns links that are right in the repository into links that are right in the site."""
     if not page.file.generated_by:  # docs/results.md: ../benchmarks/results.md
-        return re.sub(r"(\]\()((?:\.\./)*)\.\./(?=benchmarks/|CHANGELOG|CONTRIBUTING)", r"\1\2", markdown)
+        return re.sub(
+            r"(\]\()((?:\.\./)*)\.\./(?=benchmarks/|launch/README|CHANGELOG|CONTRIBUTING)",
+            r"\1\2",
+            markdown,
+        )
     return re.sub(r"(\]\((?:\.\./)?)docs/", r"\1", markdown)  # CONTRIBUTING.md: docs/results.md
 
 
@@ -34,6 +44,4 @@ def on_page_content(content, page, config, files):
         formula = html.unescape(match[2]).strip()
         return convert(formula[2:-2], display="block" if match[1] == "div" else "inline")
 
-    return re.sub(
-        r'<(div|span) class="arithmatex">(.*?)</\1>', mathml, content, flags=re.DOTALL
-    )
+    return re.sub(r'<(div|span) class="arithmatex">(.*?)</\1>', mathml, content, flags=re.DOTALL)
