@@ -12,6 +12,8 @@ OUTSIDE = [
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "launch/README.md",
+    "launch/*/*.sh",
+    "launch/*/*.yaml",
     "benchmarks/*.md",
     "benchmarks/*.png",
 ]
