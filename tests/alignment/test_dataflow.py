@@ -24,6 +24,8 @@ NETWORKS = [
     ("preresnet20", {"width": 4}, (8, 8, 3)),
     ("preresnet", {"depth": 20, "block": "bottleneck", "width": 3}, (8, 8, 3)),
     ("wide_resnet", {"depth": 10, "width": 1, "dropout_rate": 0.3}, (8, 8, 3)),
+    ("preactresnet18", {}, (8, 8, 3)),
+    ("resnet18", {}, (16, 16, 3)),
 ]
 
 
@@ -60,6 +62,18 @@ def test_a_permuted_network_computes_the_same(name, options, shape):
     scale = float(jnp.abs(before).max())
     assert float(jnp.abs(before - after).max()) < 2e-5 * scale
     assert spec.not_understood == ()
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_no_network_of_the_registry_has_an_operation_without_a_rule(name):
+    network = from_linen(models.create(name, num_classes=10), (32, 32, 3))
+    spec = permutation_spec(
+        network.apply, jax.eval_shape(network.init, jax.random.key(0)), (32, 32, 3)
+    )
+    assert spec.not_understood == ()
+    moved = {path for k in range(len(spec.sizes)) for path in spec.members(k)}
+    # Of all leaves only the bias of the logits stays.
+    assert len(spec.axes) - len(moved) == 1
 
 
 def test_the_classes_of_an_mlp_by_hand():
