@@ -128,16 +128,10 @@ def _read_config(workdir: Path) -> dict[str, Any]:
 def provenance() -> dict[str, Any]:
     """Where a run was computed: git revision, versions, device kind and count."""
     devices = jax.devices()
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed as a package"
     return {
-        "git_revision": _git_revision(),
+        "git_revision": git_revision(),
         "python": platform.python_version(),
-        "packages": versions,
+        "packages": {name: version(name) for name in PACKAGES},
         "device_kind": devices[0].device_kind,
         "num_devices": len(devices),
         "num_processes": jax.process_count(),
@@ -146,7 +140,16 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _git_revision() -> str | None:
+def version(name: str) -> str:
+    """The version of an installed package, or words that say that it is none."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed as a package"
+
+
+def git_revision() -> str | None:
+    """The commit that this code stands at, with -dirty where files differ; None without git."""
     here = Path(__file__).parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
     try:

@@ -1,0 +1,174 @@
+"""The attempts of a job: each has a folder of its own, which no other attempt writes to.
+
+    jobs/JOB_ID/attempts/0001/    attempt.json, log.txt, alive, and what mcjax.train leaves
+
+An attempt that goes on where another stopped begins with a copy of the other's folder. Nothing here
+imports JAX: a worker should start at once and stay small.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+HEARTBEAT_SECONDS = 5.0
+DEAD_AFTER_SECONDS = 60.0
+OWN_FILES = ("attempt.json", "log.txt", "alive", "config.json")  # not handed on
+UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a checkpoint that is being written
+
+
+def folders(job_dir: Path) -> list[Path]:
+    """The folders of a job's attempts, oldest first."""
+    try:
+        names = [name for name in os.listdir(job_dir / "attempts") if name.isdigit()]
+    except FileNotFoundError:
+        return []
+    return [job_dir / "attempts" / name for name in sorted(names, key=int)]
+
+
+def begin(job_dir: Path) -> Path:
+    """Makes the next attempt's folder; no two callers get the same, on whatever host they are."""
+    (job_dir / "attempts").mkdir(parents=True, exist_ok=True)
+    while True:
+        before = folders(job_dir)
+        number = int(before[-1].name) + 1 if before else 1
+        folder = job_dir / "attempts" / f"{number:04d}"
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """attempt.json, {} where it is not there yet."""
+    return read_json(folder / "attempt.json") or {}
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON file's object; None where there is none that can be read."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes a JSON file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    with temporary.open("w") as file:
+        file.write(json.dumps(value, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[Path]:
+    """Marks an attempt as alive: by a lock that the kernel takes back from a dead process.
+
+    Yields:
+        The file whose time other hosts look at; touch it every HEARTBEAT_SECONDS.
+    """
+    path = folder / "alive"
+    with path.open("w") as file:
+        with contextlib.suppress(OSError):  # a file system without locks: the file's time is left
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(socket.gethostname())
+        file.flush()
+        yield path
+
+
+def alive(folder: Path) -> bool:
+    """Whether an attempt's worker is at work: on this host its lock tells, else its heartbeat."""
+    path = folder / "alive"
+    try:
+        with path.open() as file:
+            if file.read() == socket.gethostname():
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return True
+                except OSError:
+                    pass
+                else:
+                    return False
+        return time.time() - path.stat().st_mtime < DEAD_AFTER_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def take_over(folder: Path) -> str | None:
+    """Gives a new attempt what the newest earlier one with checkpoints has left.
+
+    Files are copied; checkpoints, which nobody writes to once they are there, are linked where the
+    file system can. The earlier attempt may still be at work: a checkpoint that vanishes under the
+    copy is a reason to begin the copy again.
+
+    Args:
+        folder: The new attempt's.
+
+    Returns:
+        The earlier attempt's name, or None.
+    """
+    earlier = [f for f in folders(folder.parent.parent) if int(f.name) < int(folder.name)]
+    for old in reversed(earlier):
+        if not (old / "checkpoints").is_dir():
+            continue
+        for _ in range(5):
+            with contextlib.suppress(FileNotFoundError, shutil.Error):
+                _copy(old, folder)
+                return old.name
+            time.sleep(0.2)
+    return None
+
+
+def _copy(old: Path, new: Path) -> None:
+    def leave_out(_: str, names: list[str]) -> set[str]:
+        return {n for n in names if UNFINISHED in n or (n.startswith(".") and n.endswith(".tmp"))}
+
+    for child in old.iterdir():
+        if child.name in (*OWN_FILES, "checkpoints") or leave_out("", [child.name]):
+            continue
+        if child.is_dir():
+            shutil.copytree(child, new / child.name, ignore=leave_out, dirs_exist_ok=True)
+        else:
+            shutil.copy2(child, new / child.name)
+    # Under another name first: a folder called checkpoints is a whole copy.
+    part = new / ".checkpoints"
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(old / "checkpoints", part, ignore=leave_out, copy_function=_link)
+    part.rename(new / "checkpoints")
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
+
+
+def progress(folder: Path) -> dict[str, Any]:
+    """What an attempt's checkpoints hold.
+
+    Returns:
+        {"finished": names of networks and curves, "partial": {stage: step}}.
+    """
+    root = folder / "checkpoints"
+    finished, partial = [], {}
+    for marker in sorted(root.rglob("_CHECKPOINT_METADATA")):
+        name = marker.parent.relative_to(root)
+        if any(UNFINISHED in part for part in name.parts):
+            continue
+        if name.parts[0] == ".partial":
+            partial[str(Path(*name.parts[1:-1]))] = int(name.name)
+        else:
+            finished.append(str(name))
+    return {"finished": finished, "partial": partial}

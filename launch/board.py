@@ -1,0 +1,138 @@
+"""What a launcher shows while jobs run: a live table on a terminal, else lines."""
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from launch.state import STATUSES, State
+from mcjax.logs import say
+
+SECONDS_BETWEEN_LINES = 30.0
+MOST_ROWS = 20
+MARKS = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow"}
+
+
+class Board:
+    """Keeps the states of a sweep's jobs in view.
+
+    Args:
+        states: Where they stand at the beginning.
+        todo: How many of them this call runs.
+        live: The terminal's table; None prints lines.
+    """
+
+    def __init__(self, states: Mapping[str, State], todo: int, live: Live | None):
+        self.states, self.todo, self.live = dict(states), todo, live
+        self._before = self._done()
+        self._began = self._told = time.monotonic()
+
+    def _done(self) -> int:
+        return sum(state.status == "done" for state in self.states.values())
+
+    def update(self, states: Mapping[str, State]) -> None:
+        """Shows where jobs stand now."""
+        changed = [name for name, state in states.items() if state != self.states.get(name)]
+        old, self.states = self.states, {**self.states, **states}
+        if self.live is not None:
+            self.live.update(self.table())
+            return
+        ended = [
+            name
+            for name in changed
+            if states[name].status not in ("running", "missing")
+            and states[name].status != old[name].status
+        ]
+        for name in ended:
+            line = f": {states[name].line}" if states[name].line else ""
+            say(f"{states[name].status:8} {name}{line}")
+        if ended or time.monotonic() - self._told > SECONDS_BETWEEN_LINES:
+            self._told = time.monotonic()
+            say(self.summary())
+
+    def summary(self) -> str:
+        """One line: how many jobs stand where, and the time left."""
+        left = self.seconds_left()
+        clock = f"; about {duration(left)} left" if left else ""
+        return f"{len(self.states)} jobs: {count(self.states)}{clock}"
+
+    def seconds_left(self) -> float | None:
+        """The time that the rest takes at the rate of this call so far; None before a job is done."""
+        done = self._done() - self._before
+        if not 0 < done < self.todo:
+            return None
+        return (time.monotonic() - self._began) / done * (self.todo - done)
+
+    def table(self) -> Table:
+        """The jobs that run, then those that want a look, as many as fit."""
+        table = Table(title=self.summary(), title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for column in ("job", "state", "attempts"):
+            table.add_column(column, no_wrap=column != "job", overflow="ellipsis")
+        table.add_column("last line of its log", no_wrap=True, overflow="ellipsis")
+        order = ("running", "failed", "stopped")
+        shown = [
+            (name, state)
+            for status in order
+            for name, state in self.states.items()
+            if state.status == status
+        ]
+        for name, state in shown[:MOST_ROWS]:
+            colour = MARKS[state.status]
+            table.add_row(
+                name, f"[{colour}]{state.status}[/]", str(state.num_attempts), _plain(state.line)
+            )
+        if len(shown) > MOST_ROWS:
+            table.add_row(f"and {len(shown) - MOST_ROWS} more", "", "", "")
+        return table
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+@contextlib.contextmanager
+def board(states: Mapping[str, State], todo: int) -> Iterator[Board]:
+    """A `Board` on standard error, put away whatever happens."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Board(states, todo, None)
+        return
+    with Live(console=console, refresh_per_second=2) as live:
+        yield Board(states, todo, live)
+
+
+def count(states: Mapping[str, State]) -> str:
+    """How many jobs stand where: `3 done, 1 failed, 8 missing`."""
+    number = Counter(state.status for state in states.values())
+    return ", ".join(f"{number[status]} {status}" for status in STATUSES if number[status])
+
+
+def duration(seconds: float) -> str:
+    """A time for people.
+
+    Example:
+        >>> duration(42), duration(4000)
+        ('42 s', '1 h 7 min')
+    """
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def failures(states: Mapping[str, State]) -> list[str]:
+    """A line for every job that has no result, or one without an acceptable answer."""
+    lines = []
+    for name, state in states.items():
+        log = state.attempt / "log.txt" if state.attempt else Path("no attempt")
+        if state.status in ("failed", "stopped"):
+            lines.append(f"{state.status} {name}: {state.line or 'it said nothing'} ({log})")
+        elif state.status == "done" and state.exit_code:
+            lines.append(f"no acceptable answer {name}: {state.line} ({log})")
+    return lines

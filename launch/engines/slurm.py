@@ -1,0 +1,151 @@
+"""Jobs as a Slurm array: a script is written and given to sbatch, and Slurm does the rest.
+
+All nodes see the sweep's directory under the same path and have the same mcjax installed. The
+launcher does not wait: the same command with --dry_run tells how far it is.
+"""
+
+import dataclasses
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch import engines
+from mcjax.errors import UserError
+from mcjax.logs import say
+
+LARGEST_ARRAY = 1000  # Slurm's MaxArraySize is 1001 unless an administrator has raised it
+WAITING = ("PENDING", "CONFIGURING", "RUNNING", "REQUEUED", "SUSPENDED", "COMPLETING")
+
+
+@dataclasses.dataclass
+class Slurm:
+    """The options of its scripts."""
+
+    options: engines.Options
+
+    def dry_run(self, sweep_dir: Path, ids: Sequence[str]) -> str:
+        """See `Engine`."""
+        arrays = split(ids)
+        return "\n".join(
+            f"# {self._list_file(sweep_dir, i)} lists {len(part)} jobs for this script:\n"
+            + self.script(sweep_dir, part, self._list_file(sweep_dir, i))
+            for i, part in enumerate(arrays)
+        )
+
+    def script(self, sweep_dir: Path, ids: Sequence[str], list_file: Path) -> str:
+        """The script of one array.
+
+        Args:
+            sweep_dir: The sweep's directory.
+            ids: Its jobs.
+            list_file: The file that has their ids, a line each.
+
+        Returns:
+            Its text.
+        """
+        o = self.options
+        at_a_time = f"%{o.parallel}" if o.parallel else ""
+        lines = [
+            f"--job-name=mcjax-{sweep_dir.name}",
+            f"--array=0-{len(ids) - 1}{at_a_time}",
+            f"--cpus-per-task={o.cpus}",
+            *([f"--gres=gpu:{o.gpus}"] if o.gpus else []),
+            f"--output={list_file.parent}/%A_%a.txt",
+            "--open-mode=append",
+            "--requeue",
+            *o.sbatch,
+        ]
+        if bad := [line for line in lines if "\n" in line]:
+            raise UserError(f"the sbatch option {bad[0]!r} has more than one line")
+        worker = shlex.join(engines.worker_command(Path("JOB"))).removesuffix("JOB")
+        paths = ":".join(p for p in (os.getcwd(), os.environ.get("PYTHONPATH")) if p)
+        return "\n".join(
+            [
+                "#!/bin/bash",
+                *(f"#SBATCH {line}" for line in lines),
+                "set -euo pipefail",
+                f"cd {shlex.quote(os.getcwd())}",
+                f"export PYTHONPATH={shlex.quote(paths)}",
+                f'job=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {shlex.quote(str(list_file))})',
+                f'exec {worker}{shlex.quote(str(sweep_dir / "jobs"))}/"$job"',
+                "",
+            ]
+        )
+
+    def queued(self, sweep_dir: Path) -> set[str]:
+        """See `Engine`: what Slurm still holds of earlier arrays."""
+        held: set[str] = set()
+        if shutil.which("squeue") is None:
+            return held
+        for list_file in sorted((sweep_dir / "slurm").glob("*.jobs")):
+            number = (list_file.with_suffix(".submitted")).read_text().strip()
+            done = subprocess.run(
+                ["squeue", "--noheader", "--array", f"--jobs={number}", "--format=%K %T"],
+                capture_output=True,
+                text=True,
+            )
+            # An array that is over may be forgotten: then squeue fails, and nothing is held.
+            ids = list_file.read_text().splitlines()
+            for line in done.stdout.splitlines() if done.returncode == 0 else ():
+                index, status = line.split()
+                if status in WAITING and index.isdigit():
+                    held.add(ids[int(index)])
+        return held
+
+    def submit(self, sweep_dir: Path, ids: Sequence[str]) -> None:
+        """See `Engine`."""
+        if shutil.which("sbatch") is None:
+            raise UserError(
+                "the slurm engine needs sbatch, which is not installed here; "
+                "run this on a login node of the cluster, or add --dry_run to see the script"
+            )
+        (sweep_dir / "slurm").mkdir(exist_ok=True)
+        for part in split(ids):
+            list_file = self._list_file(sweep_dir, 0)
+            list_file.with_suffix(".tmp").write_text("\n".join(part) + "\n")
+            script = list_file.with_suffix(".sh")
+            script.write_text(self.script(sweep_dir, part, list_file))
+            done = subprocess.run(
+                ["sbatch", "--parsable", str(script)], capture_output=True, text=True
+            )
+            if done.returncode:
+                reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+                raise UserError(f"sbatch {script} failed: {reason}; mend that and run again")
+            number = done.stdout.strip().split(";")[0]
+            list_file.with_suffix(".submitted").write_text(number + "\n")
+            list_file.with_suffix(".tmp").rename(list_file)
+            say(f"submitted array job {number}: {len(part)} jobs, {script}")
+
+    def _list_file(self, sweep_dir: Path, ahead: int) -> Path:
+        folder = sweep_dir / "slurm"
+        taken = [int(f.stem) for f in folder.glob("*.jobs")] if folder.is_dir() else []
+        return folder / f"{max(taken, default=0) + 1 + ahead:04d}.jobs"
+
+    def poll(self) -> bool:
+        """See `Engine`: nothing to wait for."""
+        return False
+
+    def stop(self) -> None:
+        """See `Engine`: what was submitted stays; scancel ends it."""
+
+
+def split(ids: Sequence[str]) -> list[Sequence[str]]:
+    """Jobs in groups that one array can hold."""
+    return [ids[i : i + LARGEST_ARRAY] for i in range(0, len(ids), LARGEST_ARRAY)]
+
+
+def open_engine(options: engines.Options) -> Slurm:
+    """The engine.
+
+    Raises:
+        UserError: TPU chips are asked for, of which Slurm does not know.
+    """
+    if options.tpus:
+        raise UserError(
+            "the slurm engine does not know TPUs; leave --tpus out, and name your "
+            "cluster's resource by --sbatch=--gres=NAME"
+        )
+    return Slurm(options)
