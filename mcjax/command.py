@@ -16,7 +16,13 @@ from mcjax.config import flat
 from mcjax.errors import UserError
 
 
-def run(main: Callable[[], None], define_flags: Callable[[], None], doc: str) -> NoReturn:
+def run(
+    main: Callable[..., None],
+    define_flags: Callable[[], None],
+    doc: str,
+    *,
+    takes_words: bool = False,
+) -> NoReturn:
     """Parses the flags, calls main, and ends the process.
 
     Exit codes: 0 done; 2 a mistake that the user can mend, told in one line; 3 no acceptable
@@ -26,6 +32,7 @@ def run(main: Callable[[], None], define_flags: Callable[[], None], doc: str) ->
         main: The command's work; it reads the flags.
         define_flags: Defines them.
         doc: The module's docstring, shown by --help.
+        takes_words: Whether words that are no options, such as folders, are main's arguments.
     """
     name = f"python -m {_module_name()}"
     logging.set_verbosity(logging.ERROR)
@@ -37,13 +44,13 @@ def run(main: Callable[[], None], define_flags: Callable[[], None], doc: str) ->
         argv = [
             word for word in sys.argv if not word.lstrip("-").startswith("help") and word != "-h"
         ]
-        _parse(argv, optional=wants_help)
+        words = _parse(argv, optional=wants_help, takes_words=takes_words)
         if wants_help:
             print(_help(doc, own))
             sys.exit(0)
         _keep_compiled_programs()
         _join_processes()
-        main()
+        main(*words)
     except UserError as error:
         print(f"{name}: error: {error}", file=sys.stderr, flush=True)
         # At once: after a failed restore Orbax's threads would add tracebacks of their own.
@@ -92,16 +99,19 @@ def _module_name() -> str:
     return spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).name
 
 
-def _parse(argv: list[str], *, optional: bool) -> None:
+def _parse(argv: list[str], *, optional: bool, takes_words: bool) -> list[str]:
+    words: list[str] = []
     try:
-        rest = flags.FLAGS(argv)
-        if len(rest) > 1:
-            raise UserError(f"unexpected argument {rest[1]!r}; options start with --")
+        flags.FLAGS.set_gnu_getopt(takes_words)  # options may stand behind words
+        words = flags.FLAGS(argv)[1:]
+        if words and not takes_words:
+            raise UserError(f"unexpected argument {words[0]!r}; options start with --")
         if "config" in flags.FLAGS and flags.FLAGS["config"].present:
             _ = flags.FLAGS.config.experiment  # a file that can't be loaded fails here, not before
     except Exception as error:  # a config file is the user's own program: it may raise anything
         if not optional:
             raise _explained(error) from None
+    return words
 
 
 def _explained(error: Exception) -> UserError:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -215,9 +216,19 @@ def flat(config: ConfigDict) -> dict[str, Any]:
 
 def hashed_fields(config: ConfigDict) -> dict[str, Any]:
     """The fields that decide the result."""
+    return deciding(flat(config))
+
+
+def deciding(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a flat config's fields that decide the result.
+
+    Example:
+        >>> deciding({"seed": 1, "run.chunk": 8, "model.bfloat16": False})
+        {'seed': 1}
+    """
     return {
         name: value
-        for name, value in flat(config).items()
+        for name, value in fields.items()
         if not any(name == skip or name.startswith(skip + ".") for skip in NOT_HASHED)
         and not (name in ADDED and value == ADDED[name])
     }

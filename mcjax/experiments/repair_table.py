@@ -13,14 +13,12 @@ from mcjax.experiments.finish import finish
 from mcjax.experiments.methods import Repair
 from mcjax.experiments.run import Run, with_seed
 from mcjax.experiments.study import Study, Tampered
-from mcjax.intervals import mean_interval
 from mcjax.logs import say
 from mcjax.processes import once
+from mcjax.report.means import Row, summarise
 from mcjax.report.panels import Chart, words
 from mcjax.report.repair_figures import explanations, path_panels, table_panels
 from mcjax.workdir import write_csv
-
-Row = dict[str, Any]
 
 
 def run_study(
@@ -139,31 +137,6 @@ def write_path(path: Path, repair: Repair) -> None:
     table = repair.path or {}
     rows = [{k: float(v[i]) for k, v in table.items()} for i in range(len(table["t"]))]
     write_csv(path, table, rows)
-
-
-def summarise(rows: Sequence[Row], measure: str) -> list[Row]:
-    """Means over seeds and folds, with the half-width of their 95 % interval.
-
-    Args:
-        rows: table.csv's.
-        measure: The name of the success rate.
-
-    Returns:
-        One row a (method, bonafide), in the order of their first appearance.
-    """
-    groups: dict[tuple[str, int], list[Row]] = {}
-    for one in rows:
-        groups.setdefault((one["method"], one["bonafide"]), []).append(one)
-    summary = []
-    for (method, bonafide), group in groups.items():
-        ts = [one["t"] for one in group if one["t"] != ""]
-        line: Row = {"method": method, "bonafide": bonafide, "num": len(group)}
-        line["t"] = float(np.mean(ts)) if ts else ""
-        for column in ("clean_accuracy", measure):
-            mean, half = mean_interval([one[column] for one in group])
-            line |= {column: mean, f"{column}_interval": half}
-        summary.append(line)
-    return summary
 
 
 def report(

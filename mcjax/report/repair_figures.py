@@ -58,21 +58,21 @@ def _rate(measure: str, num_images: Mapping[str, int]) -> str:
 
 
 def table_panels(
-    summary: Sequence[Mapping[str, Any]], measure: str, num_images: Mapping[str, int]
+    summary: Sequence[Mapping[str, Any]], measure: str, num_images: Mapping[str, int] | None
 ) -> list[Panel]:
     """Clean accuracy and success rate of every trained method against the bonafide size.
 
     Args:
         summary: summary.csv's rows.
         measure: The column of the success rate.
-        num_images: Images of "test" and "success" that the rates are of.
+        num_images: Images of "test" and "success" that the rates are of; None where runs differ.
     """
     names = dict.fromkeys(
         line["method"] for line in summary if line["bonafide"] and " at " not in line["method"]
     )
     sizes = sorted({line["bonafide"] for line in summary if line["bonafide"]})
     found = {(line["method"], line["bonafide"]): line for line in summary}
-    suspect = next(line for line in summary if line["method"] == "suspect")
+    suspect = next((line for line in summary if line["method"] == "suspect"), None)
 
     def column(name: str, quantity: str) -> np.ndarray:
         return np.array([found.get((name, size), {}).get(quantity, np.nan) for size in sizes])
@@ -89,10 +89,12 @@ def table_panels(
             )
             for i, name in enumerate(names)
         ]
-        lines.append(
-            Line("suspect", np.full(len(sizes), 100 * suspect[quantity]), GREY, dotted=True)
-        )
-        ylabel = f"{words(quantity)} (% of {num_images[images]})"
+        if suspect is not None:
+            lines.append(
+                Line("suspect", np.full(len(sizes), 100 * suspect[quantity]), GREY, dotted=True)
+            )
+        of = "" if num_images is None else f" of {num_images[images]}"
+        ylabel = f"{words(quantity)} (%{of})"
         panels.append(Panel(np.array(sizes), lines, "bonafide images", ylabel, log_x=True))
     return panels
 

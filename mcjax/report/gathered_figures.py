@@ -1,0 +1,120 @@
+"""The figures of a sweep: what was measured, against what was varied, with intervals over seeds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from mcjax.report import page
+from mcjax.report.chart import chart
+from mcjax.report.figures import TEXT, chart_figure, figure
+from mcjax.report.groups import Group
+from mcjax.report.means import Mean, Row, grouped, mean, summarise
+from mcjax.report.panels import BLUE, COLOURS, ORANGE, Chart
+from mcjax.report.repair_figures import table_panels
+
+# Beyond that many a figure says less than the table, and takes longer than all else.
+MOST_GROUPS = 4
+MOST_LINES = 20
+
+INTERVAL = "Means over seeds, bars their 95 % interval (none for one seed)."
+
+
+def draw(folder: Path, groups: Sequence[Group]) -> list[str]:
+    """Writes the figures of one experiment's groups.
+
+    Args:
+        folder: Where to.
+        groups: The groups; those without a job that is done are in no figure.
+
+    Returns:
+        Each figure as HTML.
+    """
+    groups = [group for group in groups if group.rows]
+    if not groups:
+        return []
+    if groups[0].measure is not None:
+        charts = _repairs(groups, groups[0].measure)
+        for one in charts:
+            chart_figure(folder, one)
+        return [chart(one) for one in charts]
+    if any("path" in row for row in groups[0].rows):
+        return [_barriers(folder, i, group) for i, group in enumerate(groups[:MOST_GROUPS])]
+    return [_connections(folder, groups)] if len(groups) <= MOST_LINES else []
+
+
+def _repairs(groups: Sequence[Group], measure: str) -> list[Chart]:
+    """Every method against the bonafide size, a figure a group; and the path, a line a group."""
+    charts = []
+    name = groups[0].experiment
+    for i, group in enumerate(groups[:MOST_GROUPS]):
+        summary = summarise(group.rows, measure)
+        if any(line["bonafide"] for line in summary):
+            caption = f"{INTERVAL} Dotted: the suspect."
+            panels = table_panels(summary, measure, None)
+            charts.append(Chart(f"{name}_{i + 1}", panels, caption, title=group.title))
+    if 1 < len(groups) <= len(COLOURS):
+        lines: list[Row] = []
+        for group in groups:
+            path = [row for row in group.rows if row["method"] == "path"]
+            lines += [{**line, "method": group.title} for line in summarise(path, measure)]
+        if lines:
+            caption = f"The path at its chosen t, a line a setting. {INTERVAL}"
+            charts.insert(0, Chart(f"{name}_path", table_panels(lines, measure, None), caption))
+    return charts
+
+
+def _barriers(folder: Path, i: int, group: Group) -> str:
+    """Barriers of the clean and the robust loss, and their correlation with the eigenvalue."""
+    path = folder / f"{group.experiment}_{i + 1}.png"
+    paths = {str(name): rows for (name,), rows in grouped(group.rows, ("path",)).items()}
+    with figure(path, (TEXT, 1.4 + 0.4 * len(paths))) as fig:
+        barriers, correlations = fig.subplots(1, 2, sharey=True)
+        for column, colour in (("clean_loss_barrier", BLUE), ("robust_loss_barrier", ORANGE)):
+            _dots(barriers, [mean(rows, column) for rows in paths.values()], colour, column)
+        for column, colour in (("pearson", BLUE), ("spearman", ORANGE)):
+            _dots(correlations, [mean(rows, column) for rows in paths.values()], colour, column)
+        barriers.set_yticks(range(len(paths)), list(paths))
+        barriers.invert_yaxis()
+        barriers.set(xlabel="barrier (nats)")
+        correlations.set(xlabel="correlation of robust loss and eigenvalue")
+        for axes in (barriers, correlations):
+            axes.legend()
+    return page.picture(path, f"{group.title}. {INTERVAL}".removeprefix(". "))
+
+
+def _connections(folder: Path, groups: Sequence[Group]) -> str:
+    """The worst point of the curve and of the straight line, and their barriers, by setting."""
+    path = folder / f"{groups[0].experiment}.png"
+    with figure(path, (TEXT, 1.4 + 0.4 * len(groups))) as fig:
+        panels = fig.subplots(1, 2, sharey=True)
+        for axes, column, label in zip(
+            panels,
+            ("worst_test_accuracy", "train_loss_barrier"),
+            ("worst test accuracy", "barrier of the training loss (nats)"),
+            strict=True,
+        ):
+            for of, colour in (("curve", BLUE), ("line", ORANGE)):
+                found = [mean(group.rows, f"{of}_{column}") for group in groups]
+                _dots(axes, found, colour, of)
+            axes.set(xlabel=label)
+            axes.legend()
+        panels[0].set_yticks(range(len(groups)), [group.title or "all jobs" for group in groups])
+        panels[0].invert_yaxis()
+    return page.picture(path, INTERVAL)
+
+
+def _dots(axes: Axes, means: Sequence[Mean | None], colour: str, column: str) -> None:
+    """Means with their intervals, one a line."""
+    found = [(y, one) for y, one in enumerate(means) if one is not None]
+    axes.errorbar(
+        [one.value for _, one in found],
+        [y for y, _ in found],
+        xerr=np.nan_to_num([one.half for _, one in found]),
+        fmt="o",
+        ms=5,
+        capsize=2,
+        color=colour,
+        label=column.replace("_", " "),
+    )

@@ -1,0 +1,151 @@
+"""Which jobs are the same but for their seed, and their means: what a sweep has found."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from mcjax.config import deciding
+from mcjax.report.jobs import Job, differing
+from mcjax.report.means import SEED, Row, grouped, mean
+
+# Fields in which the jobs of a group may differ: seeds, over which means are taken, and those that
+# only say which rows table.csv has.
+SEEDS = ("seed", "seeds")
+ROWS = ("repair.sizes", "repair.methods", "pairs", "robust_path.pairs")
+
+ABOUT = ("method", "bonafide", "path")  # what a row of table.csv is about
+SUCCESS = ("attack_success_rate", "injection_success")
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Jobs that are the same but for their seed; a record.
+
+    Args:
+        experiment: Of all of them.
+        fields: In what it differs from other groups of the experiment.
+        jobs: All of them, in whatever state.
+        rows: What is averaged: the rows of the tables of those that are done, every seed once. A run
+            that is one path ("connect") has its metrics for a row.
+        num_repeats: Further rows of a seed that was counted already; they are left out.
+        conflicts: Those of them with other numbers, in words.
+    """
+
+    experiment: str
+    fields: dict[str, Any]
+    jobs: list[Job]
+    rows: list[Row]
+    num_repeats: int
+    conflicts: list[str]
+
+    @property
+    def title(self) -> str:
+        """The fields, in words."""
+        return ", ".join(f"{name} = {text(value)}" for name, value in self.fields.items())
+
+    @property
+    def measure(self) -> str | None:
+        """The column of the success rate, where there is one."""
+        return next((name for name in SUCCESS if any(name in row for row in self.rows)), None)
+
+    @property
+    def quantities(self) -> list[str]:
+        """Columns that are averaged: every number but what the row is about, and intervals' ends."""
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        ends = {f"{name}_{end}" for name in names for end in ("low", "high")}
+        numeric = {
+            name
+            for name in names
+            if all(isinstance(row.get(name), int | float | None) for row in self.rows)
+        }
+        return [n for n in names if n in numeric and n not in {*ABOUT, *SEED, *ends}]
+
+
+def text(value: Any) -> str:
+    """A config's value as one writes it.
+
+    Example:
+        >>> text("square"), text([2500, 50]), text(0.1)
+        ('square', '[2500, 50]', '0.1')
+    """
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def of(jobs: Sequence[Job]) -> list[Group]:
+    """The groups, in the order in which they first appear, experiment by experiment.
+
+    Args:
+        jobs: Any jobs; those whose config can't be read belong to none.
+
+    Returns:
+        The groups; those without a job that is done too.
+    """
+    groups = []
+    for experiment in dict.fromkeys(job.experiment for job in jobs if job.config):
+        same = [job for job in jobs if job.config and job.experiment == experiment]
+        names = [n for n in deciding(dict.fromkeys(differing(same))) if n not in (*SEEDS, *ROWS)]
+        found: dict[str, list[Job]] = {}
+        for job in same:
+            found.setdefault(json.dumps([job.config.get(n) for n in names]), []).append(job)
+        for members in found.values():
+            own = {n: members[0].config[n] for n in names if n in members[0].config}
+            groups.append(_group(own, members))
+    return groups
+
+
+def _group(fields: dict[str, Any], jobs: list[Job]) -> Group:
+    counted: dict[tuple[Any, ...], tuple[Job, Row]] = {}
+    num_repeats, conflicts = 0, []
+    for job in jobs:
+        for row in averaged(job):
+            key = tuple(row.get(name) for name in (*ABOUT, *SEED))
+            first, same = counted.setdefault(key, (job, row))
+            num_repeats += same is not row
+            if same != row:
+                names = (n for n in (*ABOUT, *SEED) if row.get(n) is not None)
+                what = ", ".join(f"{name} {row[name]}" for name in names)
+                conflicts.append(f"{what}: the numbers of {first.id} count, not those of {job.id}")
+    rows = [row for _, row in counted.values()]
+    return Group(jobs[0].experiment, fields, jobs, rows, num_repeats, conflicts)
+
+
+def averaged(job: Job) -> list[Row]:
+    """The rows of a job that means are taken of, each with its seed."""
+    has_key = any(name in row for row in job.rows for name in (*SUCCESS, "path"))
+    rows = job.rows if has_key else [dict(job.result.get("metrics", {}))] * bool(job.result)
+    return [{"seed": job.config.get("seed"), **row} for row in rows]
+
+
+def means(groups: Sequence[Group]) -> list[Row]:
+    """Every mean of every group: a row each, with its interval and its numbers of seeds.
+
+    Args:
+        groups: The groups.
+
+    Returns:
+        Rows with "experiment", the group's fields as "config.NAME", what the mean is of (ABOUT),
+        "quantity", "mean", "interval" (None for a single number), "num", "num_seeds".
+    """
+    rows = []
+    for group in groups:
+        fields = {f"config.{name}": value for name, value in group.fields.items()}
+        for key, same in grouped(group.rows, ABOUT).items():
+            about = dict(zip(ABOUT, key, strict=True))
+            for quantity in group.quantities:
+                found = mean(same, quantity)
+                if found is None:
+                    continue
+                rows.append(
+                    {
+                        "experiment": group.experiment,
+                        **fields,
+                        **about,
+                        "quantity": quantity,
+                        "mean": found.value,
+                        "interval": None if found.num == 1 else found.half,
+                        "num": found.num,
+                        "num_seeds": found.num_seeds,
+                    }
+                )
+    return rows

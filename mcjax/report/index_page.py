@@ -1,0 +1,137 @@
+"""index.html: what a sweep has found, and a link to every job's own report."""
+
+import html
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from mcjax.report import layout, page
+from mcjax.report.gathered_figures import MOST_GROUPS, draw
+from mcjax.report.groups import SEEDS, Group, text
+from mcjax.report.jobs import STATES, Job, differing
+from mcjax.workdir import write
+
+WORDS = {
+    "a ± b": "mean over seeds (and folds), and the half-width of its 95 % interval by Student's t; "
+    "one seed has no interval",
+    "n": "numbers a mean is of; every seed counts once, whether it stood in a job of its own or "
+    "was one of several",
+    "bonafide images": "clean labelled images that a repair was given",
+    "success of the attack": "fraction of the images that the attacker wants misclassified and are",
+}
+
+
+def counts(jobs: Sequence[Job]) -> str:
+    """How many jobs there are, and how many of each state.
+
+    Example:
+        >>> done = Job("a", "done", Path("a"), {})
+        >>> counts([done, done, Job("b", "missing", Path("b"), {})])
+        '3 jobs: 2 done, 1 missing'
+    """
+    number = Counter(job.state for job in jobs)
+    states = ", ".join(f"{number[state]} {state}" for state in STATES if number[state])
+    return f"{len(jobs)} job{'s' if len(jobs) != 1 else ''}: {states}"
+
+
+def remarks(jobs: Sequence[Job], groups: Sequence[Group]) -> list[str]:
+    """What a reader of the means should know of what they are made of."""
+    lines = []
+    for key, words in (("git_revision", "revisions of the code"), ("device_kind", "devices")):
+        found = Counter(str(job.where[key]) for job in jobs if key in job.where)
+        if len(found) > 1:
+            each = ", ".join(f"{name} ({number})" for name, number in sorted(found.items()))
+            lines.append(f"The jobs were computed by different {words}: {each}.")
+    repeats = sum(group.num_repeats for group in groups)
+    if repeats:
+        lines.append(
+            f"{repeats} rows repeat a seed that another job has too; each seed counts once."
+        )
+    conflicts = [line for group in groups for line in group.conflicts]
+    if conflicts:
+        more = f" (and {len(conflicts) - 10} more)" if len(conflicts) > 10 else ""
+        lines.append(f"Of these, other numbers: {'; '.join(conflicts[:10])}{more}.")
+    return lines
+
+
+def write_index(
+    out: Path, title: str, jobs: Sequence[Job], groups: Sequence[Group], notes: Sequence[str]
+) -> None:
+    """Writes index.html, tables.md and figures/.
+
+    Args:
+        out: Where to.
+        title: Of the page.
+        jobs: All of them.
+        groups: The jobs by what they have in common.
+        notes: Remarks that come first.
+    """
+    head = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(counts(jobs))}.</p>"]
+    head += [f"<p>{html.escape(note)}</p>" for note in notes]
+    lines = [f"# {title}", f"{counts(jobs)}.", *notes]
+    sections: dict[str, list[str]] = {}
+    for experiment in dict.fromkeys(group.experiment for group in groups):
+        same = [group for group in groups if group.experiment == experiment]
+        body = sections[experiment.capitalize()] = _figures(out / "figures", same)
+        lines.append(f"## {experiment}")
+        side_by_side = layout.compared(same)
+        body += [table.html() for table in side_by_side]
+        lines += [table.markdown() for table in side_by_side]
+        for group in same:
+            name, of = group.title or "All jobs", _of(group)
+            body.append(f"<h3>{html.escape(name)}</h3><p>{html.escape(of)}</p>")
+            lines += [f"### {name}", of]
+            tables = layout.tables(group)
+            body += [table.html() for table in tables]
+            lines += [table.markdown() for table in tables]
+    sections["Jobs"] = [_jobs_table(out, jobs)]
+    sections["What the words mean"] = [page.definitions(WORDS.items())]
+    write(out / "index.html", page.document(title, [*head, *page.parts(sections)]))
+    write(out / "tables.md", "\n\n".join(line.strip() for line in lines) + "\n")
+
+
+def _figures(folder: Path, groups: Sequence[Group]) -> list[str]:
+    figures = draw(folder, groups)
+    if len(groups) > MOST_GROUPS:
+        figures.append(
+            f"<p>{len(groups)} settings; a figure of its own has each of the first {MOST_GROUPS} "
+            "at most. All means are in <code>means.csv</code>.</p>"
+        )
+    return figures
+
+
+def _of(group: Group) -> str:
+    """Which of a group's jobs the means are of."""
+    done = [job.id for job in group.jobs if job.state == "done"]
+    lacking = [f"{job.id} ({job.state})" for job in group.jobs if job.state != "done"]
+    words = f"{len(done)} of {len(group.jobs)} jobs done"
+    if not lacking:
+        return words + "."
+    more = ", ..." if len(lacking) > 10 else ""
+    return f"{words}; not in the means: {', '.join(lacking[:10])}{more}."
+
+
+def _jobs_table(out: Path, jobs: Sequence[Job]) -> str:
+    """Every declared job, with a link to its report where it has one."""
+    names = differing(jobs)
+    names.sort(key=lambda name: name in SEEDS)
+    head = ["job", "state", *names, "seconds", "last line, or what is wrong"]
+    lines = []
+    for job in jobs:
+        label = html.escape(job.id)
+        report = job.folder / "report.html"
+        if report.exists():
+            where = Path(os.path.relpath(report.absolute(), out.absolute())).as_posix()
+            label = f'<a href="{html.escape(quote(where))}">{label}</a>'
+        values = [job.state, *(text(job.config.get(n, "")) for n in names)]
+        seconds = job.result.get("seconds")
+        values += ["" if seconds is None else f"{seconds:.0f}", job.note]
+        cells = "".join(f"<td>{html.escape(value)}</td>" for value in values)
+        lines.append(f'<tr><th scope="row">{label}</th>{cells}</tr>')
+    titles = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in head)
+    return (
+        '<div class="scroll" tabindex="0"><table><caption>Every declared job</caption>'
+        f"<thead><tr>{titles}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )

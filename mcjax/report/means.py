@@ -1,0 +1,78 @@
+"""Means over seeds with their intervals: the numbers of every table, of one run or of many."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from mcjax.intervals import mean_interval
+
+Row = dict[str, Any]
+SEED = ("seed", "fold")  # what a mean is taken over
+
+
+@dataclasses.dataclass(frozen=True)
+class Mean:
+    """A mean and how sure it is; a record.
+
+    Args:
+        value: The mean.
+        half: Half-width of its 95 % interval; nan for a single number.
+        num: Numbers it is the mean of: one a seed, and a fold where there are folds.
+        num_seeds: Different seeds among them.
+    """
+
+    value: float
+    half: float
+    num: int
+    num_seeds: int
+
+
+def mean(rows: Sequence[Row], column: str) -> Mean | None:
+    """The mean of a column over seeds and folds.
+
+    Args:
+        rows: One a seed (and fold); those without a value ("" or None) are left out.
+        column: The column.
+
+    Returns:
+        The mean; None if no row has a value.
+
+    Example:
+        >>> mean([{"seed": 0, "t": 0.25}, {"seed": 1, "t": 0.75}, {"seed": 2, "t": ""}], "t")
+        Mean(value=0.5, half=3.1765511840436577, num=2, num_seeds=2)
+    """
+    having = [row for row in rows if row.get(column) not in ("", None)]
+    if not having:
+        return None
+    value, half = mean_interval([row[column] for row in having])
+    return Mean(value, half, len(having), len({row.get("seed") for row in having}))
+
+
+def grouped(rows: Sequence[Row], by: Sequence[str]) -> dict[tuple[Any, ...], list[Row]]:
+    """Rows that agree in some columns, in the order of their first appearance."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.get(column) for column in by), []).append(row)
+    return groups
+
+
+def summarise(rows: Sequence[Row], measure: str) -> list[Row]:
+    """Means over seeds and folds, with the half-width of their 95 % interval.
+
+    Args:
+        rows: table.csv's.
+        measure: The name of the success rate.
+
+    Returns:
+        One row a (method, bonafide), in the order of their first appearance.
+    """
+    summary = []
+    for (method, bonafide), group in grouped(rows, ("method", "bonafide")).items():
+        t = mean(group, "t")
+        line: Row = {"method": method, "bonafide": bonafide, "num": len(group)}
+        line["t"] = "" if t is None else t.value
+        for column in ("clean_accuracy", measure):
+            value, half = mean_interval([one[column] for one in group])
+            line |= {column: value, f"{column}_interval": half}
+        summary.append(line)
+    return summary
