@@ -38,8 +38,8 @@ def mean(rows: Sequence[Row], column: str) -> Mean | None:
         The mean; None if no row has a value.
 
     Example:
-        >>> mean([{"seed": 0, "t": 0.25}, {"seed": 1, "t": 0.75}, {"seed": 2, "t": ""}], "t")
-        Mean(value=0.5, half=3.1765511840436577, num=2, num_seeds=2)
+        >>> mean([{"seed": 0, "t": 0.5}, {"seed": 1, "t": 0.5}, {"seed": 2, "t": ""}], "t")
+        Mean(value=0.5, half=0.0, num=2, num_seeds=2)
     """
     having = [row for row in rows if row.get(column) not in ("", None)]
     if not having:
