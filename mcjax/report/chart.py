@@ -155,7 +155,7 @@ def _line(line: Line, px: np.ndarray, py: np.ndarray, low: float, high: float) -
     if line.half is not None:
         half = np.nan_to_num(line.half) * (BOTTOM - TOP) / (high - low)
         drawn += "".join(
-            f'<path class="bar" d="M{at:.1f},{y - h:.1f}V{y + h:.1f}"/>'
+            f'<path class="bar" d="M{at:.1f},{max(y - h, TOP):.1f}V{min(y + h, BOTTOM):.1f}"/>'
             for at, y, h in zip(px, py, half, strict=True)
             if np.isfinite(y) and h > 0
         )

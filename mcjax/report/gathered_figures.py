@@ -1,5 +1,6 @@
 """The figures of a sweep: what was measured, against what was varied, with intervals over seeds."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from mcjax.report.chart import chart
 from mcjax.report.figures import TEXT, chart_figure, figure
 from mcjax.report.groups import Group
 from mcjax.report.means import Mean, Row, grouped, mean, summarise
-from mcjax.report.panels import BLUE, COLOURS, ORANGE, Chart
+from mcjax.report.panels import BLUE, COLOURS, ORANGE, Chart, Panel
 from mcjax.report.repair_figures import table_panels
 
 # Beyond that many a figure says less than the table, and takes longer than all else.
@@ -41,7 +42,7 @@ def draw(folder: Path, groups: Sequence[Group]) -> list[str]:
         return [chart(one) for one in charts]
     if any("path" in row for row in groups[0].rows):
         return [_barriers(folder, i, group) for i, group in enumerate(groups[:MOST_GROUPS])]
-    return [_connections(folder, groups)] if len(groups) <= MOST_LINES else []
+    return [_connections(folder, groups)] if 1 < len(groups) <= MOST_LINES else []
 
 
 def _repairs(groups: Sequence[Group], measure: str) -> list[Chart]:
@@ -52,7 +53,7 @@ def _repairs(groups: Sequence[Group], measure: str) -> list[Chart]:
         summary = summarise(group.rows, measure)
         if any(line["bonafide"] for line in summary):
             caption = f"{INTERVAL} Dotted: the suspect."
-            panels = table_panels(summary, measure, None)
+            panels = rates(summary, measure)
             charts.append(Chart(f"{name}_{i + 1}", panels, caption, title=group.title))
     if 1 < len(groups) <= len(COLOURS):
         lines: list[Row] = []
@@ -61,8 +62,20 @@ def _repairs(groups: Sequence[Group], measure: str) -> list[Chart]:
             lines += [{**line, "method": group.title} for line in summarise(path, measure)]
         if lines:
             caption = f"The path at its chosen t, a line a setting. {INTERVAL}"
-            charts.insert(0, Chart(f"{name}_path", table_panels(lines, measure, None), caption))
+            charts.insert(0, Chart(f"{name}_path", rates(lines, measure), caption))
     return charts
+
+
+def rates(summary: Sequence[Row], measure: str) -> list[Panel]:
+    """`table_panels` that end at 0 and 100 %, however far the intervals of few seeds reach."""
+    panels = []
+    for panel in table_panels(summary, measure, None):
+        halves = [np.nan_to_num(line.half) if line.half is not None else 0 for line in panel.lines]
+        low = min(np.nanmin(line.y - h) for line, h in zip(panel.lines, halves, strict=True))
+        high = max(np.nanmax(line.y + h) for line, h in zip(panel.lines, halves, strict=True))
+        ylim = (-2.0 if low < 0 else None, 102.0 if high > 100 else None)
+        panels.append(dataclasses.replace(panel, ylim=ylim))
+    return panels
 
 
 def _barriers(folder: Path, i: int, group: Group) -> str:
@@ -72,15 +85,17 @@ def _barriers(folder: Path, i: int, group: Group) -> str:
     with figure(path, (TEXT, 1.4 + 0.4 * len(paths))) as fig:
         barriers, correlations = fig.subplots(1, 2, sharey=True)
         for column, colour in (("clean_loss_barrier", BLUE), ("robust_loss_barrier", ORANGE)):
-            _dots(barriers, [mean(rows, column) for rows in paths.values()], colour, column)
+            found = [mean(rows, column) for rows in paths.values()]
+            _dots(barriers, found, colour, column.removesuffix("_loss_barrier") + " loss")
         for column, colour in (("pearson", BLUE), ("spearman", ORANGE)):
             _dots(correlations, [mean(rows, column) for rows in paths.values()], colour, column)
         barriers.set_yticks(range(len(paths)), list(paths))
         barriers.invert_yaxis()
         barriers.set(xlabel="barrier (nats)")
-        correlations.set(xlabel="correlation of robust loss and eigenvalue")
+        # Student's interval may leave what a correlation can be.
+        correlations.set(xlabel="correlation with eigenvalue", xlim=(-1.05, 1.05))
         for axes in (barriers, correlations):
-            axes.legend()
+            _legend_above(axes)
     return page.picture(path, f"{group.title}. {INTERVAL}".removeprefix(". "))
 
 
@@ -99,15 +114,16 @@ def _connections(folder: Path, groups: Sequence[Group]) -> str:
                 found = [mean(group.rows, f"{of}_{column}") for group in groups]
                 _dots(axes, found, colour, of)
             axes.set(xlabel=label)
-            axes.legend()
+            _legend_above(axes)
         panels[0].set_yticks(range(len(groups)), [group.title or "all jobs" for group in groups])
         panels[0].invert_yaxis()
     return page.picture(path, INTERVAL)
 
 
 def _dots(axes: Axes, means: Sequence[Mean | None], colour: str, column: str) -> None:
-    """Means with their intervals, one a line."""
-    found = [(y, one) for y, one in enumerate(means) if one is not None]
+    """Means with their intervals, one a line; two colours stand a little apart."""
+    apart = -0.12 if colour == BLUE else 0.12
+    found = [(y + apart, one) for y, one in enumerate(means) if one is not None]
     axes.errorbar(
         [one.value for _, one in found],
         [y for y, _ in found],
@@ -118,3 +134,7 @@ def _dots(axes: Axes, means: Sequence[Mean | None], colour: str, column: str) ->
         color=colour,
         label=column.replace("_", " "),
     )
+
+
+def _legend_above(axes: Axes) -> None:
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)

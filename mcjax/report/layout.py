@@ -35,7 +35,8 @@ class Table:
 
     def html(self) -> str:
         """As a part of a page."""
-        return page.table(self.head, self.rows, caption=self.title)
+        whole = [[cell.replace(" ± ", "\u00a0±\u00a0") for cell in row] for row in self.rows]
+        return page.table(self.head, whole, caption=self.title)
 
     def markdown(self) -> str:
         """As Markdown."""
@@ -89,7 +90,7 @@ def compared(groups: Sequence[Group]) -> list[Table]:
             for path, group in zip(paths, groups, strict=True)
         ]
         heads = [str(size) for size in sizes]
-        return [_table(f"The path at its chosen t: {BOTH}", "setting", heads, labels, cells)]
+        return [_table(f"The path: {BOTH}, by bonafide images", "setting", heads, labels, cells)]
     if any("path" in row for row in groups[0].rows):
         return []
     heads = [name.replace("_", " ") for name in CONNECT]
@@ -111,14 +112,14 @@ def _repair(rows: Sequence[Row], columns: tuple[str, str]) -> list[Table]:
 
     tables = [
         _table(
-            f"Networks: {BOTH}",
+            "Networks",
             "network",
             [BOTH],
             [name.replace("_", "-") for name in networks],
             [[both(own)] for own in networks.values()],
         ),
         _table(
-            f"Repairs by number of bonafide images: {BOTH}",
+            f"{BOTH.capitalize()}, by bonafide images",
             "method",
             [str(size) for size in sizes],
             [name.replace("_", "-") for name in sized],
@@ -138,7 +139,7 @@ def _chosen(path: dict[int, list[Row]], sizes: list[int]) -> Table:
         label = str(seed) if fold is None else f"{seed}, fold {fold}"
         rows.append([label, *("" if ts.get(n) is None else f"{ts[n]:.2f}" for n in sizes)])
     heads = ["seed", *(str(size) for size in sizes)]
-    return Table("The chosen t, by number of bonafide images", heads, rows)
+    return Table("Chosen t", heads, rows)
 
 
 def _by_size(rows: Sequence[Row]) -> dict[int, list[Row]]:

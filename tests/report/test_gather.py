@@ -3,6 +3,10 @@
 import csv
 import json
 import math
+import os
+import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,9 +15,12 @@ import pytest
 
 from mcjax.errors import UserError
 from mcjax.intervals import mean_interval
-from mcjax.report import groups, layout
-from mcjax.report.__main__ import gather
+from mcjax.report import gathered_figures, groups, layout
+from mcjax.report.__main__ import default_out, gather
+from mcjax.report.chart import BOTTOM, TOP, chart
 from mcjax.report.jobs import find
+from mcjax.report.means import summarise
+from mcjax.report.panels import Chart
 
 COLUMNS = ("method", "bonafide", "seed", "t", "clean_accuracy", "attack_success_rate")
 
@@ -243,6 +250,20 @@ def test_a_result_of_another_config_is_left_out(tmp_path):
     assert not groups.of([job])[0].rows
 
 
+def test_rates_end_at_0_and_100_percent(tmp_path):
+    """The interval of two seeds may reach far beyond; the axis and the bars do not."""
+    for seed, success in ((0, 0.0), (1, 1.0)):
+        leave_run(tmp_path / str(seed), config(seed=seed), table(seed, success=success))
+    (group,) = groups.of(find([tmp_path])[0])
+    assert mean_interval([0.0, 1.0])[1] > 6
+    _, success = gathered_figures.rates(summarise(group.rows, group.measure), group.measure)
+    assert success.ylim == (-2, 102)
+    (bar,) = re.findall(
+        r'class="bar" d="M[\d.]+,([\d.]+)V([\d.]+)"', chart(Chart("a", [success], ""))
+    )
+    assert list(map(float, bar)) == [TOP, BOTTOM]
+
+
 def test_equal_bytes(tmp_path):
     leave_sweep(tmp_path, {f"s{i}": (config(seed=i), "done") for i in range(2)})
     for name in ("a", "b"):
@@ -294,6 +315,38 @@ def test_nan_stays_visible(tmp_path):
     (job,) = find([tmp_path])[0]
     assert math.isnan(job.rows[0]["clean_accuracy"])
     assert job.rows[0]["t"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "no directory was given"),
+        ("nope", "there is no folder nope"),
+        (".", "holds no run and no sweep"),
+        ("a --out a/config.json", "give another --out"),
+    ],
+)
+def test_the_command_ends_mistakes_in_one_line(words, message, tmp_path):
+    if words.startswith("a "):
+        leave_run(tmp_path / "a", config(), table(0))
+    done = subprocess.run(
+        [sys.executable, "-m", "mcjax.report", *words.split()],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+
+
+def test_where_it_is_left(tmp_path):
+    leave_sweep(tmp_path / "sweep", {"a": (config(), "done")})
+    attempt = tmp_path / "sweep" / "jobs" / "a" / "attempts" / "0001"
+    assert default_out([tmp_path / "sweep"]) == tmp_path / "sweep" / "gathered"
+    assert default_out([attempt]) == default_out([attempt, tmp_path]) == Path("gathered")
 
 
 def test_a_thousand_jobs(tmp_path):
