@@ -1,5 +1,7 @@
 """Intervals of means over few seeds."""
 
+import functools
+
 import numpy as np
 import scipy.stats
 
@@ -25,5 +27,10 @@ def mean_interval(values: np.typing.ArrayLike, *, level: float = 0.95) -> tuple[
     n = len(values)
     if n == 1:
         return float(values[0]), float("nan")
-    t = scipy.stats.t.ppf((1 + level) / 2, n - 1)
+    t = _t_quantile((1 + level) / 2, n - 1)
     return float(values.mean()), float(t * values.std(ddof=1) / np.sqrt(n))
+
+
+@functools.cache  # a sweep has thousands of means over a few numbers of seeds
+def _t_quantile(q: float, degrees: int) -> float:
+    return float(scipy.stats.t.ppf(q, degrees))

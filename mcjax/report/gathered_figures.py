@@ -12,12 +12,11 @@ from mcjax.report.chart import chart
 from mcjax.report.figures import TEXT, chart_figure, figure
 from mcjax.report.groups import Group
 from mcjax.report.means import Mean, Row, grouped, mean, summarise
-from mcjax.report.panels import BLUE, COLOURS, ORANGE, Chart, Panel
+from mcjax.report.panels import BLUE, ORANGE, Chart, Panel
 from mcjax.report.repair_figures import table_panels
 
-# Beyond that many a figure says less than the table, and takes longer than all else.
-MOST_GROUPS = 4
-MOST_LINES = 20
+# Settings; of more than that a figure says less than the table, and takes longer than all else.
+MOST_GROUPS = 8
 
 INTERVAL = "Means over seeds, bars their 95 % interval (none for one seed)."
 
@@ -30,10 +29,10 @@ def draw(folder: Path, groups: Sequence[Group]) -> list[str]:
         groups: The groups; those without a job that is done are in no figure.
 
     Returns:
-        Each figure as HTML.
+        Each figure as HTML; none of more than MOST_GROUPS groups.
     """
     groups = [group for group in groups if group.rows]
-    if not groups:
+    if not 0 < len(groups) <= MOST_GROUPS:
         return []
     if groups[0].measure is not None:
         charts = _repairs(groups, groups[0].measure)
@@ -41,21 +40,21 @@ def draw(folder: Path, groups: Sequence[Group]) -> list[str]:
             chart_figure(folder, one)
         return [chart(one) for one in charts]
     if any("path" in row for row in groups[0].rows):
-        return [_barriers(folder, i, group) for i, group in enumerate(groups[:MOST_GROUPS])]
-    return [_connections(folder, groups)] if 1 < len(groups) <= MOST_LINES else []
+        return [_barriers(folder, i, group) for i, group in enumerate(groups)]
+    return [_connections(folder, groups)] if len(groups) > 1 else []
 
 
 def _repairs(groups: Sequence[Group], measure: str) -> list[Chart]:
     """Every method against the bonafide size, a figure a group; and the path, a line a group."""
     charts = []
     name = groups[0].experiment
-    for i, group in enumerate(groups[:MOST_GROUPS]):
+    for i, group in enumerate(groups):
         summary = summarise(group.rows, measure)
         if any(line["bonafide"] for line in summary):
             caption = f"{INTERVAL} Dotted: the suspect."
             panels = rates(summary, measure)
             charts.append(Chart(f"{name}_{i + 1}", panels, caption, title=group.title))
-    if 1 < len(groups) <= len(COLOURS):
+    if len(groups) > 1:
         lines: list[Row] = []
         for group in groups:
             path = [row for row in group.rows if row["method"] == "path"]

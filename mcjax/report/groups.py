@@ -130,9 +130,10 @@ def means(groups: Sequence[Group]) -> list[Row]:
     rows = []
     for group in groups:
         fields = {f"config.{name}": value for name, value in group.fields.items()}
+        quantities = group.quantities
         for key, same in grouped(group.rows, ABOUT).items():
             about = dict(zip(ABOUT, key, strict=True))
-            for quantity in group.quantities:
+            for quantity in quantities:
                 found = mean(same, quantity)
                 if found is None:
                     continue

@@ -93,13 +93,12 @@ def write_index(
 
 
 def _figures(folder: Path, groups: Sequence[Group]) -> list[str]:
-    figures = draw(folder, groups)
-    if len(groups) > MOST_GROUPS:
-        figures.append(
-            f"<p>{len(groups)} settings; a figure of its own has each of the first {MOST_GROUPS} "
-            "at most. All means are in <code>means.csv</code>.</p>"
-        )
-    return figures
+    if len(groups) <= MOST_GROUPS:
+        return draw(folder, groups)
+    return [
+        f"<p>{len(groups)} settings are too many for figures; all means are in "
+        "<code>means.csv</code>.</p>"
+    ]
 
 
 def _of(group: Group) -> str:

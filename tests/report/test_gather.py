@@ -350,7 +350,7 @@ def test_where_it_is_left(tmp_path):
 
 
 def test_a_thousand_jobs(tmp_path):
-    """300 settings of three seeds and 100 missing ones; about 3 s on an idle core."""
+    """300 settings of three seeds and 100 missing ones: to be gathered in seconds; the bound is generous."""
     triggers = [f"blended:alpha={i}" for i in range(300)]
     jobs = {
         f"{trigger}_{seed}": (config(seed=seed, attack__trigger=trigger), "done")
