@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
 from mcjax.report.jobs import Job, differing
@@ -25,12 +24,11 @@ def write_both(stem: Path, rows: Sequence[Mapping[str, Any]], columns: Iterable[
         columns: Columns that come first, there even without rows.
     """
     table = arrow(rows, columns)
-    # The header apart: arrow would quote it, and no other table of a run's is quoted.
-    head, body = io.StringIO(), io.BytesIO()
-    csv.writer(head, lineterminator="\n").writerow(table.column_names)
-    options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
-    pyarrow.csv.write_csv(table, body, options)
-    write(stem.with_name(stem.name + ".csv"), head.getvalue().encode() + body.getvalue())
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(table.column_names)
+    lines.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    write(stem.with_name(stem.name + ".csv"), text.getvalue())
     sink = io.BytesIO()
     pyarrow.parquet.write_table(table, sink)
     write(stem.with_name(stem.name + ".parquet"), sink.getvalue())

@@ -213,9 +213,9 @@ def test_other_experiments_have_sections_of_their_own(tmp_path):
     for title in ("Backdoor", "Connect", "Evasion"):
         assert f">{title}</h2>" in page
     (worst,) = means(tmp_path / "out", quantity="curve_worst_test_accuracy")
-    assert (worst["experiment"], worst["mean"], worst["num_seeds"]) == ("connect", "1", "2")
+    assert (worst["experiment"], worst["mean"], worst["num_seeds"]) == ("connect", "1.0", "2")
     (barrier,) = means(tmp_path / "out", quantity="robust_loss_barrier")
-    assert (barrier["path"], barrier["mean"], barrier["interval"]) == ("regular", "1.5", "0")
+    assert (barrier["path"], barrier["mean"], barrier["interval"]) == ("regular", "1.5", "0.0")
     assert not means(tmp_path / "out", quantity="pearson_low")
 
 
