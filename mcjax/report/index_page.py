@@ -19,7 +19,8 @@ WORDS = {
     "n": "numbers a mean is of; every seed counts once, whether it stood in a job of its own or "
     "was one of several",
     "bonafide images": "clean labelled images that a repair was given",
-    "success of the attack": "fraction of the images that the attacker wants misclassified and are",
+    "success of the attack": "fraction of the attacked images (no image whose true class is the target) "
+    "on which the network does as the attacker wants",
 }
 
 
