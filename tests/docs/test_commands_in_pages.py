@@ -45,6 +45,7 @@ REQUIRED = {
     "mcjax.evaluate": ("workdir",),
     "mcjax.repair": ("model", "data", "out"),
     "launch.sweep": ("sweep",),
+    "launch.cost": ("sweep",),
 }
 WORDS = {"mcjax.report": r"\S+( \S+)*", "mcjax.interop.torch": r"check \S+|convert \S+ \S+"}
 
@@ -115,7 +116,7 @@ def _check_flags(module, define_flags, words, complete):
                     raise UserError(f"the config has no field {field!r}")
         if "sweep" in values and values.sweep:
             jobs.load(values.sweep)
-            if values.engine not in engines.ENGINES:
+            if "engine" in values and values.engine not in engines.ENGINES:
                 raise UserError(f"there is no engine {values.engine}")
 
 
