@@ -4,7 +4,7 @@ Every network is a Flax linen module that maps images [B, H, W, C] in [0, 1] to 
 [B, num_classes], `module(x, train=False)`. None normalises its input, so that an attack's box is
 the image's own. Weights are in the collection "params", running statistics in "batch_stats".
 
-To add a family, write its module in one file here and give it a line in `_FAMILIES`.
+To add a family, write its module in one file here and give it a line in `FAMILIES` (docs/adding.md).
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from mcjax.models.vgg import VGG
 from mcjax.models.vgg_torchvision import VGGTorchvision
 from mcjax.models.wide_resnet import WideResNet
 
-_FAMILIES: dict[str, type[nn.Module]] = {
+FAMILIES: dict[str, type[nn.Module]] = {
     "mlp": MLP,
     "cnn": CNN,
     "convfc": ConvFC,
@@ -36,7 +36,7 @@ _FAMILIES: dict[str, type[nn.Module]] = {
     "vgg_torchvision": VGGTorchvision,
 }
 
-_MEMBERS: dict[str, tuple[str, dict[str, Any]]] = {
+MEMBERS: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet8": ("preresnet", {"depth": 8}),
     "vgg16": ("vgg", {"depth": 16}),
     "vgg19": ("vgg", {"depth": 19}),
@@ -61,7 +61,7 @@ _MEMBERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def names() -> tuple[str, ...]:
     """The names that `create` accepts, families first."""
-    return (*_FAMILIES, *_MEMBERS)
+    return (*FAMILIES, *MEMBERS)
 
 
 def create(name: str, *, num_classes: int, **options: Any) -> nn.Module:
@@ -89,8 +89,8 @@ def create(name: str, *, num_classes: int, **options: Any) -> nn.Module:
         near = difflib.get_close_matches(str(name), names(), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise UserError(f"unknown network {name!r}; {hint}choose from {', '.join(names())}")
-    family, preset = _MEMBERS.get(name, (name, {}))
-    module = _FAMILIES[family]
+    family, preset = MEMBERS.get(name, (name, {}))
+    module = FAMILIES[family]
     if not _is_a(num_classes, int) or num_classes < 2:
         raise UserError(f"{name}: num_classes is {num_classes!r}; give a whole number from 2 on")
 
@@ -119,7 +119,7 @@ def family(name: str) -> str:
         'vgg'
     """
     create(name, num_classes=2)  # a name that is unknown is told so
-    return _MEMBERS.get(name, (name, {}))[0]
+    return MEMBERS.get(name, (name, {}))[0]
 
 
 def describe(module: nn.Module) -> str:
@@ -131,8 +131,8 @@ def describe(module: nn.Module) -> str:
     """
     found = []
     for name in names():
-        cls, preset = _MEMBERS.get(name, (name, {}))
-        if type(module) is not _FAMILIES[cls]:
+        cls, preset = MEMBERS.get(name, (name, {}))
+        if type(module) is not FAMILIES[cls]:
             continue
         if all(getattr(module, option) == value for option, value in preset.items()):
             options = {

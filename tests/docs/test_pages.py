@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from mcjax import data, models
+from mcjax.attacks import triggers
+from mcjax.experiments import methods
+
 DOCS = Path(__file__).parents[2] / "docs"
 NUMBER = re.compile(r"\d+\.\d+|\d+")
 
@@ -35,6 +39,25 @@ def test_a_pages_code_prints_what_the_page_says(name, tolerance, capsys):
     page = DOCS / name
     exec(compile(code(page), str(page), "exec"), {"__name__": "example"})
     compare_printed(capsys.readouterr().out, page, tolerance)
+
+
+def test_the_page_on_adding_registers_one_of_each(monkeypatch, capsys):
+    registries = (
+        (data, "ORIGINALS", "bars"),
+        (models, "FAMILIES", "shallow"),
+        (triggers, "TRIGGERS", "stripe"),
+        (methods, "METHODS", "shrink"),
+    )
+    for module, registry, _ in registries:  # copies, that the page's code adds to
+        monkeypatch.setattr(module, registry, dict(getattr(module, registry)))
+    page = DOCS / "adding.md"
+    exec(compile(code(page), str(page), "exec"), {"__name__": "example"})
+    compare_printed(capsys.readouterr().out, page, 0.12)
+    for module, registry, name in registries:
+        assert name in getattr(module, registry)
+    monkeypatch.undo()
+    for module, registry, name in registries:
+        assert name not in getattr(module, registry)
 
 
 # The kernel's own packages warn of their future; what the notebook runs is not touched by this.
