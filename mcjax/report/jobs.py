@@ -6,6 +6,7 @@ SWEEP_DIR/jobs/ID/result.json           the result, and which attempt it is of
 """
 
 import dataclasses
+import functools
 import json
 import os
 from collections import Counter
@@ -60,6 +61,11 @@ class Job:
     def experiment(self) -> str:
         """What kind of run it is; "unknown" where its config can't be read."""
         return str(self.config.get("experiment", "unknown"))
+
+    @functools.cached_property
+    def deciding(self) -> dict[str, Any]:
+        """The fields that decide its result."""
+        return deciding(self.config)
 
 
 class Damaged(Exception):
@@ -279,7 +285,7 @@ def differing(jobs: Sequence[Job]) -> list[str]:
     for experiment in dict.fromkeys(job.experiment for job in jobs):
         same = [job for job in jobs if job.experiment == experiment and job.config]
         declared = {name for job in same for name in job.declared}
-        configs = [deciding(job.config) for job in same]
+        configs = [job.deciding for job in same]
         for name in dict.fromkeys(n for config in configs for n in config):
             first = configs[0].get(name)
             if any(config.get(name) != first for config in configs):
