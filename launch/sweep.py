@@ -71,6 +71,11 @@ def main() -> None:
         sbatch=tuple(f.sbatch),
     )
     name = Path(f.sweep).stem
+    if f.workdir and "://" in f.workdir:
+        raise UserError(
+            f"--workdir {f.workdir} is a bucket's; a sweep's directory must be on a file system "
+            "that all workers share: give a folder, and copy it to the bucket afterwards"
+        )
     sweep_dir = Path(f.workdir or Path("runs") / "sweeps" / name).expanduser().absolute()
     engine = engines.get(f.engine, options)
     declared = jobs.load(f.sweep)

@@ -30,6 +30,7 @@ MISTAKES = {
     f"{QUICK} --engine slurm --workdir TMP": "needs sbatch, which is not installed here",
     f"{QUICK} --engine slurm --tpus 4 --workdir TMP": "does not know TPUs",
     f"{QUICK} --workdir /proc/mcjax": "can't write",
+    f"{QUICK} --workdir gs://bucket/sweep": "must be on a file system that all workers share",
     f"{QUICK} surplus": "unexpected argument 'surplus'",
 }
 
@@ -77,6 +78,15 @@ def test_an_engine_that_is_not_installed_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'mcjax\[ray\]'"):
         engines.get("ray", Options())
+
+
+def test_a_cluster_that_cannot_be_reached_is_one_line(tmp_path):
+    pytest.importorskip("ray")
+    done = command(f"{QUICK} --engine ray --address 127.0.0.1:1 --workdir TMP/sweep", tmp_path)
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert "error: the Ray cluster at 127.0.0.1:1 can't be reached" in last
+    assert "Traceback" not in done.stderr
 
 
 TRAIN = """
