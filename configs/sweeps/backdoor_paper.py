@@ -19,10 +19,9 @@ CONFIGS = Path(__file__).parents[1]
 
 
 def get_sweep():
-    return [
-        Sweep(base(name), grid({"seed": range(3)}))
-        for name in ("backdoor_vgg_cifar.py", "backdoor_resnet_svhn.py")
-    ]
+    bases = [base(name) for name in ("backdoor_vgg_cifar.py", "backdoor_resnet_svhn.py")]
+    # The name is what it is already; so it stands in a job's id.
+    return [Sweep(b, grid({"model.name": (b.model.name,), "seed": range(3)})) for b in bases]
 
 
 def base(name):
