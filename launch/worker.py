@@ -11,7 +11,6 @@ failed (log.txt says why); 128 + signal where it was ended from outside, and sho
 
 import argparse
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -28,6 +27,7 @@ PUBLISHED = (0, 3)
 POLL_SECONDS = 0.5
 TERM_SECONDS = 10.0
 TRAIN = (sys.executable, "-m", "mcjax.train")
+TETHER = Path(__file__).with_name("tether.py")
 
 
 def run_attempt(job_dir: Path, *, parent: int | None = None, command: Sequence[str] = TRAIN) -> int:
@@ -79,12 +79,11 @@ def _run(argv: Sequence[str], log: Path, heartbeat: Path, parent: int | None) ->
     try:
         with log.open("ab") as file:
             child = subprocess.Popen(
-                argv,
+                [sys.executable, str(TETHER), str(os.getpid()), *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is this process's to pass on
-                preexec_fn=_die_with_parent,
             )
         beat = time.monotonic()
         while True:
@@ -112,20 +111,6 @@ def _end(child: subprocess.Popen) -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-
-
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent() -> None:
-    """In the child, before it becomes the command: the kernel ends it when the worker is killed.
-
-    Linux only. Elsewhere such a child goes on to its end, in its own folder, and nobody publishes
-    what it leaves.
-    """
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _publish(job_dir: Path, job: dict[str, Any], folder: Path, code: int) -> int:
