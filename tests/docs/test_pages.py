@@ -38,7 +38,9 @@ def compare_printed(printed: str, page: Path, tolerance: float) -> None:
         assert all(abs(float(a) - float(b)) <= tolerance for a, b in pairs), (line, found)
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("index.md", 0.06), ("backdoor.md", 0.12)])
+@pytest.mark.parametrize(
+    ("name", "tolerance"), [("index.md", 0.06), ("backdoor.md", 0.12), ("alignment.md", 0.12)]
+)
 def test_a_pages_code_prints_what_the_page_says(name, tolerance, capsys):
     page = DOCS / name
     exec(compile(code(page), str(page), "exec"), {"__name__": "example"})
