@@ -2,7 +2,7 @@
 
     python -m mcjax.evaluate --workdir runs/digits-... --num_points 201
 
-Leaves evaluations/points_N/path.csv, line.csv and path.png in the run's directory; the run's own files stay.
+Leaves evaluations/points_N/path.csv, line.csv, path.png and report.html in the run's directory; the run's own files stay.
 """
 
 from pathlib import Path
@@ -16,9 +16,13 @@ from mcjax.errors import UserError
 from mcjax.experiments import connect
 from mcjax.experiments.run import open_run
 from mcjax.logs import say
-from mcjax.report.connect_figures import path_panels
-from mcjax.report.figures import panels_figure
-from mcjax.workdir import as_path, read_config
+from mcjax.report import page
+from mcjax.report.chart import chart
+from mcjax.report.connect_figures import PATH_CAPTION, path_panels
+from mcjax.report.definitions import TERMS
+from mcjax.report.figures import chart_figure
+from mcjax.report.panels import Chart
+from mcjax.workdir import as_path, read_config, write
 
 
 def define_flags() -> None:
@@ -46,7 +50,7 @@ def evaluate(workdir: Path, num_points: int) -> Path:
         num_points: Number of t's.
 
     Returns:
-        The folder with path.csv, line.csv and path.png.
+        The folder with path.csv, line.csv, path.png and report.html.
 
     Raises:
         UserError: The directory holds no trained curve.
@@ -63,7 +67,18 @@ def evaluate(workdir: Path, num_points: int) -> Path:
         )
         connect.write_path(folder / f"{name}.csv", ts, tables[name])
     panels = path_panels(ts, tables["path"], tables["line"], run.num_evaluated)
-    panels_figure(folder / "path.png", panels)
+    figure = Chart("path", panels, PATH_CAPTION)
+    chart_figure(folder, figure)
+    metrics = connect.summary(curve, ts, tables["path"], tables["line"])
+    title = f"{run.config.data.name}: {num_points} points of a trained path"
+    shown = {
+        "Path": [chart(figure)],
+        "Numbers": [page.numbers(metrics, caption=f"Over these {num_points} points")],
+        "What the words mean": [page.definitions(TERMS.items())],
+        "Run": [f"<p>Config {run.config_hash}.</p>"],
+    }
+    head = page.head(title, connect.QUESTION, connect.answer(metrics))
+    write(folder / "report.html", page.document(title, [*head, *page.parts(shown)]))
     accuracy = tables["path"]["test_accuracy"]
     say(f"worst test accuracy {accuracy.min():.4f} at t = {ts[accuracy.argmin()]:.4f}")
     say(f"left in {folder}")

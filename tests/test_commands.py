@@ -81,6 +81,11 @@ def test_evaluate(tmp_path):
     lines = (folder / "path.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["t", "0.0", "0.25", "0.5", "0.75", "1.0"]
     assert (folder / "path.png").exists()
+    page = (folder / "report.html").read_text()
+    worst = min(float(line.split(",")[-1]) for line in lines[1:])
+    assert f"The worst point of the curve has test accuracy {worst:.4f}" in page
+    assert "5 points of a trained path" in page
+    assert '<figure class="chart"' in page
     assert (tmp_path / "path.csv").read_bytes() == before
 
     (tmp_path / "checkpoints" / "curve" / "tree" / "manifest.ocdbt").write_bytes(b"x")

@@ -31,7 +31,7 @@ from mcjax.logs import say
 from mcjax.objectives import curve_loss, endpoint_loss, split_curve
 from mcjax.plane import Plane, grid, through
 from mcjax.processes import once
-from mcjax.report.connect_figures import path_panels, plane_figure
+from mcjax.report.connect_figures import PATH_CAPTION, path_panels, plane_figure
 from mcjax.report.panels import Chart
 from mcjax.tree import PyTree
 from mcjax.workdir import write_csv
@@ -287,15 +287,11 @@ def report(
     panels = path_panels(ts, path, straight, run.num_evaluated)
     if surface is not None:
         plane_figure(run.workdir / "figures" / "plane.png", surface)
-    caption = (
-        "Loss and error along the path. Solid: the trained curve. Dotted: the straight line between "
-        "the same two networks. Dots: the two networks."
-    )
     return finish(
         run,
         metrics,
         question=QUESTION,
         answer=answer(metrics),
-        charts=[Chart("path", panels, caption)],
+        charts=[Chart("path", panels, PATH_CAPTION)],
         tables={"The networks, and the worst points between them": rows},
     )

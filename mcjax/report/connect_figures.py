@@ -9,6 +9,11 @@ from matplotlib.axes import Axes
 from mcjax.report.figures import COLUMN, figure
 from mcjax.report.panels import BLUE, ORANGE, Line, Panel
 
+PATH_CAPTION = (
+    "Loss and error along the path. Solid: the trained curve. Dotted: the straight line between "
+    "the same two networks. Dots: the two networks."
+)
+
 
 def path_panels(
     ts: np.ndarray,

@@ -138,10 +138,10 @@ def picture(path: Path, caption: str) -> str:
     )
 
 
-def numbers(metrics: Mapping[str, Any]) -> str:
+def numbers(metrics: Mapping[str, Any], *, caption: str = "The run's numbers (result.json)") -> str:
     """A table of named numbers, each with its meaning."""
     rows = ((name, value, meaning(name)) for name, value in metrics.items())
-    return table(("quantity", "value", "meaning"), rows, caption="The run's numbers (result.json)")
+    return table(("quantity", "value", "meaning"), rows, caption=caption)
 
 
 def definitions(terms: Iterable[tuple[str, str]]) -> str:
