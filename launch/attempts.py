@@ -162,11 +162,15 @@ def progress(folder: Path) -> dict[str, Any]:
         {"finished": names of networks and curves, "partial": {stage: step}}.
     """
     root = folder / "checkpoints"
-    finished, partial = [], {}
-    for marker in sorted(root.rglob("_CHECKPOINT_METADATA")):
-        name = marker.parent.relative_to(root)
-        if any(UNFINISHED in part for part in name.parts):
+    finished: list[str] = []
+    partial: dict[str, int] = {}
+    # os.walk passes over what vanishes meanwhile: the attempt may be at work.
+    for path, inside, files in os.walk(root):
+        inside[:] = sorted(name for name in inside if UNFINISHED not in name)
+        if "_CHECKPOINT_METADATA" not in files:
             continue
+        inside.clear()
+        name = Path(path).relative_to(root)
         if name.parts[0] == ".partial":
             partial[str(Path(*name.parts[1:-1]))] = int(name.name)
         else:

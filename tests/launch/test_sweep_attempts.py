@@ -1,11 +1,13 @@
 """Attempts: a folder each, handed on whole, alive until their process is gone."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +66,24 @@ def test_what_is_handed_on(tmp_path):
     with (new / "metrics.jsonl").open("a") as file:  # appended to by the run that goes on
         file.write("2\n")
     assert files(old) == before
+
+
+def test_progress_of_an_attempt_at_work(tmp_path, monkeypatch):
+    """A checkpoint is renamed, or deleted for its successor, while another process looks."""
+    folder = attempts.begin(tmp_path)
+    for name in ("endpoint_a", ".partial/endpoint_b/120", ".partial/endpoint_b/130"):
+        (folder / "checkpoints" / name).mkdir(parents=True)
+        (folder / "checkpoints" / name / "_CHECKPOINT_METADATA").write_text("{}")
+    scandir = os.scandir
+
+    def vanishes(path):
+        if Path(path).name == "120":
+            shutil.rmtree(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", vanishes)
+    told = attempts.progress(folder)
+    assert told == {"finished": ["endpoint_a"], "partial": {"endpoint_b": 130}}
 
 
 def test_nothing_to_hand_on(tmp_path):
