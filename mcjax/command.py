@@ -1,6 +1,7 @@
 """What every `python -m mcjax...` command does around its work: flags, help, errors, caches."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -26,7 +27,7 @@ def run(
     """Parses the flags, calls main, and ends the process.
 
     Exit codes: 0 done; 2 a mistake that the user can mend, told in one line; 3 no acceptable
-    answer; 130 interrupted.
+    answer; 130 interrupted; 141 nobody reads the output any more.
 
     Args:
         main: The command's work; it reads the flags.
@@ -46,11 +47,14 @@ def run(
         ]
         words = _parse(argv, optional=wants_help, takes_words=takes_words)
         if wants_help:
-            print(_help(doc, own))
+            print(_help(doc, own), flush=True)
             sys.exit(0)
         _keep_compiled_programs()
         _join_processes()
         main(*words)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output, such as `head`, has enough
+        processes.end(128 + signal.SIGPIPE)
     except UserError as error:
         print(f"{name}: error: {error}", file=sys.stderr, flush=True)
         # At once: after a failed restore Orbax's threads would add tracebacks of their own.

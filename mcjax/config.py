@@ -192,7 +192,9 @@ def _require(config: ConfigDict, field: str, holds: Any, wanted: str) -> None:
     *parts, name = field.split(".")
     node = config
     for part in parts:
-        node = node.get(part, {})
+        if part not in node:  # its get() makes up a message about a likely name, slowly
+            return
+        node = node[part]
     if name not in node:  # not every experiment has every field
         return
     value = node[name]

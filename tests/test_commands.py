@@ -62,6 +62,20 @@ def test_mistakes_end_in_one_line(arguments, outcomes):
     assert not (ROOT / "runs").exists()
 
 
+def test_a_reader_that_leaves_ends_a_command_in_silence():
+    arguments = ("launch.sweep", "--sweep", "configs/sweeps/backdoor_digits.py", "--dry_run")
+    with subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 141
+
+
 def test_help_names_every_field():
     done = command("mcjax.train", f"{DIGITS} --help")
     assert done.returncode == 0

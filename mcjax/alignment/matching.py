@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from mcjax.alignment.permutation import (
     Permutations,
@@ -147,4 +146,6 @@ def _rows(w: np.ndarray, axis: int) -> np.ndarray:
 
 def _assign(similarity: np.ndarray) -> np.ndarray:
     """The p with the largest sum of similarity[i, p[i]]."""
+    from scipy.optimize import linear_sum_assignment  # slow to import, and mcjax imports this
+
     return linear_sum_assignment(similarity, maximize=True)[1]
