@@ -1,7 +1,6 @@
 """Two nodes of a Ray cluster on one machine, in a network of their own; test_ray_engine.py runs it.
 
-    unshare --user --map-root-user --net --pid --fork --mount-proc --kill-child \\
-        python ray_nodes.py SWEEP_FILE SWEEP_DIR
+    unshare --net --pid --fork --mount-proc --kill-child python ray_nodes.py SWEEP_FILE SWEEP_DIR
 
 All that it starts is in this process namespace and ends with it. The second node has one more of its own, so
 that it can be lost as a machine is: all its processes at once. Prints what came of it as JSON.
@@ -12,16 +11,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import ray
+from tiny_sweep import NODE_APART, has_begun, launcher, until
 
-from launch import attempts
-
-ROOT = Path(__file__).parents[2]
 HEAD, SECOND, PORT = "127.0.0.2", "127.0.0.3", 6390
-APART = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 
 
 def start_node(*args, apart=()):
@@ -32,27 +27,6 @@ def start_node(*args, apart=()):
         ],
         stdout=sys.stderr,
     )
-
-
-def launch(sweep_file, sweep_dir, stderr=None):
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "launch.sweep", "--engine=ray", f"--address={HEAD}:{PORT}"),
-            *(f"--sweep={sweep_file}", f"--workdir={sweep_dir}"),
-        ],
-        cwd=ROOT,
-        stdout=sys.stderr,
-        stderr=stderr,
-        text=True,
-    )
-
-
-def until(ready, seconds=120.0):
-    end = time.monotonic() + seconds
-    while not (value := ready()):
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.02)
-    return value
 
 
 def below():
@@ -72,10 +46,8 @@ def in_the_middle(sweep_dir):
     """An attempt on the second node that has saved a stage that is not at its end."""
     _, there = below()
     for folder in (sweep_dir / "jobs").glob("*/attempts/*"):
-        if any(f"--workdir={folder}" in line for line in there):
-            partial = attempts.progress(folder)["partial"]
-            if any(step > 0 for step in partial.values()):
-                return folder
+        if any(f"--workdir={folder}" in line for line in there) and has_begun(folder):
+            return folder
     return None
 
 
@@ -98,20 +70,22 @@ def main(sweep_file, sweep_dir):
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     start_node("--head", f"--node-ip-address={HEAD}", f"--port={PORT}", "--include-dashboard=false")
     until(lambda: nodes() == 1)
-    second = start_node(f"--address={HEAD}:{PORT}", f"--node-ip-address={SECOND}", apart=APART)
+    second = start_node(f"--address={HEAD}:{PORT}", f"--node-ip-address={SECOND}", apart=NODE_APART)
     until(lambda: nodes() == 2)
 
-    launcher = launch(sweep_file, sweep_dir)
+    sweep = (f"--sweep={sweep_file}", f"--workdir={sweep_dir}")
+    sweep = (*sweep, "--engine=ray", f"--address={HEAD}:{PORT}")
+    first = launcher(*sweep)
     until(lambda: in_the_middle(sweep_dir))
-    launcher.send_signal(signal.SIGINT)
-    interrupted = launcher.wait(60)
+    first.send_signal(signal.SIGINT)
+    interrupted = first.wait(60)
     until(lambda: not training(sweep_dir), 30)  # no orphan goes on on either node
 
-    launcher = launch(sweep_file, sweep_dir)
+    second_call = launcher(*sweep)
     lost = until(lambda: in_the_middle(sweep_dir))
     second.kill()
-    resumed = launcher.wait(400)
-    again = launch(sweep_file, sweep_dir, stderr=subprocess.PIPE)
+    resumed = second_call.wait(400)
+    again = launcher(*sweep, stderr=subprocess.PIPE)
     _, told = again.communicate(timeout=60)
     answer = {"lost": str(lost), "codes": [interrupted, resumed, again.returncode], "again": told}
     print(json.dumps(answer))

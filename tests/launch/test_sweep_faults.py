@@ -5,43 +5,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
+import tiny_sweep
+from tiny_sweep import until
 
 from launch import attempts
 
-ROOT = Path(__file__).parents[2]
-SWEEP = """
-from launch.jobs import Sweep, grid
-from mcjax import config
-
-def get_sweep():
-    base = config.quick(config.connect())
-    base.data.name = "npz:{data}"
-    base.model.name = "mlp"
-    base.endpoint.num_epochs = 10.0
-    base.endpoint.batch_size = 8
-    base.run.checkpoint_seconds = 0.001
-    base.run.log_every_steps = 8
-    return Sweep(base, grid({{"seed": (0,)}}))
-"""
-
 
 def launch(folder):
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "launch.sweep"),
-            f"--sweep={folder / 'tiny.py'}",
-            f"--workdir={folder / 'sweep'}",
-        ],
-        cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
+    return tiny_sweep.launcher(
+        f"--sweep={folder / 'tiny.py'}", f"--workdir={folder / 'sweep'}", stderr=subprocess.PIPE
     )
 
 
@@ -50,14 +25,6 @@ def finish(folder):
     _, told = launcher.communicate(timeout=300)
     assert launcher.returncode == 0, told
     return told
-
-
-def until(ready, seconds=120.0):
-    end = time.monotonic() + seconds
-    while not (value := ready()):
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.02)
-    return value
 
 
 def processes(folder):
@@ -75,17 +42,13 @@ def processes(folder):
 
 def is_in_the_middle(sweep_dir):
     """Whether the first attempt of the only job has saved a stage that is not at its end."""
-    folders = (sweep_dir / "jobs").glob("*/attempts/0001")
-    return any(step > 0 for f in folders for step in attempts.progress(f)["partial"].values())
+    return any(map(tiny_sweep.has_begun, (sweep_dir / "jobs").glob("*/attempts/0001")))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 @pytest.mark.parametrize("victim", ["launcher", "worker"])
 def test_a_kill_in_the_middle_costs_no_result(tmp_path, victim):
-    rng = np.random.default_rng(0)
-    image, label = rng.random((80, 4, 4), np.float32), np.arange(80) % 2
-    np.savez(tmp_path / "tiny.npz", image=image, label=label)
-    (tmp_path / "tiny.py").write_text(SWEEP.format(data=tmp_path / "tiny.npz"))
+    tiny_sweep.declare(tmp_path, 1)
     sweep_dir = tmp_path / "sweep"
 
     launcher = launch(tmp_path)
@@ -116,3 +79,10 @@ def test_a_kill_in_the_middle_costs_no_result(tmp_path, victim):
     assert "1 jobs, 1 done; 0 to run" in finish(tmp_path)
     assert attempts.folders(job_dir) == [one, two]
     assert (job_dir / "result.json").read_bytes() == published
+
+    (tmp_path / "sweep").rename(tmp_path / "interrupted")
+    finish(tmp_path)
+    (unbroken,) = (tmp_path / "sweep" / "jobs").glob("*/attempts/0001")
+    mended = tmp_path / "interrupted" / two.relative_to(sweep_dir)
+    for name in ("path.csv", "figures/line.csv"):
+        assert (mended / name).read_bytes() == (unbroken / name).read_bytes()
