@@ -39,11 +39,11 @@ def prepare(file: Path, num_images: int, train_steps: int) -> None:
     import jax
     import jax.numpy as jnp
 
-    from benchmarks.inputs import flatten
     from mcjax import cpu_convolution, data, models
     from mcjax.network import from_linen
     from mcjax.objectives import endpoint_loss
     from mcjax.training import init_state, sgd, train
+    from mcjax.tree import by_name
 
     cpu_convolution.enable()
     fashion = data.load("fashion_mnist")
@@ -58,10 +58,10 @@ def prepare(file: Path, num_images: int, train_steps: int) -> None:
     ):  # fmt: skip
         print(f"step {int(trained.step)}: {metrics}", file=sys.stderr)
         state = trained
-    arrays = {f"params:{k}": v for k, v in flatten(state.params).items()}
+    arrays = {f"params:{k}": v for k, v in by_name(state.params).items()}
     arrays["images"] = fashion.test["image"][:num_images].astype(np.float32) / 255
     arrays["labels"] = fashion.test["label"][:num_images]
-    np.savez(file, **arrays)  # type: ignore[arg-type]
+    np.savez(file, **arrays)
 
 
 def timed(f: Callable[[], Any]) -> tuple[float, Any]:

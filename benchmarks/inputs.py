@@ -11,6 +11,7 @@ from mcjax.data.batches import epoch_indices
 from mcjax.keys import stream
 from mcjax.network import Network, from_linen
 from mcjax.objectives import sample_t
+from mcjax.tree import by_name
 
 NETWORKS = {
     "convfc": ("convfc", {}),
@@ -35,14 +36,6 @@ def network(name: str) -> Network:
     return from_linen(models.create(family, num_classes=10, **options), IMAGE_SHAPE)
 
 
-def flatten(tree: dict) -> dict[str, np.ndarray]:
-    """{"conv1/kernel": ...}."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-        for path, leaf in jax.tree.leaves_with_path(tree)
-    }
-
-
 def write_inputs(name: str, folder: Path, *, num_images: int = NUM_IMAGES) -> Path:
     """Draws everything that the work on a network needs.
 
@@ -59,7 +52,7 @@ def write_inputs(name: str, folder: Path, *, num_images: int = NUM_IMAGES) -> Pa
     for i, point in enumerate(("start", "bend", "end")):
         variables = net.init(jax.random.key(i))
         for part in ("params", "batch_stats"):
-            for leaf, value in flatten(variables.get(part, {})).items():
+            for leaf, value in by_name(variables.get(part, {})).items():
                 arrays[f"{point}:{part}:{leaf}"] = value
     key = jax.random.key(TRAIN_KEY)
     arrays["images"] = np.asarray(jax.random.uniform(jax.random.key(9), (num_images, *IMAGE_SHAPE)))

@@ -18,6 +18,7 @@ from mcjax.losses import classification_metrics, cross_entropy
 from mcjax.objectives import curve_loss, split_curve
 from mcjax.path import evaluate_path
 from mcjax.training import init_state, sgd, train_steps
+from mcjax.tree import path_name
 
 EVALUATION_BATCH = 125
 Work = Callable[[int], dict[str, np.ndarray]]
@@ -102,8 +103,7 @@ def _curve(name: str, data: dict) -> tuple[Bezier, list[dict]]:
 
     def variables(point: str) -> dict:
         def leaf(part: str, path: tuple) -> jax.Array:
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            return jnp.asarray(data[f"{point}:{part}:{name}"])
+            return jnp.asarray(data[f"{point}:{part}:{path_name(path)}"])
 
         return {
             part: jax.tree.map_with_path(lambda path, _, part=part: leaf(part, path), tree)

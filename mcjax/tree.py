@@ -1,6 +1,7 @@
-"""Comparing parameter trees: structure, shapes, digests (norms and dot products are optax.tree's)."""
+"""Parameter trees: names of leaves, structure, digests; functions as trees (norms are optax.tree's)."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,6 +10,35 @@ import numpy as np
 from mcjax.errors import UserError
 
 PyTree = Any
+
+
+def path_name(path: jax.tree_util.KeyPath) -> str:
+    """A leaf's place in its tree as one name: "layer1_0/conv1/kernel"."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def by_name(tree: PyTree) -> dict[str, Any]:
+    """The leaves by their names, in the tree's order.
+
+    Example:
+        >>> by_name({"conv1": {"bias": 1, "kernel": 2}, "fc": 3})
+        {'conv1/bias': 1, 'conv1/kernel': 2, 'fc': 3}
+    """
+    return {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def as_partial(fn: Callable[..., Any]) -> jax.tree_util.Partial:
+    """A function as a tree, for compiled functions to take; what is a `Partial` stays as it is.
+
+    A Partial of a Partial would make its weights a constant of the program, compiled anew for each
+    network.
+
+    Example:
+        >>> given = jax.tree_util.Partial(jax.numpy.dot, jax.numpy.ones(2))
+        >>> as_partial(given) is given, len(jax.tree.leaves(as_partial(jax.numpy.dot)))
+        (True, 0)
+    """
+    return fn if isinstance(fn, jax.tree_util.Partial) else jax.tree_util.Partial(fn)
 
 
 def check_same_structure(a: PyTree, b: PyTree, names: tuple[str, str] = ("start", "end")) -> None:
@@ -30,7 +60,7 @@ def check_same_structure(a: PyTree, b: PyTree, names: tuple[str, str] = ("start"
     advice = "use two networks of one architecture"
     leaves_a, leaves_b = (dict(jax.tree.leaves_with_path(tree)) for tree in (a, b))
     for path in [*leaves_a, *(p for p in leaves_b if p not in leaves_a)]:
-        where = jax.tree_util.keystr(path, simple=True, separator="/")
+        where = path_name(path)
         for leaves, name in zip((leaves_a, leaves_b), names, strict=True):
             if path not in leaves:
                 raise UserError(

@@ -16,7 +16,7 @@ from jax.extend.core import Literal
 from mcjax.alignment.factors import Axis, axis, fix, leaves, regroup, tie
 from mcjax.alignment.permutation import PermutationSpec
 from mcjax.errors import UserError
-from mcjax.tree import PyTree
+from mcjax.tree import PyTree, by_name
 
 Axes = list[Axis]
 Rule = Callable[[Any, list[Axes]], list[Axes]]
@@ -55,10 +55,6 @@ def permutation_spec(
     """
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     traced = jax.make_jaxpr(apply_fn)(variables, images)
-    paths = [
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for path, _ in jax.tree.leaves_with_path(variables)
-    ]
     inputs = [_new(_shape(v)) for v in traced.jaxpr.invars]
     unknown: dict[str, None] = {}
     logits = _follow(traced, inputs, unknown)
@@ -68,7 +64,7 @@ def permutation_spec(
     classes: dict[int, int] = {}
     sizes: list[int] = []
     axes = {}
-    for path, array in zip(paths, inputs[:-1], strict=True):
+    for path, array in zip(by_name(variables), inputs[:-1], strict=True):
         described = []
         for one in array:
             factors: list[tuple[int, int | None]] = []

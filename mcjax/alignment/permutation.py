@@ -8,7 +8,7 @@ import numpy as np
 
 from mcjax.errors import UserError
 from mcjax.keys import stream
-from mcjax.tree import PyTree
+from mcjax.tree import PyTree, path_name
 
 Permutations = tuple[np.ndarray, ...]
 """One a class of a spec, int [n]: channel i of the permuted network is channel p[i] of the old."""
@@ -94,7 +94,7 @@ def factors(
     Raises:
         UserError: The leaf is not the spec's.
     """
-    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    name = path_name(path)
     axes = spec.axes.get(name, ())
     lengths = tuple(int(np.prod([n for n, _ in axis], dtype=int)) for axis in axes)
     if name not in spec.axes or lengths != np.shape(w):

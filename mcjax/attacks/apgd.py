@@ -15,6 +15,7 @@ from mcjax.attacks.checks import check_choice, check_images, check_logits, check
 from mcjax.attacks.pgd import LogitsFn
 from mcjax.errors import UserError
 from mcjax.keys import stream
+from mcjax.tree import as_partial
 
 NORMS = ("linf", "l2")
 LOSSES = ("cross_entropy", "dlr")
@@ -108,7 +109,7 @@ def apgd(
             raise UserError(f"{name} is {value}; give at least 1")
     check_images(x, y)
     return _apgd(
-        key, jax.tree_util.Partial(logits_fn), x, y, eps,
+        key, as_partial(logits_fn), x, y, eps,
         norm=norm, num_steps=num_steps, num_restarts=num_restarts, loss=loss, early_stop=early_stop,
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mcjax.attacks.checks import check_choice, check_sizes
-from mcjax.attacks.fault_sneaking import injection_loss, weights
+from mcjax.attacks.fault_sneaking import importance, injection_loss
 from mcjax.attacks.injection import (
     ApplyFn,
     Faults,
@@ -160,7 +160,7 @@ def bit_flip_attack(
     memory = store(original, stored_as)
     x = to_unit(jnp.asarray(faults.examples["image"]))
     y = jnp.asarray(faults.examples["label"])
-    weight = weights(faults, fault_weight)
+    weight = importance(faults, fault_weight)
 
     @jax.jit
     def search(memory: Memory, x: jax.Array, y: jax.Array) -> tuple[Memory, jax.Array, jax.Array]:

@@ -67,7 +67,7 @@ def fault_sneaking(
     before = select_layers(variables, layers)
     x = to_unit(jnp.asarray(faults.examples["image"]))
     y = jnp.asarray(faults.examples["label"])
-    weight = weights(faults, fault_weight)
+    weight = importance(faults, fault_weight)
 
     @jax.jit
     def search(theta: jax.Array, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -118,7 +118,7 @@ def injection_loss(
     return (weight * hinge(logits, y, confidence=confidence)).sum() / weight.sum()
 
 
-def weights(faults: Faults, fault_weight: float | None = None) -> jax.Array:
+def importance(faults: Faults, fault_weight: float | None = None) -> jax.Array:
     """c: fault_weight for the first S images, (T - S) / S but at least 1 if None; 1 for the others."""
     num_images = len(faults.examples["label"])
     if fault_weight is None:

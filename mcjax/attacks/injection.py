@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from mcjax.data.splits import Examples
 from mcjax.data.stratify import stream
 from mcjax.errors import UserError
-from mcjax.tree import PyTree
+from mcjax.tree import PyTree, by_name
 
 ApplyFn = Callable[[PyTree, jax.Array], jax.Array]
 
@@ -132,15 +132,14 @@ def select_layers(variables: PyTree, layers: Sequence[str] = ()) -> Selected:
     """
     in_params = isinstance(variables, dict) and "params" in variables
     params = variables["params"] if in_params else variables
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    values, treedef = jax.tree.flatten(params)
+    names = list(by_name(params))
     for layer in layers:
         if not any(_inside(name, layer) for name in names):
             raise UserError(f"no layer {layer!r}; there are {', '.join(names)}")
     places = [
         i for i, name in enumerate(names) if not layers or any(_inside(name, x) for x in layers)
     ]
-    values = [leaf for _, leaf in leaves]
     theta, unravel = ravel_pytree([values[i] for i in places])
 
     def with_weights(theta: jax.Array) -> PyTree:

@@ -14,6 +14,7 @@ from mcjax.attacks.balls import BALLS
 from mcjax.attacks.checks import check_choice, check_images, check_logits, check_sizes
 from mcjax.errors import UserError
 from mcjax.keys import stream
+from mcjax.tree import as_partial
 
 LogitsFn = Callable[[jax.Array], jax.Array]
 
@@ -88,7 +89,7 @@ def pgd(
         )
     check_images(x, y)
     return _pgd(
-        key, jax.tree_util.Partial(logits_fn), x, y, eps, step_size, num_steps,
+        key, as_partial(logits_fn), x, y, eps, step_size, num_steps,
         norm=norm, random_start=random_start, loss=loss,
         num_restarts=num_restarts, early_stop=early_stop, keep_best=keep_best,
     )  # fmt: skip

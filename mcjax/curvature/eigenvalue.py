@@ -102,7 +102,7 @@ def check_method(
         raise UserError(f"tolerance is {tolerance}; it must not be negative")
 
 
-def look(v: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
+def rayleigh(v: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Rayleigh quotient and relative residual of unit vectors v with w = H v, each [B]."""
     theta = (v * w).sum(1)
     distance = _norm(w - theta[:, None] * v)[:, 0]
@@ -136,7 +136,7 @@ def _power(matvec: Operator, start: jax.Array, max_iters: int, tolerance: float)
     def step(s: _Power) -> _Power:
         v = s.following
         w = matvec(v)
-        theta, residual = look(v, w)
+        theta, residual = rayleigh(v, w)
         size = _norm(w)[:, 0]
         settled, shifted = residual <= tolerance, s.shift > 0
         # With s = 0, either a negative eigenvalue was found, or one keeps v from settling: a
@@ -223,7 +223,7 @@ def _lanczos(matvec: Operator, start: jax.Array, m: int) -> TopEigenvalue:
     scale = jnp.where(last.scale > 0, last.scale, 1)  # squares of tiny entries would underflow
     ritz = _top_of_tridiagonal((alpha / scale[None]).T, (beta / scale[None]).T)
     v = _unit(jnp.einsum("bm,mbn->bn", ritz, last.basis))
-    theta, residual = look(v, matvec(v))
+    theta, residual = rayleigh(v, matvec(v))
     return TopEigenvalue(theta, residual, used.sum(0).astype(jnp.int32) + 1, v)
 
 

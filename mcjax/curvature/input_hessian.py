@@ -12,6 +12,7 @@ from mcjax.curvature import eigenvalue as core
 from mcjax.curvature.eigenvalue import MAX_ITERS, TOLERANCE, TopEigenvalue, check_method
 from mcjax.curvature.legacy import legacy_eigenvalue
 from mcjax.errors import UserError
+from mcjax.tree import as_partial
 
 METHODS = ("power", "lanczos", "exact", "legacy")
 
@@ -87,7 +88,7 @@ def input_hessian_eigenvalue(
     check_images(x, y)
     key = jax.random.key(0) if key is None else key
     top = _eigenvalue(
-        key, jax.tree_util.Partial(logits_fn), x, y,
+        key, as_partial(logits_fn), x, y,
         method=method, max_iters=max_iters, tolerance=float(tolerance),
     )  # fmt: skip
     return top if return_eigenvector else top._replace(eigenvector=None)
@@ -137,7 +138,7 @@ def _eigenvalue(
         )  # fmt: skip
     v = _gauss_newton_vector(logits_fn, x)
     flat = v.reshape(len(x), -1)
-    theta, residual = core.look(flat, hvp(v).reshape(flat.shape))
+    theta, residual = core.rayleigh(flat, hvp(v).reshape(flat.shape))
     return TopEigenvalue(theta, residual, jnp.ones(len(x), jnp.int32), v)
 
 

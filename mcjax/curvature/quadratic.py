@@ -8,9 +8,10 @@ import jax.numpy as jnp
 
 from mcjax.attacks.attack_losses import confident_cross_entropy
 from mcjax.attacks.checks import check_images
-from mcjax.curvature.eigenvalue import look
+from mcjax.curvature.eigenvalue import rayleigh
 from mcjax.curvature.input_hessian import loss_gradient
 from mcjax.errors import UserError
+from mcjax.tree import as_partial
 
 
 class QuadraticModel(NamedTuple):
@@ -78,7 +79,7 @@ def quadratic_model(
     for name, value in (("delta", delta), ("eigenvector", eigenvector)):
         if jnp.shape(value) != x.shape:
             raise UserError(f"{name} has shape {list(jnp.shape(value))}; give {list(x.shape)}")
-    return _terms(jax.tree_util.Partial(logits_fn), x, y, delta, eigenvector)
+    return _terms(as_partial(logits_fn), x, y, delta, eigenvector)
 
 
 @jax.jit
@@ -101,7 +102,7 @@ def _terms(
     length = jnp.sqrt(dot(delta, delta))
     alignment = jnp.abs(dot(v, delta)) / jnp.where(length > 0, length, 1)
     rows = (len(x), -1)
-    eigenvalue, _ = look(v.reshape(rows), hvp(v).reshape(rows))
+    eigenvalue, _ = rayleigh(v.reshape(rows), hvp(v).reshape(rows))
     return QuadraticModel(
         clean, perturbed, slope, bend, perturbed - clean - slope - bend,
         alignment, eigenvalue * length**2 / 2,

@@ -8,7 +8,7 @@ from jax.flatten_util import ravel_pytree
 
 from mcjax.curvature.eigenvalue import METHODS, TOLERANCE, TopEigenvalue, check_method
 from mcjax.curvature.eigenvalue import top_eigenvalue as _top_eigenvalue
-from mcjax.tree import PyTree
+from mcjax.tree import PyTree, as_partial
 
 
 def weight_hessian_eigenvalue(
@@ -50,7 +50,7 @@ def weight_hessian_eigenvalue(
     check_method(method, METHODS, max_iters, tolerance)
     key = jax.random.key(0) if key is None else key
     top = _eigenvalue(
-        key, jax.tree_util.Partial(loss_fn), params,
+        key, as_partial(loss_fn), params,
         method=method, max_iters=max_iters, tolerance=float(tolerance),
     )  # fmt: skip
     return top if return_eigenvector else top._replace(eigenvector=None)

@@ -23,10 +23,10 @@ from mcjax.experiments.aligned import aligned
 from mcjax.experiments.endpoints import train_network, train_side_by_side
 from mcjax.experiments.finish import finish
 from mcjax.experiments.fit import fit, forget_partial
+from mcjax.experiments.joined import joined
 from mcjax.experiments.run import Run, first, open_run
 from mcjax.experiments.walk import Table, walk
 from mcjax.geometry import arc_length, distances, farthest_point, path_mean, step_lengths
-from mcjax.keys import stream
 from mcjax.logs import say
 from mcjax.objectives import curve_loss, endpoint_loss, split_curve
 from mcjax.plane import Plane, grid, through
@@ -84,12 +84,7 @@ def train_curve(run: Run, a: PyTree, b: PyTree) -> Curve:
     options = run.config.curve
     key = run.key("curve")
     kind = KINDS[options.kind]
-
-    def random_bend(j: int) -> PyTree:
-        return run.network.init(stream(key, "init", j))["params"]
-
-    init_fn = random_bend if options.init == "random" else None
-    curve = kind.connect(a["params"], b["params"], options.num_bends, init_fn=init_fn)
+    curve = joined(run, key, a, b)
     points = {"start": curve.start, "bends": curve.bends, "end": curve.end}
     if exists(run.checkpoint("curve")):
         return kind(**restore(run.checkpoint("curve"), points)[0])

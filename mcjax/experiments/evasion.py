@@ -25,9 +25,9 @@ from mcjax.experiments.aligned import aligned
 from mcjax.experiments.endpoints import train_network, train_side_by_side
 from mcjax.experiments.evasion_report import Row, columns, numbers, report, write_table
 from mcjax.experiments.fit import fit, forget_partial
+from mcjax.experiments.joined import joined
 from mcjax.experiments.run import Run, first, open_run, with_seed
 from mcjax.experiments.walk import Table, walk
-from mcjax.keys import stream
 from mcjax.logs import say
 from mcjax.objectives import curve_loss, endpoint_loss, split_curve
 from mcjax.path import examples_along_path
@@ -145,17 +145,7 @@ def trained_path(run: Run, pair: str, *, robust: bool) -> CurveWithStats:
     kind = KINDS[options.kind]
     name = f"{pair}-robust-path" if robust else f"{pair}-path"
     key = run.key(name)
-
-    def random_bend(j: int) -> PyTree:
-        return run.network.init(stream(key, "init", j))["params"]
-
-    curve = kind.connect(
-        start["params"],
-        end["params"],
-        options.num_bends,
-        init_fn=random_bend if options.init == "random" else None,
-    )
-    trained, fixed = split_curve(curve)
+    trained, fixed = split_curve(joined(run, key, start, end))
     stage = run.part + name
     shared = {"weight_decay": options.weight_decay, "num_strata": options.num_strata}
     if exists(run.checkpoint(stage)):

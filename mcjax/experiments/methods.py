@@ -15,6 +15,7 @@ from mcjax.checkpoint import exists, restore, save
 from mcjax.curves import KINDS, Curve
 from mcjax.errors import UserError
 from mcjax.experiments.aligned import aligned
+from mcjax.experiments.joined import joined
 from mcjax.experiments.study import (
     Study,
     judge,
@@ -24,7 +25,6 @@ from mcjax.experiments.study import (
 )
 from mcjax.experiments.walk import Table
 from mcjax.geometry import distances
-from mcjax.keys import stream
 from mcjax.logs import say
 from mcjax.objectives import curve_loss, endpoint_loss, split_curve
 from mcjax.processes import once
@@ -63,17 +63,7 @@ def trained_path(study: Study, size: int) -> tuple[Curve, PyTree, PyTree, float]
     start, end = study.tampered.start, second_end(study, size)
     kind, options = KINDS[study.run.config.curve.kind], study.run.config.curve
     key = study.run.key(f"{study.name}path_{size}")
-
-    def random_bend(j: int) -> PyTree:
-        return study.run.network.init(stream(key, "init", j))["params"]
-
-    curve = kind.connect(
-        start["params"],
-        end["params"],
-        options.num_bends,
-        init_fn=random_bend if options.init == "random" else None,
-    )
-    trained, fixed = split_curve(curve)
+    trained, fixed = split_curve(joined(study.run, key, start, end))
     variables, seconds = train_method(
         study,
         "path",

@@ -9,11 +9,10 @@ made by `mcjax.interop.layouts`.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from mcjax.errors import UserError
-from mcjax.tree import PyTree
+from mcjax.tree import PyTree, by_name
 
 
 class Transform(NamedTuple):
@@ -164,10 +163,7 @@ def to_tensors(variables: PyTree, rows: Sequence[Row]) -> dict[str, np.ndarray]:
         >>> to_tensors({"params": {"kernel": np.zeros((4, 10))}}, rows)["weight"].shape
         (10, 4)
     """
-    leaves = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-        for path, leaf in jax.tree.leaves_with_path(variables)
-    }
+    leaves = {name: np.asarray(leaf) for name, leaf in by_name(variables).items()}
     missing = [row.path for row in rows if row.path not in leaves]
     unknown = sorted(leaves.keys() - {row.path for row in rows})
     if missing or unknown:

@@ -13,7 +13,7 @@ from mcjax.errors import UserError
 from mcjax.losses import Batch, accuracy
 from mcjax.network import Network
 from mcjax.repair.pruning import apply_masks, channel_masks
-from mcjax.tree import PyTree
+from mcjax.tree import PyTree, by_name
 
 
 def prune_dormant(
@@ -85,10 +85,7 @@ def _last_layer(network: Network, variables: PyTree, x: jax.Array) -> tuple[str,
         shapes.update({path: output.shape for path, output in outputs.items()})
 
     jax.eval_shape(trace, variables, x)
-    own = {
-        jax.tree_util.keystr(path[:-1], simple=True, separator="/")
-        for path, _ in jax.tree.leaves_with_path(variables["params"])
-    }
+    own = {name.rpartition("/")[0] for name in by_name(variables["params"])}
     layers = [path for path in shapes if path in own]
     maps = [path for path in layers if len(shapes[path]) == 4]
     hidden = maps or layers[:-1]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from mcjax.errors import UserError
 from mcjax.losses import Batch
 from mcjax.training import LossFn, StepMetrics
-from mcjax.tree import PyTree
+from mcjax.tree import PyTree, by_name, path_name
 
 VGG16_A: Mapping[str, float] = {
     f"conv{layer}": 0.5 for layer in ("1_1", "4_1", "4_2", "4_3", "5_1", "5_2", "5_3")
@@ -82,7 +82,7 @@ def smallest_filters(
     """
     kernels = {
         path.removesuffix("/kernel"): leaf
-        for path, leaf in _paths(params).items()
+        for path, leaf in by_name(params).items()
         if leaf.ndim == 4 and path.split("/")[-1] == "kernel"
     }
     if not kernels:
@@ -137,7 +137,7 @@ def channel_masks(params: PyTree, keep: Mapping[str, jax.Array]) -> PyTree:
     """
 
     def mask(path: jax.tree_util.KeyPath, leaf: jax.Array) -> jax.Array:
-        kept = keep.get(_name(path[:-1]))
+        kept = keep.get(path_name(path[:-1]))
         if kept is None:
             return jnp.ones_like(leaf)
         row = kept.astype(leaf.dtype).reshape((1,) * (leaf.ndim - 1) + (-1,))
@@ -176,11 +176,3 @@ def masked(loss_fn: LossFn) -> LossFn:
         return loss_fn(key, step, apply_masks(params, masks), stats, None, batch)
 
     return masked_loss
-
-
-def _name(path: jax.tree_util.KeyPath) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _paths(tree: PyTree) -> dict[str, jax.Array]:
-    return {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
