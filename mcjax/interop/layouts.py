@@ -1,7 +1,6 @@
 """The names that published PyTorch code gives to the tensors of the networks in `mcjax.models`.
 
-A layout says, for one family of networks, what PyTorch calls each layer, and what options of the
-family a state dict of these names was made with. Curve checkpoints of dnn-mode-connectivity have
+Each names the layers of one family, and finds the options that a state dict was made with. Curve checkpoints of dnn-mode-connectivity have
 layouts of their own: their networks are written anew for curves, with other names for some layers.
 
 Sources, of names only: timgaripov/dnn-mode-connectivity and IBM/model-sanitization (models/*.py),
@@ -9,95 +8,12 @@ pytorch/vision (models/resnet.py, vgg.py), SCLBD/BackdoorBench (models/preact_re
 kuangliu/pytorch-cifar (models/resnet.py).
 """
 
-import functools
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
-import flax.linen as nn
-import jax
-import numpy as np
-
-from mcjax.interop.rows import CONV, DENSE, SAME, Row, flat
-
-Tensors = Mapping[str, np.ndarray]
-Shape = tuple[int, int, int]
-
-
-class Layout(NamedTuple):
-    """One code base's names for one family.
-
-    Args:
-        code: The code base.
-        family: The family in `mcjax.models`.
-        layer_fn: `layer_fn(module, layer) -> name`: PyTorch's name of the layer that mcjax keeps at
-            the path `layer` of its parameters.
-        options_fn: `options_fn(tensors) -> options` of the family, from the tensors' names and
-            shapes; raises KeyError, IndexError or ZeroDivisionError where they are another network's.
-        logits_fn: `logits_fn(module)`: mcjax's name of the last dense layer.
-        flat: mcjax's name of the dense layer that sees a flattened image, "" if none does.
-        features_fn: `features_fn(height, width)`: height and width of that image.
-        curve: Whether these are the names of a curve's network.
-    """
-
-    code: str
-    family: str
-    layer_fn: Callable[[Any, str], str]
-    options_fn: Callable[[Tensors], dict[str, Any]]
-    logits_fn: Callable[[Any], str]
-    flat: str = ""
-    features_fn: Callable[[int, int], tuple[int, int]] = lambda h, w: (h, w)
-    curve: bool = False
-
-
-def rows_of(layout: Layout, module: nn.Module, image_shape: Shape) -> list[Row]:
-    """The table of a network: a row for each parameter and running statistic.
-
-    Args:
-        layout: The names.
-        module: The network, of the layout's family.
-        image_shape: (height, width, channels) of its images.
-
-    Returns:
-        The rows, a layer's tensors together.
-
-    Example:
-        >>> from mcjax import models
-        >>> rows = rows_of(find("convfc")[0], models.create("convfc", num_classes=10), (32, 32, 3))
-        >>> rows[1].torch, rows[1].path, rows[1].transform.name
-        ('conv_part.0.weight', 'params/conv1/kernel', 'conv')
-        >>> [row.transform.name for row in rows if row.torch == "fc_part.0.weight"]
-        ['flat 3x3x128']
-    """
-    rows = []
-    for path, leaf in jax.tree.leaves_with_path(shapes_of(module, image_shape)):
-        collection, *layers, kind = [key.key for key in path]
-        layer = "/".join(layers)
-        transform = SAME
-        if kind == "kernel":
-            transform = CONV if leaf.ndim == 4 else DENSE
-            if layer == layout.flat:
-                height, width = layout.features_fn(*image_shape[:2])
-                transform = flat(height, width, leaf.shape[0] // (height * width))
-        name = f"{layout.layer_fn(module, layer)}.{_KINDS[kind]}"
-        rows.append(Row(name, "/".join([collection, *layers, kind]), transform))
-    return rows
-
-
-@functools.cache  # a deep network takes seconds to trace
-def shapes_of(module: nn.Module, image_shape: Shape) -> dict[str, Any]:
-    """The shapes and types of a network's variables."""
-    x = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
-    return dict(jax.eval_shape(module.init, jax.random.key(0), x))
-
-
-_KINDS = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
+from mcjax.interop.layout import Layout, Tensors
+from mcjax.models.vgg_torchvision import CONVOLUTIONS
 
 
 def find(family: str, *, curve: bool = False) -> list[Layout]:
@@ -234,7 +150,6 @@ def _pooled(height: int, width: int) -> tuple[int, int]:
     return height, width
 
 
-_VGG_BLOCKS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 _VGG_DENSE = {"fc1": "classifier.0", "fc2": "classifier.3", "fc3": "classifier.6"}
 
 
@@ -243,7 +158,7 @@ def _torchvision_vgg_layer(module: Any, layer: str) -> str:
         return _VGG_DENSE[layer]
     kind, block, i = _of_block(layer)
     per_convolution = 3 if module.batch_norm else 2  # with its normalisation and ReLU
-    before = sum(per_convolution * n + 1 for n in _VGG_BLOCKS[module.depth][: block - 1])
+    before = sum(per_convolution * n + 1 for n in CONVOLUTIONS[module.depth][: block - 1])
     return f"features.{before + per_convolution * (i - 1) + (kind == 'bn')}"
 
 

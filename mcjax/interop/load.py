@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import numpy as np
 
 from mcjax import models, spec
@@ -13,30 +12,11 @@ from mcjax.curves import KINDS, Curve
 from mcjax.errors import UserError
 from mcjax.interop import files, layouts, normalise
 from mcjax.interop.files import StateDict
-from mcjax.interop.layouts import Layout, Tensors
-from mcjax.interop.rows import Row, listed, to_tensors, to_variables, unmatched
+from mcjax.interop.form import Form, default_shape, form_of
+from mcjax.interop.layout import Shape, Tensors, rows_of, shapes_of
+from mcjax.interop.rows import to_tensors, to_variables
 from mcjax.network import Network, from_linen, normalised
 from mcjax.tree import PyTree, check_same_structure
-
-Shape = tuple[int, int, int]
-
-
-class Form(NamedTuple):
-    """What a file of tensors means.
-
-    Attributes:
-        module: The linen module.
-        layout: The names.
-        rows: The table of names.
-        unused: Names that the file may have besides.
-        arch: The architecture as --arch takes it.
-    """
-
-    module: nn.Module
-    layout: Layout
-    rows: list[Row]
-    unused: tuple[str, ...]
-    arch: str
 
 
 class Loaded(NamedTuple):
@@ -209,9 +189,9 @@ def export_network(
     except (KeyError, TypeError):
         raise UserError(f"the variables are not those of {arch}; give their architecture") from None
     module = models.create(name, num_classes=int(num_classes), **options)
-    shapes = layouts.shapes_of(module, image_shape)
+    shapes = shapes_of(module, image_shape)
     check_same_structure(shapes, variables, (f"architecture {arch}", "the variables"))
-    tensors = to_tensors(variables, layouts.rows_of(layout, module, image_shape))
+    tensors = to_tensors(variables, rows_of(layout, module, image_shape))
     files.write_state_dict(path, files.fresh(tensors))
 
 
@@ -285,142 +265,13 @@ def control_points(tensors: Tensors, source: str = "the file") -> list[dict[str,
     return [{**points[j], **shared} for j in sorted(points)]
 
 
-def default_shape(tensors: Tensors) -> Shape:
-    """32x32 and as many channels as the first convolution has; 28x28x1 for one channel."""
-    first = next((w for w in tensors.values() if w.ndim == 4), None)
-    channels = 3 if first is None else int(first.shape[1])
-    return (28, 28, 1) if channels == 1 else (32, 32, channels)
-
-
-def form_of(
-    tensors: Tensors, arch: str | None, image_shape: Shape, source: str, *, curve: bool = False
-) -> Form:
-    """What tensors mean: of a given architecture, or of the one that they fit.
-
-    Raises:
-        UserError: None fits, several do, or the given one has other names.
-    """
-    if arch is None:
-        forms = fitting(tensors, image_shape, curve=curve)
-        if len(forms) == 1:
-            return forms[0]
-        if forms:
-            raise UserError(
-                f"{source} fits {' and '.join(form.arch for form in forms)}; choose with --arch"
-            )
-        raise UserError(
-            f"{source} fits no architecture for {image_shape} images (its tensors: "
-            f"{listed(list(tensors), 3)}); give --arch and the images' shape, or a table of names "
-            "(docs/pytorch.md)"
-        )
-    form = nearest_form(tensors, arch, image_shape, source, curve=curve)
-    _check_published(form, tensors, source)
-    return form
-
-
-def nearest_form(
-    tensors: Tensors, arch: str, image_shape: Shape, source: str, *, curve: bool = False
-) -> Form:
-    """The form of a given architecture, with the names that match best.
-
-    Raises:
-        UserError: The tensors have no logits by any names known.
-    """
-    name, options = spec.parse(arch)
-    candidates = layouts.find(models.family(name), curve=curve)
-    found: list[tuple[int, Form]] = []
-    for layout in candidates:
-        form = _form(layout, name, options, tensors, image_shape)
-        if form is not None:
-            missing, unknown = unmatched(tensors, form.rows, form.unused)
-            found.append((len(missing) + len(unknown), form))
-    if not found:
-        known = " or ".join(layout.code for layout in candidates) or "no code"
-        raise UserError(
-            f"{source} has no {name} with the names of {known}; its tensors are "
-            f"{listed(list(tensors), 3)}; give its own architecture, or a table of names "
-            "(docs/pytorch.md)"
-        )
-    return min(found, key=lambda item: item[0])[1]
-
-
-def fitting(tensors: Tensors, image_shape: Shape, *, curve: bool = False) -> list[Form]:
-    """The architectures that tensors fit by name and shape.
-
-    Args:
-        tensors: A state dict.
-        image_shape: (height, width, channels) of the images.
-        curve: Look among the networks of curves.
-
-    Returns:
-        A form for each.
-    """
-    forms = []
-    for layout in layouts.LAYOUTS:
-        if layout.curve != curve:
-            continue
-        try:
-            options = layout.options_fn(tensors)
-            form = _form(layout, layout.family, options, tensors, image_shape)
-        except (UserError, LookupError, ValueError, ZeroDivisionError):
-            continue  # another network's tensors
-        if form is None or any(unmatched(tensors, form.rows, form.unused)):
-            continue
-        variables = to_variables(tensors, form.rows, unused=form.unused)
-        try:
-            check_same_structure(layouts.shapes_of(form.module, image_shape), variables)
-        except UserError:
-            continue
-        forms.append(form._replace(arch=models.describe(form.module)))
-    return forms
-
-
-def _form(
-    layout: Layout, name: str, options: dict[str, Any], tensors: Tensors, image_shape: Shape
-) -> Form | None:
-    """The form of these names, None if they have no logits."""
-    some = models.create(name, num_classes=2, **options)
-    logits = layout.layer_fn(some, layout.logits_fn(some)) + ".weight"
-    if logits not in tensors or tensors[logits].ndim != 2:
-        return None
-    module = models.create(name, num_classes=max(2, len(tensors[logits])), **options)
-    rows = layouts.rows_of(layout, module, image_shape)
-    unused: tuple[str, ...] = ()
-    if getattr(module, "published", False):
-        whole = layouts.rows_of(layout, module.clone(published=False), image_shape)
-        unused = tuple(row.torch for row in whole if row not in rows)
-    return Form(module, layout, rows, unused, spec.write(name, options))
-
-
-def _check_published(form: Form, tensors: Tensors, source: str) -> None:
-    """Refuses VGGs with BatchNorm that are read otherwise than they were run."""
-    module: Any = form.module
-    if form.layout.family != "vgg" or not module.batch_norm:
-        return
-    try:
-        skipped = layouts.never_run(tensors)
-    except KeyError:
-        return  # tensors are missing, which is said elsewhere
-    if skipped and not module.published:
-        raise UserError(
-            f"{source}: half of its normalisations have never been run: the published code's VGGs "
-            f"with BatchNorm skip them, and their convolutions; give --arch {form.arch}"
-            f"{',' if ':' in form.arch else ':'}published=True"
-        )
-    if module.published and not skipped:
-        raise UserError(
-            f"{source}: all of its normalisations have been run, so it is not one of the published "
-            "code's networks that skip half of them; leave published=True out"
-        )
-
-
 def _network(form: Form, image_shape: Shape, normalisation: str | None) -> Network:
     network = from_linen(form.module, image_shape)
     return normalised(network, *normalise.parse(normalisation)) if normalisation else network
 
 
 def _check(variables: PyTree, form: Form, image_shape: Shape, path: Path) -> None:
-    expected = layouts.shapes_of(form.module, image_shape)
+    expected = shapes_of(form.module, image_shape)
     check_same_structure(expected, variables, (f"architecture {form.arch}", str(path)))
 
 

@@ -23,17 +23,15 @@ from mcjax import checkpoint, command
 from mcjax.errors import UserError
 from mcjax.interop import normalise
 from mcjax.interop.files import StateDict, is_file_of_tensors, read_state_dict, write_state_dict
+from mcjax.interop.form import Form, default_shape, nearest_form
+from mcjax.interop.layout import Shape
 from mcjax.interop.load import (
-    Form,
     Loaded,
     LoadedCurve,
-    Shape,
-    default_shape,
     export_network,
     is_curve,
     load_curve,
     load_network,
-    nearest_form,
     save_curve,
     save_network,
 )

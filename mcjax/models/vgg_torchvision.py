@@ -15,7 +15,7 @@ from mcjax.models.batch_norm import BatchNorm
 from mcjax.models.layers import Dense, conv
 from mcjax.pooling import max_pool_2x2
 
-_CONVOLUTIONS = {  # in each of the five blocks
+CONVOLUTIONS = {  # in each of the five blocks
     11: (1, 1, 2, 2, 2),
     13: (2, 2, 2, 2, 2),
     16: (2, 2, 3, 3, 3),
@@ -48,7 +48,7 @@ class VGGTorchvision(nn.Module):
     piecewise_linear = True
 
     def __post_init__(self):
-        if self.depth not in _CONVOLUTIONS:
+        if self.depth not in CONVOLUTIONS:
             raise UserError(f"vgg_torchvision: depth is {self.depth}; give 11, 13, 16 or 19")
         for option in ("width", "hidden"):
             if getattr(self, option) < 1:
@@ -62,7 +62,7 @@ class VGGTorchvision(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Maps images [B, H, W, C] to logits [B, num_classes]."""
-        for block, convolutions in enumerate(_CONVOLUTIONS[self.depth], start=1):
+        for block, convolutions in enumerate(CONVOLUTIONS[self.depth], start=1):
             for i in range(1, convolutions + 1):
                 x = conv(self.width * min(2 ** (block - 1), 8), 3, name=f"conv{block}_{i}")(x)
                 if self.batch_norm:

@@ -4,6 +4,7 @@ import pytest
 
 from mcjax import models
 from mcjax.interop import layouts
+from mcjax.interop.layout import rows_of
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def random_net():
             if code in (None, layout.code)
         )
         net = reference.build(module, layout, image_shape)
-        run = {row.torch for row in layouts.rows_of(layout, module, image_shape)}
+        run = {row.torch for row in rows_of(layout, module, image_shape)}
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for key, w in net.state_dict().items():

@@ -5,6 +5,7 @@ import pytest
 
 from mcjax import models
 from mcjax.interop import layouts
+from mcjax.interop.layout import rows_of, shapes_of
 
 SHAPE = (32, 32, 3)
 
@@ -14,7 +15,7 @@ def named(name, code=None, *, curve=False, num_classes=10, **options):
     layout = next(
         lay for lay in layouts.find(models.family(name), curve=curve) if code in (None, lay.code)
     )
-    return [row.torch for row in layouts.rows_of(layout, module, SHAPE)]
+    return [row.torch for row in rows_of(layout, module, SHAPE)]
 
 
 @pytest.mark.parametrize(
@@ -67,9 +68,9 @@ def test_tables_have_the_names_and_shapes_of_the_reference(layout):
         expected = {
             key: tuple(w.shape) for key, w in net.state_dict().items() if "num_batches" not in key
         }
-        shapes = layouts.shapes_of(module, SHAPE)
+        shapes = shapes_of(module, SHAPE)
         rows = {}
-        for row in layouts.rows_of(layout, module, SHAPE):
+        for row in rows_of(layout, module, SHAPE):
             leaf = shapes
             for key in row.path.split("/"):
                 leaf = leaf[key]
