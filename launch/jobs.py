@@ -120,7 +120,10 @@ def _call(file: Path, function: str, *args: str) -> Any:
     if not file.is_file():
         raise UserError(f"there is no file {file}; configs/sweeps/ has examples")
     try:
-        return getattr(_module(file), function)(*args)
+        module = _module(file)
+        if not hasattr(module, function):
+            raise UserError(f"{file} has no {function}(); configs/sweeps/ has examples")
+        return getattr(module, function)(*args)
     except UserError:
         raise
     except Exception as error:

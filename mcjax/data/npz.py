@@ -97,9 +97,11 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give npz:FILE with an existing .npz file") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        if "pickle" in reason:  # numpy says so of any other file, and how to run what is in it
+            reason = "neither a zip archive nor numbers"
         raise UserError(
-            f"{path}: not an .npz file of plain arrays ({' '.join(str(error).split())}); write it "
-            "with np.savez"
+            f"{path}: not an .npz file of plain arrays ({reason}); write it with np.savez"
         ) from error
 
 

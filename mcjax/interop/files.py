@@ -197,7 +197,8 @@ def _read_pickle(path: Path) -> Any:
     except Exception as error:  # a damaged archive or pickle raises nearly anything
         if "TorchScript" in str(error):
             raise UserError(f"{path} is a TorchScript program, no state dict; {instead}") from None
-        raise _unreadable(path, str(error) or type(error).__name__) from None
+        said = f"{type(error).__name__} {error}".strip()  # some say no more than a number
+        raise _unreadable(path, said) from None
 
 
 def _arrays_allowed(torch: Any) -> AbstractContextManager[None]:

@@ -109,7 +109,8 @@ def test_what_is_no_npz_file(tmp_path):
     (tmp_path / "text.npz").write_text("not arrays")
     (tmp_path / "empty.npz").touch()
     for name in ("one.npy", "cut.npz", "flipped.npz", "text.npz", "empty.npz", ""):
-        with pytest.raises(UserError, match=r"not an \.npz file"):
+        with pytest.raises(UserError, match=r"not an \.npz file") as caught:
             data.load(f"npz:{tmp_path / name}")
+        assert "allow_pickle" not in str(caught.value)
     with pytest.raises(UserError, match="no such file"):
         data.load(f"npz:{tmp_path / 'none.npz'}")

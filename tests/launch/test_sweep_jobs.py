@@ -105,7 +105,7 @@ def test_a_missing_file_and_one_without_get_sweep(tmp_path):
     with pytest.raises(UserError, match="there is no file"):
         jobs.load(tmp_path / "nope.py")
     (tmp_path / "empty.py").write_text("")
-    with pytest.raises(UserError, match="no attribute 'get_sweep'"):
+    with pytest.raises(UserError, match=r"has no get_sweep\(\)"):
         jobs.load(tmp_path / "empty.py")
 
 
