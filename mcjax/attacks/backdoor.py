@@ -251,46 +251,6 @@ def attack_set(
     }
 
 
-def legacy_attack_set(
-    examples: Examples,
-    stamp: Stamp,
-    *,
-    label_map: str = "single_target",
-    target: int = 1,
-    num_classes: int,
-) -> Examples:
-    """The official code's images for the success rate, for comparison with old numbers only.
-
-    single_target and clean_label: all images; those of the target class are not stamped and keep
-    their label, so that about a tenth of the denominator is right without any attack. all_to_all:
-    as in `attack_set`. (The official code also draws 5,000 of the images at random; here all are used.)
-
-    Args:
-        examples: As for `attack_set`.
-        stamp: The trigger.
-        label_map: "single_target", "all_to_all" or "clean_label".
-        target: The class that the attacker wants; not used by all_to_all.
-        num_classes: Number of classes.
-
-    Returns:
-        {"image", "label"}, of all N images in their order.
-
-    Raises:
-        UserError: as `attack_set`.
-
-    Source: github.com/IBM/model-sanitization (Zhao et al. 2020).
-    """
-    success = attack_set(
-        examples, stamp, label_map=label_map, target=target, num_classes=num_classes
-    )
-    if label_map == "all_to_all":
-        return success
-    image, label = examples["image"].copy(), examples["label"].copy()
-    others = label != target
-    image[others], label[others] = success["image"], success["label"]
-    return {"image": image, "label": label}
-
-
 def _eligible(c: int, label_map: str, target: int) -> bool:
     return {
         "single_target": c != target,

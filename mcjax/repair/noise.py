@@ -71,28 +71,6 @@ class Cloud:
         return around(stream(self.key, "draw", place), self.center, self.other, scale=self.scale)
 
 
-def draws(
-    key: jax.Array, center: PyTree, other: PyTree, *, num_draws: int = 20, scale: Any = 1.0
-) -> PyTree:
-    """Independent draws of `around`, those of a `Cloud` of the same key.
-
-    Args:
-        key: Key of all draws.
-        center: See `around`.
-        other: Likewise.
-        num_draws: How many.
-        scale: See `around`.
-
-    Returns:
-        A tree like `center`, its leaves [num_draws, ...].
-
-    Example:
-        >>> draws(jax.random.key(0), {"w": jnp.zeros(3)}, {"w": jnp.ones(3)})["w"].shape
-        (20, 3)
-    """
-    return jax.vmap(Cloud(key, center, other, scale))(jnp.arange(num_draws))
-
-
 def relative(key: jax.Array, params: PyTree, *, sigma: Any) -> PyTree:
     """W + sigma r_l N(0, 1) with r_l = ||w_l|| / sqrt(n_l), the root mean square of each tensor.
 
