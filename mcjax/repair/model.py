@@ -129,8 +129,9 @@ def repair_model(
     Source: Zhao et al. 2020, section 4.
     """
     began = time.monotonic()
-    if align not in ("none", "weights"):
-        raise UserError(f"align is {align!r}; give none or weights")
+    for name, given, known in (("align", align, ("none", "weights")), ("kind", kind, KINDS)):
+        if given not in known:
+            raise UserError(f"{name} is {given!r}; give {' or '.join(known)}")
     for name, value, low in (
         ("tolerance", tolerance, 0),
         ("num_points", num_points, 2),

@@ -126,6 +126,22 @@ def test_running_statistics_need_a_network():
         repair_model(jax.random.key(0), linear, suspect, BONAFIDE)
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"kind": "spline"}, "kind is 'spline'; give bezier or polychain"),
+        ({"align": "yes"}, "align is 'yes'; give none or weights"),
+        ({"tolerance": float("nan")}, "tolerance is nan"),
+        ({"num_points": 1}, "num_points is 1; .* at least 2"),
+        ({"num_bends": -1}, "num_bends is -1"),
+        ({"augmentation": "mixup"}, "mixup"),
+    ],
+)
+def test_options_that_can_not_be(option, message):
+    with pytest.raises(UserError, match=message):
+        repair_model(jax.random.key(0), linear, jnp.eye(4), BONAFIDE, jnp.eye(4), **option)
+
+
 @pytest.fixture(scope="module")
 def backdoored():
     """Two small networks trained here on digits, a tenth of them stamped."""
