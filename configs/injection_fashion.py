@@ -3,6 +3,9 @@
     python -m mcjax.train --config configs/injection_fashion.py
     python -m mcjax.train --config configs/injection_fashion.py --config.seeds='(0,1,2)' --config.attack.num_faults=16
 
+Cost: 36 minutes a seed on two CPU cores, other runs beside it; the attack alone 2 to 3 minutes a network.
+Score: success 1 before and 0 after, clean accuracy 0.866 with 1,000 images where the suspect has 0.876 (docs/results.md).
+
 Needs the original files: Debian's package dataset-fashion-mnist, or --config.data.dir=FOLDER.
 """
 
@@ -21,7 +24,7 @@ def get_config(arg=None):
     config.repair.sizes = (2500, 1000, 500, 250, 50)
     config.repair.num_epochs = 10.0  # errors hidden in few weights are gone long before
     config.repair.steps_per_epoch = 79
-    config.repair.tolerance = 0.03
+    config.repair.tolerance = 0.02
     config.repair.i_bau.num_rounds = 10  # as in backdoor_fashion; 100 rounds take 15 minutes a size
     config.repair.i_bau.learning_rate = 1e-3
     config.repair.i_bau.eps = 5.0
