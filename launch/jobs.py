@@ -74,6 +74,9 @@ def grid(axes: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
         >>> grid({"seed": range(2), "curve.num_bends": (1, 3)})[1]
         {'seed': 0, 'curve.num_bends': 3}
     """
+    for field, values in axes.items():
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            raise UserError(f"grid: {field} is {values!r}; give a list of its values")
     return [
         dict(zip(axes, values, strict=True))
         for values in itertools.product(*(list(v) for v in axes.values()))

@@ -100,7 +100,9 @@ def restore(path: Path, like: PyTree | None = None) -> tuple[PyTree, dict[str, A
 
 def _checked(path: Path, like: PyTree | None) -> tuple[PyTree, dict[str, Any]]:
     if not _whole(path):
-        raise UserError(f"there is no checkpoint {path}; run the training first")
+        raise UserError(
+            f"there is no checkpoint {path}; give the folder of one, or run the training first"
+        )
     if not in_bucket(path) and not any((path / name).exists() for name in ("tree", "metadata")):
         raise UserError(
             f"{path} is no checkpoint; give the folder of one, such as RUN/checkpoints/endpoint_a"

@@ -180,6 +180,7 @@ def validate(config: ConfigDict) -> None:
     for part in ("endpoint", "curve", "repair"):
         _require(config, f"{part}.momentum", lambda v: 0 <= v < 1, "at least 0 and below 1")
         _require(config, f"{part}.weight_decay", lambda v: 0 <= v < math.inf, "0 or more, finite")
+    _require(config, "repair.tolerance", lambda v: v <= 1, "a fraction: 0.02 is two points of 100")
     uses = config.curve.get("images"), config.evaluation.batch_stats
     if "bonafide" in uses and config.data.num_bonafide == 0:
         raise UserError(

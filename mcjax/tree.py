@@ -41,13 +41,20 @@ def as_partial(fn: Callable[..., Any]) -> jax.tree_util.Partial:
     return fn if isinstance(fn, jax.tree_util.Partial) else jax.tree_util.Partial(fn)
 
 
-def check_same_structure(a: PyTree, b: PyTree, names: tuple[str, str] = ("start", "end")) -> None:
+def check_same_structure(
+    a: PyTree,
+    b: PyTree,
+    names: tuple[str, str] = ("start", "end"),
+    *,
+    advice: str = "use two networks of one architecture",
+) -> None:
     """Checks that two trees have the same keys, shapes and dtypes.
 
     Args:
         a: Any tree of arrays.
         b: The tree to compare with `a`.
         names: What to call the two in the message.
+        advice: What it tells the user to do.
 
     Raises:
         UserError: Names the first leaf that differs.
@@ -57,7 +64,6 @@ def check_same_structure(a: PyTree, b: PyTree, names: tuple[str, str] = ("start"
         Traceback (most recent call last):
         mcjax.errors.UserError: start and end differ at w: ... use two networks of one architecture
     """
-    advice = "use two networks of one architecture"
     leaves_a, leaves_b = (dict(jax.tree.leaves_with_path(tree)) for tree in (a, b))
     for path in [*leaves_a, *(p for p in leaves_b if p not in leaves_a)]:
         where = path_name(path)

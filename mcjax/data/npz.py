@@ -95,7 +95,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             wanted = {*_FOUR, *_TWO}
             return {name: npz[name] if name in wanted else np.empty(0) for name in npz.files}
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give npz:FILE with an existing .npz file") from None
+        raise UserError(f"{path}: no such file; give an existing .npz file") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split())
         if "pickle" in reason:  # numpy says so of any other file, and how to run what is in it

@@ -127,7 +127,9 @@ def to_variables(
     if missing or unknown:
         said = [f"it lacks {listed(missing)}"] if missing else []
         said += [f"it has {listed(unknown)}, which the network does not know"] if unknown else []
-        raise UserError(f"{source} does not fit: {'; '.join(said)}; give its own architecture")
+        raise UserError(
+            f"{source} does not fit: {'; '.join(said)}; give its own architecture, or a row for each"
+        )
     variables: dict[str, Any] = {}
     for row in rows:
         *above, last = row.path.split("/")

@@ -103,6 +103,8 @@ def create(name: str, *, num_classes: int, **options: Any) -> nn.Module:
         if option not in defaults:
             accepted = ", ".join(defaults) or "none"
             raise UserError(f"{name}: unknown option {option!r}; options are: {accepted}")
+        if isinstance(defaults[option], tuple) and _is_a(value, int):
+            value = options[option] = (value,)  # hidden=48: one layer
         if not _is_a(value, type(defaults[option])):
             kind = type(defaults[option]).__name__
             raise UserError(f"{name}: {option} is {value!r}; give a value of type {kind}")

@@ -27,7 +27,9 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "model", None, "The suspect: a folder that mcjax saved, .pt, .pth or .safetensors."
     )
-    flags.DEFINE_string("arch", None, "Its architecture, NAME or NAME:option=value,...; see below.")
+    flags.DEFINE_string(
+        "arch", None, "Its architecture, NAME or NAME:option=value,...: docs/pytorch.md."
+    )
     flags.DEFINE_string(
         "normalise",
         None,
@@ -77,6 +79,11 @@ def repair(model: str, data: str, out: str) -> None:
     second = None
     if options.second:
         second = load_variables(Path(options.second).expanduser(), suspect)
+    try:  # before the training, not after
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.rmdir()
+    except OSError as error:
+        raise UserError(f"can't make {folder}: {error.strerror}; give another --out") from None
     cpu_convolution.enable()
     settings = {
         name: getattr(options, name)
@@ -117,7 +124,12 @@ def repair(model: str, data: str, out: str) -> None:
         f"t = {repaired.t:.4f}: accuracy {report['repaired_accuracy']:.4f} on "
         f"{report['num_selection']} images held out, the suspect's {report['suspect_accuracy']:.4f}"
     )
-    say(f"left in {folder}: {written.name}, report.html, path.csv")
+    if second is None:
+        say(
+            "the other end was a copy of the suspect, trained on the clean images: a path to it often keeps a "
+            "backdoor; give --second where you have another network (docs/repair.md)"
+        )
+    say(f"left in {folder}: {written.name}, report.html, result.json, path.csv and its figure")
 
 
 if __name__ == "__main__":

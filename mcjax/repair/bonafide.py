@@ -1,5 +1,6 @@
 """Checking the clean images that somebody brings for a repair, before anything is computed."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mcjax.data.batches import to_unit
 from mcjax.data.stratify import holdout
 from mcjax.errors import UserError
+from mcjax.interop.rows import listed
 from mcjax.network import Network
 from mcjax.tree import PyTree
 
@@ -59,10 +62,39 @@ def check_images(
     missing = np.setdiff1d(np.arange(num_classes), parts["bonafide"]["label"])
     if len(missing):
         raise UserError(
-            f"class {', '.join(map(str, missing[:5]))} has no bonafide image to train on; give at "
-            "least two of every class"
+            f"class {listed([str(c) for c in missing], 5)} has no bonafide image to train on; give "
+            "at least two of every class"
         )
     return parts
+
+
+def check_suspect(network: Network, variables: PyTree, parts: Mapping[str, Examples]) -> None:
+    """Refuses images that the network answers no better than by guessing.
+
+    A repair keeps the suspect's accuracy on them, so it would keep nothing.
+
+    Args:
+        network: The network.
+        variables: Its variables.
+        parts: What `check_images` returned.
+
+    Raises:
+        UserError: Its accuracy on all images is within two standard deviations of 1 / classes, or less.
+    """
+    right, number, num_classes = 0, 0, 2
+    for part in parts.values():
+        for i in range(0, len(part["label"]), 1000):
+            logits = network.apply(variables, to_unit(jnp.asarray(part["image"][i : i + 1000])))
+            right += int((np.asarray(logits.argmax(-1)) == part["label"][i : i + 1000]).sum())
+            num_classes = logits.shape[1]
+        number += len(part["label"])
+    chance = 1 / num_classes
+    if right / number <= chance + 2 * math.sqrt(chance * (1 - chance) / number):
+        raise UserError(
+            f"the suspect is right on {right} of the {number} images, as guessing is: wrong labels, "
+            "another order of classes, images on another scale (uint8 means 0 to 255), or another "
+            "normalisation than in its training?"
+        )
 
 
 def _checked(name: str, examples: Mapping[str, Any]) -> Examples:
@@ -83,6 +115,8 @@ def _checked(name: str, examples: Mapping[str, Any]) -> Examples:
         if not np.issubdtype(image.dtype, np.floating):
             raise UserError(f"{name} images are {image.dtype}; give uint8, or floats in [0, 1]")
         image = image.astype(np.float32)
+        if np.isnan(image).any():
+            raise UserError(f"{name} images hold NaN; leave those out")
         if not (image.min() >= 0 and image.max() <= 1):
             raise UserError(
                 f"{name} images lie in [{image.min():g}, {image.max():g}]; give uint8, or floats "

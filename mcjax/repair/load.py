@@ -20,6 +20,10 @@ from mcjax.network import Network, from_linen, normalised
 from mcjax.tree import PyTree, check_same_structure
 from mcjax.workdir import read_config
 
+_ANOTHER_ARCH = (
+    "give the --arch that it was trained with, or none: a checkpoint in its run is known"
+)
+
 
 class Suspect(NamedTuple):
     """A network to repair.
@@ -96,7 +100,9 @@ def load_suspect(
     module = models.create(name, num_classes=num_classes, **options)
     network = from_linen(module, image_shape)
     expected = jax.eval_shape(network.init, jax.random.key(0))
-    check_same_structure(dict(expected), variables, (f"architecture {arch}", str(path)))
+    check_same_structure(
+        dict(expected), variables, (f"architecture {arch}", str(path)), advice=_ANOTHER_ARCH
+    )
     normalise = normalise or metadata.get("normalise", "")
     if normalise:
         network = normalised(network, *normalisations.parse(normalise))

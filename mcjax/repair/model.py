@@ -26,10 +26,10 @@ from mcjax.losses import Batch, classification_metrics
 from mcjax.network import Network, from_apply
 from mcjax.objectives import curve_loss, endpoint_loss, split_curve
 from mcjax.path import evaluate_path
-from mcjax.repair.bonafide import check_images
+from mcjax.repair.bonafide import check_images, check_suspect
 from mcjax.repair.choose import choose
 from mcjax.training import Augmentation, LossFn, TrainState, init_state, sgd, train
-from mcjax.tree import PyTree, check_same_structure
+from mcjax.tree import PyTree, check_same_structure, digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,10 +141,15 @@ def repair_model(
     ):
         if not low <= value < math.inf:  # NaN is in no range
             raise UserError(f"{name} is {value}; give a finite number, at least {low}")
+    if tolerance > 1:
+        raise UserError(f"tolerance is {tolerance}; it is a fraction: 0.02 is two points of 100")
     network, start = _as_network(apply_fn, suspect)
     if second is not None:
         check_same_structure(suspect, second, ("the suspect", "the second network"))
     parts = check_images(network, start, bonafide, selection)
+    check_suspect(network, start, parts)
+    if second is not None and digest(suspect) == digest(second):
+        raise UserError("the second network is the suspect itself; give another, or none")
     images = jax.tree.map(jnp.asarray, parts["bonafide"])
     fit = functools.partial(
         _fit,

@@ -101,6 +101,12 @@ def test_mistakes(tmp_path, body, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("value", [3, "01"])
+def test_a_grid_wants_lists(value):
+    with pytest.raises(UserError, match=r"grid: seed is .*; give a list"):
+        jobs.grid({"seed": value})
+
+
 def test_a_missing_file_and_one_without_get_sweep(tmp_path):
     with pytest.raises(UserError, match="there is no file"):
         jobs.load(tmp_path / "nope.py")

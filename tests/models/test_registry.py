@@ -147,6 +147,7 @@ def test_a_list_stands_for_a_tuple_and_an_int_for_a_float():
     assert models.create("mlp", num_classes=2, hidden=[4, 5]).hidden == (4, 5)
     assert models.create("vgg", num_classes=2, dropout_rate=0).dropout_rate == 0
     hash(models.create("mlp", num_classes=2, hidden=[4, 5]))
+    assert models.create("mlp", num_classes=2, hidden=48).hidden == (48,)
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,18 @@ def test_networks_of_different_structure():
         repair_model(jax.random.key(0), linear, jnp.eye(4), BONAFIDE, {"w": jnp.eye(4)})
 
 
+def test_the_suspect_itself_is_no_second_network():
+    with pytest.raises(UserError, match="is the suspect itself"):
+        repair_model(jax.random.key(0), linear, jnp.eye(4), BONAFIDE, jnp.eye(4))
+
+
+def test_a_suspect_that_guesses():
+    """Labels of another order: not one is right."""
+    shuffled = {**BONAFIDE, "label": (BONAFIDE["label"] + 1) % 4}
+    with pytest.raises(UserError, match=r"right on 0 of the .* images, as guessing is"):
+        repair_model(jax.random.key(0), linear, jnp.eye(4), shuffled, 2 * jnp.eye(4))
+
+
 def test_running_statistics_need_a_network():
     suspect = {"params": jnp.eye(4), "batch_stats": {"mean": jnp.zeros(4)}}
     with pytest.raises(UserError, match="from_linen"):
@@ -132,6 +144,7 @@ def test_running_statistics_need_a_network():
         ({"kind": "spline"}, "kind is 'spline'; give bezier or polychain"),
         ({"align": "yes"}, "align is 'yes'; give none or weights"),
         ({"tolerance": float("nan")}, "tolerance is nan"),
+        ({"tolerance": 2.0}, "tolerance is 2.0; it is a fraction"),
         ({"num_points": 1}, "num_points is 1; .* at least 2"),
         ({"num_bends": -1}, "num_bends is -1"),
         ({"augmentation": "mixup"}, "mixup"),
@@ -139,7 +152,7 @@ def test_running_statistics_need_a_network():
 )
 def test_options_that_can_not_be(option, message):
     with pytest.raises(UserError, match=message):
-        repair_model(jax.random.key(0), linear, jnp.eye(4), BONAFIDE, jnp.eye(4), **option)
+        repair_model(jax.random.key(0), linear, jnp.eye(4), BONAFIDE, 2 * jnp.eye(4), **option)
 
 
 @pytest.fixture(scope="module")
