@@ -119,7 +119,7 @@ def test_a_repair_joins_the_second_network_in_the_suspects_order():
     order = random.permutation(8)
     second = {"in": suspect["in"][:, order], "out": suspect["out"][order]}
     x = random.random((40, 2, 2, 1)).astype(np.float32)
-    bonafide = {"image": x, "label": np.arange(40) % 2}
+    bonafide = {"image": x, "label": np.array(apply_fn(suspect, x).argmax(-1))}
     key = jax.random.key(0)
     settings = {"num_steps": 2, "num_points": 3, "tolerance": 1.0}
     plain = repair_model(key, apply_fn, suspect, bonafide, second, **settings)
