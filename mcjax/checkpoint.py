@@ -124,6 +124,24 @@ def _checked(path: Path, like: PyTree | None) -> tuple[PyTree, dict[str, Any]]:
     return serialization.from_state_dict(like, tree), metadata
 
 
+def restore_network(path: Path) -> tuple[dict[str, PyTree], dict[str, Any]]:
+    """Reads a network's variables and their metadata.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        {"params", and "batch_stats" if it has them}, and the metadata.
+
+    Raises:
+        UserError: As `restore`; it is a curve's or a training's checkpoint.
+    """
+    tree, metadata = restore(path)
+    if "params" not in tree:
+        raise UserError(f"{path} holds no network: no params; give a network's checkpoint")
+    return {name: tree[name] for name in ("params", "batch_stats") if tree.get(name)}, metadata
+
+
 def _restore(path: Path, arguments: Any) -> Any:
     # Where one array fails, threads that read the others raise a moment later, heard by nobody
     # but this hook, which would print a traceback for each.

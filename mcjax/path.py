@@ -63,7 +63,8 @@ def evaluate_path(
         {name: means [T]}, or {set: {name: means [T]}} for named sets.
 
     Raises:
-        ValueError: No batch, or a metric that is not one number an example.
+        ValueError: No batch, something else than batches, one t that is no vector, metrics that are
+            no dict, or a metric that is not one number an example.
 
     Example:
         >>> from mcjax.curves import Bezier
@@ -125,6 +126,8 @@ def _along(
     if jax.tree.leaves(curve) == [curve]:  # a plain function, not a pytree
         curve = jax.tree_util.Partial(curve)
     ts = jnp.asarray(ts, jnp.float32)
+    if ts.ndim == 0 or len(ts) == 0:
+        raise ValueError(f"ts has shape {ts.shape}; give a vector of points, jnp.array([0.5]) say")
     num_points = len(ts)
     # Every device gets the same number of whole chunks; what is added repeats the last t.
     block = mesh.size * chunk
@@ -142,6 +145,8 @@ def _means(metric_fn: MetricFn, point: PyTree, stack: Batch) -> dict[str, jax.Ar
     def sums(batch: Batch) -> dict[str, jax.Array]:
         mask = batch["mask"]
         values = metric_fn(point, {**batch, "image": to_unit(batch["image"])})
+        if not isinstance(values, Mapping):
+            raise ValueError("metric_fn gave no dict; give {name: one number an example}")
         for name, value in values.items():
             if value.shape != mask.shape:
                 raise ValueError(
@@ -198,9 +203,12 @@ def _stack(batches: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> Batch:
         if "mask" not in stack:
             stack["mask"] = jnp.ones(stack["label"].shape, jnp.float32)
         return stack
-    rows = [dict(batch) for batch in batches]
-    if not rows:
+    given = list(batches)
+    if not given:
         raise ValueError("batches is empty; give at least one batch")
+    if not all(isinstance(row, Mapping) for row in given):
+        raise ValueError('a batch is a dict, {"image": [B, H, W, C], "label": [B]}; no tuple')
+    rows = [dict(row) for row in given]
     size = max(len(row["label"]) for row in rows)
     for row in rows:
         row.setdefault("mask", np.ones(len(row["label"]), np.float32))

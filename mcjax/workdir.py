@@ -21,6 +21,7 @@ from typing import Any, cast
 import jax
 from ml_collections import ConfigDict
 
+from mcjax import spec
 from mcjax.config import config_hash, hashed_fields
 from mcjax.errors import UserError
 from mcjax.processes import once
@@ -123,6 +124,15 @@ def _read_config(workdir: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} can't be read ({error}); delete the folder and run again"
         ) from None
+
+
+def arch_of_run(path: Path) -> str:
+    """The architecture, as --arch takes it, of the run that a checkpoint is in; "" if it is in none."""
+    for folder in path.absolute().parents:
+        if (folder / "config.json").exists():
+            model = read_config(folder)["config"]["model"]
+            return spec.write(model["name"], model["options"])
+    return ""
 
 
 def provenance() -> dict[str, Any]:

@@ -159,6 +159,16 @@ def test_bad_metric_and_no_batches():
         evaluate_path(METRICS, CURVE, TS, [])
 
 
+def test_what_is_no_point_no_batch_and_no_metric():
+    batches = random_batches()
+    with pytest.raises(ValueError, match="give a vector of points"):
+        evaluate_path(METRICS, CURVE, 0.5, batches)
+    with pytest.raises(ValueError, match="a batch is a dict"):
+        evaluate_path(METRICS, CURVE, TS, (np.zeros((2, 4)), np.zeros(2, np.int32)))
+    with pytest.raises(ValueError, match="metric_fn gave no dict"):
+        evaluate_path(lambda params, batch: jnp.zeros(4), CURVE, TS, batches)
+
+
 def test_every_example_by_itself_and_its_mean():
     """8 devices, a padded last batch: values in the examples' order, means as evaluate_path's."""
     line = Bezier.connect({"w": jnp.float32(1.0)}, {"w": jnp.float32(3.0)})

@@ -162,10 +162,11 @@ def _array(path: Path, name: str, value: Any) -> np.ndarray:
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         held = dict(safetensors.deserialize(path.read_bytes()))
-        # safetensors.numpy.load has no bfloat16.
+        # safetensors.numpy.load has no bfloat16. They come in an order of chance; by name the first
+        # convolution is the first of the list, as it is in a .pt file.
         return {
             name: np.frombuffer(w["data"], _DTYPES[w["dtype"]]).reshape(w["shape"])
-            for name, w in held.items()
+            for name, w in sorted(held.items())
         }
     except (OSError, safetensors.SafetensorError) as error:
         raise _unreadable(path, str(error)) from None

@@ -54,9 +54,9 @@ def form_of(
                 f"{source} fits {' and '.join(form.arch for form in forms)}; choose with --arch"
             )
         raise UserError(
-            f"{source} fits no architecture for {image_shape} images (its tensors: "
-            f"{listed(list(tensors), 3)}); give --arch and the images' shape, or a table of names "
-            "(docs/pytorch.md)"
+            f"{source} fits no architecture for images of {'x'.join(map(str, image_shape))} (its "
+            f"tensors: {listed(list(tensors), 3)}); give images of the size that it was trained on, "
+            "or --arch, or a table of names (docs/pytorch.md)"
         )
     form = nearest_form(tensors, arch, image_shape, source, curve=curve)
     _check_published(form, tensors, source)

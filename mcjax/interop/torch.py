@@ -47,6 +47,7 @@ from mcjax.interop.rows import (
     to_variables,
     unmatched,
 )
+from mcjax.workdir import arch_of_run
 
 __all__ = [
     "CONV",
@@ -113,6 +114,9 @@ def check(path: Path) -> None:
     curve = is_curve(state.tensors)
     print(f"{path}: {len(state.tensors)} tensors{' of a curve' if curve else ''}")
     shape = _image_shape(options.image_shape)
+    if shape is None:
+        assumed = _times(default_shape(state.tensors))
+        print(f"images: taken to be {assumed}; --image_shape says another size")
     _print_unmatched(state, options.arch, shape, curve=curve, source=str(path))
     arguments: dict[str, Any] = {"image_shape": shape, "normalisation": options.normalise}
     loaded: Any = (load_curve if curve else load_network)(path, options.arch, **arguments)
@@ -200,9 +204,8 @@ def convert(source: Path, target: Path) -> None:
         raise UserError(f"{target} is there already; give a new name, nothing is overwritten")
     shape = _image_shape(options.image_shape)
     if not is_file_of_tensors(source):
-        tree, metadata = checkpoint.restore(source)
-        variables = {name: tree[name] for name in ("params", "batch_stats") if tree.get(name)}
-        arch = options.arch or metadata.get("arch")
+        variables, metadata = checkpoint.restore_network(source)
+        arch = options.arch or metadata.get("arch") or arch_of_run(source)
         shape = shape or tuple(map(int, metadata.get("image_shape", ()))) or None  # type: ignore[assignment]
         if not arch or not shape:
             raise UserError(f"{source} does not say what it is; add --arch and --image_shape")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 
 from mcjax import models, spec
-from mcjax.checkpoint import restore, save
+from mcjax.checkpoint import restore_network, save
 from mcjax.errors import UserError
 from mcjax.interop import normalise as normalisations
 from mcjax.interop.files import is_file_of_tensors
@@ -18,7 +18,7 @@ from mcjax.interop.load import Loaded, load_network, save_network
 from mcjax.logs import say
 from mcjax.network import Network, from_linen, normalised
 from mcjax.tree import PyTree, check_same_structure
-from mcjax.workdir import read_config
+from mcjax.workdir import arch_of_run
 
 _ANOTHER_ARCH = (
     "give the --arch that it was trained with, or none: a checkpoint in its run is known"
@@ -80,17 +80,14 @@ def load_suspect(
             normalise or "",
             loaded,
         )
-    tree, metadata = restore(path)
-    variables = {name: tree[name] for name in ("params", "batch_stats") if tree.get(name)}
-    if "params" not in variables:
-        raise UserError(f"{path} holds no network: no params; give a network's checkpoint")
+    variables, metadata = restore_network(path)
     trained_on = metadata.get("image_shape", image_shape)
     if tuple(trained_on) != tuple(image_shape):
         raise UserError(
             f"the images are {_times(image_shape)}, but {path} was trained on {_times(trained_on)}; give "
             "images of that shape"
         )
-    arch = arch or metadata.get("arch") or _of_run(path)
+    arch = arch or metadata.get("arch") or arch_of_run(path)
     if not arch:
         raise UserError(
             f"what network is {path}? add --arch NAME, one of {', '.join(models.names())}"
@@ -114,8 +111,7 @@ def load_variables(path: Path, suspect: Suspect) -> PyTree:
     if is_file_of_tensors(path):
         variables = load_network(path, suspect.arch, image_shape=suspect.image_shape).variables
     else:
-        tree, _ = restore(path)
-        variables = {name: tree[name] for name in ("params", "batch_stats") if tree.get(name)}
+        variables, _ = restore_network(path)
     check_same_structure(suspect.variables, variables, ("the suspect", str(path)))
     return variables
 
@@ -145,15 +141,6 @@ def save_like(suspect: Suspect, folder: Path, variables: PyTree, *, t: float) ->
 
 def _times(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
-
-
-def _of_run(path: Path) -> str:
-    """The architecture in the config of the run that a checkpoint belongs to, if it is in one."""
-    for folder in path.absolute().parents:
-        if (folder / "config.json").exists():
-            model = read_config(folder)["config"]["model"]
-            return spec.write(model["name"], model["options"])
-    return ""
 
 
 def _num_classes(params: PyTree) -> int:

@@ -46,6 +46,13 @@ def test_other_precisions_become_float32_and_that_is_said(tmp_path, dtype):
     assert state.notes == (f"its tensors are {np.dtype(dtype)}; mcjax computes in float32",)
 
 
+def test_the_order_of_safetensors_is_that_of_names(tmp_path):
+    """The reader's own order changes from process to process; images' channels are read off the first."""
+    names = [f"layer{i}.{j}" for i in range(5) for j in range(5)]
+    safetensors.numpy.save_file({name: W for name in reversed(names)}, tmp_path / "w.safetensors")
+    assert list(read_state_dict(tmp_path / "w.safetensors").tensors) == names
+
+
 def test_bfloat16_of_safetensors(tmp_path):
     w = W.astype(ml_dtypes.bfloat16)
     header = {"w": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, w.nbytes]}}

@@ -1,15 +1,20 @@
 """`python -m mcjax.interop.torch`, from a shell."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from mcjax.checkpoint import restore
+from mcjax import models
+from mcjax.checkpoint import restore, save
 from mcjax.interop.files import fresh, read_state_dict, write_state_dict
+from mcjax.interop.load import load_network
+from mcjax.network import from_linen
 
 ROOT = Path(__file__).parents[2]
 SHAPE = (8, 8, 3)
@@ -74,6 +79,29 @@ def test_there_and_back_by_way_of_a_checkpoint(net):
     again = run("convert {d}/net.safetensors {d}/back.safetensors", net)
     assert again.returncode == 2
     assert "nothing is overwritten" in again.stderr
+
+
+def test_a_checkpoint_in_a_run_is_known(tmp_path):
+    options = {"hidden": (5,)}
+    network = from_linen(models.create("mlp", num_classes=3, **options), SHAPE)
+    config = {"config": {"model": {"name": "mlp", "options": options}}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    folder = tmp_path / "checkpoints" / "endpoint_a"
+    save(folder, network.init(jax.random.key(0)), image_shape=list(SHAPE))
+    save(tmp_path / "checkpoints" / "curve", {"bends": {"w": 1.0}})
+    done = run(f"convert {folder} {{d}}/net.safetensors", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (
+        load_network(tmp_path / "net.safetensors", image_shape=SHAPE).form.arch == "mlp:hidden=5x"
+    )
+    curve = run("convert {d}/checkpoints/curve {d}/curve.safetensors", tmp_path)
+    assert curve.returncode == 2
+    assert "holds no network" in curve.stderr
+
+
+def test_check_says_the_size_that_it_assumes(net):
+    done = run("check {d}/net.safetensors", net)
+    assert "images: taken to be 32x32x3; --image_shape says another size" in done.stdout
 
 
 @pytest.mark.parametrize(
