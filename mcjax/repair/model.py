@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -234,6 +235,11 @@ def _as_network(apply_fn: Any, variables: PyTree) -> tuple[Network, dict[str, Py
         if not isinstance(variables, Mapping) or "params" not in variables:
             raise UserError('variables of a Network are {"params": ...}; give them so')
         return apply_fn, {"batch_stats": {}, **variables}
+    if isinstance(apply_fn, nn.Module):
+        raise UserError(
+            "a linen module alone does not say how large its images are; give "
+            "mcjax.network.from_linen(module, image_shape)"
+        )
     if isinstance(variables, Mapping) and "batch_stats" in variables:
         raise UserError(
             "this network has running statistics, which a path must recompute at each t; give "

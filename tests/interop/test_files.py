@@ -49,7 +49,7 @@ def test_other_precisions_become_float32_and_that_is_said(tmp_path, dtype):
 def test_the_order_of_safetensors_is_that_of_names(tmp_path):
     """The reader's own order changes from process to process; images' channels are read off the first."""
     names = [f"layer{i}.{j}" for i in range(5) for j in range(5)]
-    safetensors.numpy.save_file({name: W for name in reversed(names)}, tmp_path / "w.safetensors")
+    safetensors.numpy.save_file(dict.fromkeys(reversed(names), W), tmp_path / "w.safetensors")
     assert list(read_state_dict(tmp_path / "w.safetensors").tensors) == names
 
 
