@@ -150,6 +150,8 @@ def _line(line: Line, px: np.ndarray, py: np.ndarray, low: float, high: float) -
             pieces.append(piece)
             piece = ""
     path = "".join([*pieces, piece])
+    if line.level:
+        path = f"M{LEFT},{py[0]:.1f}H{RIGHT}"
     dashes = DASHES if line.dotted else ""
     drawn = f'<path class="line" d="{path}"{dashes}/>'
     if line.half is not None:

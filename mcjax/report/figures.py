@@ -122,7 +122,9 @@ def draw(axes: Axes, panel: Panel) -> None:
         y, style = np.asarray(line.y, float), ":" if line.dotted else "-"
         if line.band is not None:
             axes.fill_between(x, *line.band, color=line.colour, alpha=0.15, lw=0)
-        if line.half is not None:
+        if line.level:
+            axes.axhline(y[0], ls=style, color=line.colour)
+        elif line.half is not None:
             half = np.nan_to_num(line.half)
             axes.errorbar(
                 x, y, half, color=line.colour, marker=line.mark or None, ls=style, capsize=2

@@ -22,6 +22,7 @@ class Line:
         dotted: Dotted, not solid.
         mark: Matplotlib's mark at every point; "" for none.
         ends: Dots at the first and the last point.
+        level: One value for every x: drawn from edge to edge.
         half: Half-widths of bars, [N].
         band: Lower and upper edge of a shaded band, [N] each.
     """
@@ -32,6 +33,7 @@ class Line:
     dotted: bool = False
     mark: str = ""
     ends: bool = False
+    level: bool = False
     half: np.ndarray | None = None
     band: tuple[np.ndarray, np.ndarray] | None = None
 

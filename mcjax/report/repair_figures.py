@@ -91,7 +91,13 @@ def table_panels(
         ]
         if suspect is not None:
             lines.append(
-                Line("suspect", np.full(len(sizes), 100 * suspect[quantity]), GREY, dotted=True)
+                Line(
+                    "suspect",
+                    np.full(len(sizes), 100 * suspect[quantity]),
+                    GREY,
+                    dotted=True,
+                    level=True,
+                )
             )
         of = "" if num_images is None else f" of {num_images[images]}"
         ylabel = f"{words(quantity)} (%{of})"

@@ -90,7 +90,7 @@ def path_panels(repaired: Repaired) -> list[Panel]:
     accuracy = (
         Line(f"{r['num_selection']} images held out", 100 * r["selection_accuracy"], BLUE),
         Line(f"{r['num_bonafide']} trained on", 100 * r["bonafide_accuracy"], BLUE, dotted=True),
-        Line("lowest accepted", np.full(len(ts), 100 * r["floor"]), GREY, dotted=True),
+        Line("lowest accepted", np.full(len(ts), 100 * r["floor"]), GREY, dotted=True, level=True),
     )
     distance = Line("distance to the nearest suspect", r["distance"], ORANGE)
     return [

@@ -1,8 +1,11 @@
 """Figures are images and PDFs, and equal numbers give equal files."""
 
+import re
+
 import numpy as np
 
 from mcjax.report import connect_figures, figures
+from mcjax.report.chart import chart
 from mcjax.report.panels import Chart, Line, Panel
 
 
@@ -42,6 +45,23 @@ def test_error_is_one_minus_accuracy_in_percent_and_says_of_how_many():
     ]
     np.testing.assert_allclose(error.lines[0].y, [90, 76.6666667, 63.3333333, 50])
     np.testing.assert_allclose(loss.lines[0].y, table()["train_loss"])
+
+
+def test_a_level_is_seen_over_a_single_point(tmp_path):
+    """The suspect, dotted, in a table of one bonafide size: from edge to edge, on paper and on the page."""
+    lines = (
+        Line("path", np.array([90.0]), mark="o"),
+        Line("suspect", np.array([45.0]), level=True),
+    )
+    panel = Panel(np.array([1000.0]), lines, "bonafide images", "%", log_x=True)
+    with figures.figure(tmp_path / "a.png", (3, 3), pdf=False) as fig:
+        axes = fig.subplots()
+        figures.draw(axes, panel)
+        assert list(axes.lines[1].get_ydata()) == [45, 45]
+        low, high = axes.transAxes.transform([(0, 0), (1, 0)])[:, 0]
+        drawn = axes.lines[1].get_transform().transform(axes.lines[1].get_xydata())[:, 0]
+        np.testing.assert_allclose(drawn, [low, high])
+    assert re.search(r'd="M52,[\d.]+H350"/></g>', chart(Chart("table", [panel], "")))
 
 
 def test_bars_bands_marks_and_gaps_are_drawn(tmp_path):
