@@ -111,7 +111,7 @@ def injection() -> ConfigDict:
     config.attack.num_images = 500  # T, with those that are to keep their class
     config.attack.layers = ()  # names of layers or tensors; () is all
     config.attack.confidence = 1.0  # by how much, in logits, a target is to win
-    config.attack.strength = 1e-3  # of the norm, in units of the loss
+    config.attack.strength = 1e-3  # of the norm, in units of the loss; less for many faults
     config.attack.rho = 1.0  # of ADMM
     config.attack.step_size = 0.1
     config.attack.num_steps = 500

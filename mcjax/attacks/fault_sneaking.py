@@ -47,7 +47,8 @@ def fault_sneaking(
         faults: The images, see `mcjax.attacks.injection.choose_faults`.
         method: "l0", "l2" or "gradient".
         layers: Layers that may change; () is all.
-        strength: Of the norm, in units of the loss.
+        strength: Of the norm, in units of the loss: the less, the more may change, and the better
+            the others are kept. Many faults need little.
         rho: How strongly delta is tied to z.
         step_size: Of delta's gradient steps.
         fault_weight: c of the first S images, 1 for the others; (T - S) / S, at least 1, if None.
