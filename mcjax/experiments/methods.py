@@ -174,8 +174,8 @@ def prune(study: Study, size: int) -> list[Repair]:
     """L1 filter pruning of the suspect, then fine-tuning of what is left."""
     params = study.tampered.start["params"]
     fraction = study.options.prune_fraction
-    skip = pruning.skipped(study.run.config.model.name)
-    masks = pruning.smallest_filters(params, fraction=fraction, skip=skip)
+    name = study.run.config.model.name
+    masks = pruning.smallest_filters(params, fraction=fraction, model_name=name)
     return [_masked_fine_tune(study, "prune", size, masks)]
 
 

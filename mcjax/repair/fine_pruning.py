@@ -1,7 +1,7 @@
 """Fine-pruning: channels that clean images leave dormant may serve a trigger, so they go first."""
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from mcjax.errors import UserError
 from mcjax.losses import Batch, accuracy
 from mcjax.network import Network
 from mcjax.repair.pruning import apply_masks, channel_masks
-from mcjax.tree import PyTree, by_name
+from mcjax.tree import PyTree, by_name, path_name
 
 
 def prune_dormant(
@@ -32,9 +32,10 @@ def prune_dormant(
     long as the accuracy on the selection images is at least the whole network's less the
     tolerance. Fine-tuning of what is left, with `pruning.masked`, is the second half of the method.
 
-    The last convolution stands for the last layer whose outputs are feature maps: the BatchNorm
-    behind it where there is one, in a residual network the one behind the last block (there
-    the channels are those that the classifier sees). A network without convolutions is pruned at
+    The last convolution stands for the last layer whose outputs are feature maps, the channels that the
+    classifier sees: the BatchNorm behind it where there is one; in a residual network the one behind
+    the last block, or else the last block itself, whose channels go out of the inputs of the dense
+    layer behind (in the block the shortcut would bring them back). A network without convolutions is pruned at
     its last hidden layer. BatchNorm's running statistics are not touched.
 
     Args:
@@ -61,23 +62,44 @@ def prune_dormant(
         jax.tree.map(jnp.asarray, stack_batches(examples, min(batch_size, len(examples["label"]))))
         for examples in (bonafide, selection)
     )
-    layer, num_channels = _last_layer(network, variables, clean["image"][0])
-    activity = mean_activation(variables, clean, network=network, layer=layer)
+    place, num_channels = _last_layer(network, variables, clean["image"][0])
+    activity = mean_activation(variables, clean, network=network, layer=place.layer)
     num_pruned = _num_prunable(
         variables,
         jnp.argsort(activity, stable=True),
         judged,
         jnp.float32(tolerance),
         network=network,
-        layer=layer,
+        place=place,
         step=step or -(-num_channels // 64),
     )
     rank = np.argsort(np.argsort(np.asarray(activity), kind="stable"))
-    return channel_masks(variables["params"], {layer: jnp.asarray(rank >= int(num_pruned))})
+    return _masks(variables["params"], place, jnp.asarray(rank >= int(num_pruned)))
 
 
-def _last_layer(network: Network, variables: PyTree, x: jax.Array) -> tuple[str, int]:
-    """Path and channels of the layer to prune."""
+class _Place(NamedTuple):
+    """Where channels are pruned: at the layer, or at the inputs of the dense layer behind it."""
+
+    layer: str
+    behind: str = ""
+
+
+def _masks(params: PyTree, place: _Place, kept: jax.Array) -> PyTree:
+    if not place.behind:
+        return channel_masks(params, {place.layer: kept})
+
+    def mask(path: jax.tree_util.KeyPath, leaf: jax.Array) -> jax.Array:
+        if path_name(path) != f"{place.behind}/kernel":
+            return jnp.ones_like(leaf)
+        # Rows of a flattened map [H, W, C] come channel by channel; of a mean there are C.
+        rows = jnp.tile(kept.astype(leaf.dtype), len(leaf) // len(kept))
+        return jnp.broadcast_to(rows[:, None], leaf.shape)
+
+    return jax.tree.map_with_path(mask, params)
+
+
+def _last_layer(network: Network, variables: PyTree, x: jax.Array) -> tuple[_Place, int]:
+    """Where to prune, and the number of channels there."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def trace(variables: PyTree, x: jax.Array) -> None:
@@ -91,7 +113,11 @@ def _last_layer(network: Network, variables: PyTree, x: jax.Array) -> tuple[str,
     hidden = maps or layers[:-1]
     if not hidden:
         raise UserError("the network has no hidden layer to prune; leave out fine-pruning")
-    return hidden[-1], shapes[hidden[-1]][-1]
+    last = hidden[-1]
+    block = next((path for path in list(shapes)[::-1] if len(shapes[path]) == 4), last)
+    if last.startswith(f"{block}/"):  # it ends inside a block
+        return _Place(block, layers[layers.index(last) + 1]), shapes[block][-1]
+    return _Place(last), shapes[last][-1]
 
 
 @functools.partial(jax.jit, static_argnames=("network", "layer"))
@@ -119,7 +145,7 @@ def mean_activation(
     return lax.map(total, batches).sum(0) / batches["mask"].sum()
 
 
-@functools.partial(jax.jit, static_argnames=("network", "layer", "step"))
+@functools.partial(jax.jit, static_argnames=("network", "place", "step"))
 def _num_prunable(
     variables: PyTree,
     order: jax.Array,
@@ -127,7 +153,7 @@ def _num_prunable(
     tolerance: jax.Array,
     *,
     network: Network,
-    layer: str,
+    place: _Place,
     step: int,
 ) -> jax.Array:
     """The number of channels, from the front of `order`, that go before accuracy gives way."""
@@ -135,7 +161,7 @@ def _num_prunable(
     rank = jnp.argsort(order)
 
     def num_right(num_pruned: jax.Array) -> jax.Array:
-        masks = channel_masks(params, {layer: rank >= num_pruned})
+        masks = _masks(params, place, rank >= num_pruned)
         pruned = {**variables, "params": apply_masks(params, masks)}
 
         def count(batch: Batch) -> jax.Array:

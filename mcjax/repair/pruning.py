@@ -7,11 +7,12 @@ weights and bias are masked, and so are the scale and bias of the BatchNorm behi
 import fnmatch
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
+from mcjax import models
 from mcjax.errors import UserError
 from mcjax.losses import Batch
 from mcjax.training import LossFn, StepMetrics
@@ -26,7 +27,7 @@ _WRITES_TO_SHORTCUT = ("conv1", "*/conv[23]", "*/shortcut")
 
 
 def skipped(model_name: str) -> tuple[str, ...]:
-    """Layers that `smallest_filters` must leave alone, as patterns of their paths.
+    """Layers that `smallest_filters` leaves alone, as patterns of their paths.
 
     In residual networks only the first convolution of each block is pruned: the output of the
     others, and of the convolutions before the blocks, is added to the shortcut, whose channels all
@@ -53,7 +54,7 @@ def smallest_filters(
     params: PyTree,
     *,
     fraction: float | Mapping[str, float],
-    skip: Sequence[str] = (),
+    model_name: str = "",
 ) -> PyTree:
     """The masks that prune the filters with the smallest L1 norm, in each layer by itself.
 
@@ -64,7 +65,8 @@ def smallest_filters(
         params: Parameters, nested dicts; convolutions are the 4-D leaves named "kernel".
         fraction: Of each layer's filters, in [0, 1); or by layer path, where layers that are not
             named keep all.
-        skip: Patterns of layer paths that keep all; see `skipped`.
+        model_name: One of `mcjax.models.names()`: which layers keep all (`skipped`), and where BatchNorm
+            stands (`normalisation_after`).
 
     Returns:
         Masks, a tree like `params`.
@@ -87,6 +89,7 @@ def smallest_filters(
     }
     if not kernels:
         raise UserError("the network has no convolution to prune; leave out filter pruning")
+    skip = skipped(model_name)
     fractions = fraction if isinstance(fraction, Mapping) else dict.fromkeys(kernels, fraction)
     for layer, value in fractions.items():
         if layer not in kernels:
@@ -101,21 +104,24 @@ def smallest_filters(
         num_pruned = min(round(fractions.get(layer, 0) * num_filters), num_filters - 1)
         order = jnp.argsort(jnp.abs(kernel).sum((0, 1, 2)), stable=True)
         kept = jnp.ones(num_filters, kernel.dtype).at[order[:num_pruned]].set(0)
-        keep |= {layer: kept, normalisation_after(layer): kept}
+        keep |= {layer: kept, normalisation_after(layer, model_name): kept}
     return channel_masks(params, keep)
 
 
-def normalisation_after(layer: str) -> str:
+def normalisation_after(layer: str, model_name: str = "") -> str:
     """The path at which mcjax's networks have the BatchNorm of a convolution, if they have one.
 
-    Inside a block of a pre-activation network the number grows by one: conv1 is before bn2.
+    Inside a block of a pre-activation network (all residual ones but `resnet`) the number grows
+    by one: conv1 is before bn2.
 
     Example:
-        >>> normalisation_after("conv5_3"), normalisation_after("layer1_0/conv1")
+        >>> normalisation_after("conv5_3"), normalisation_after("layer1_0/conv1", "preresnet26")
         ('bn5_3', 'layer1_0/bn2')
+        >>> normalisation_after("layer1_0/conv1", "resnet18")
+        'layer1_0/bn1'
     """
     block, slash, name = layer.rpartition("/")
-    if slash:
+    if slash and not (model_name and models.family(model_name) == "resnet"):
         name = re.sub(r"\d+$", lambda number: str(int(number[0]) + 1), name)
     return f"{block}{slash}{name.replace('conv', 'bn')}"
 

@@ -117,6 +117,30 @@ def test_which_layer_is_pruned_and_that_a_dead_channel_is_found(model, options, 
     np.testing.assert_array_equal(network.apply(pruned, images).argmax(-1), data["label"])
 
 
+@pytest.mark.parametrize("model", ["resnet", "preactresnet"])
+def test_without_a_normalisation_behind_the_last_block_the_classifier_forgets(model):
+    """In the block the shortcut would bring a channel back; the least active go first."""
+    options = {"blocks": (1, 1), "width": 4}
+    network = from_linen(models.create(model, num_classes=3, **options), (8, 8, 1))
+    rng = np.random.default_rng(1)
+    like = jax.eval_shape(network.init, jax.random.key(0))
+    variables = jax.tree.map(
+        lambda w: jnp.asarray(rng.normal(size=w.shape), jnp.float32) * 0.5, like
+    )
+    variables["batch_stats"] = jax.tree.map(jnp.abs, variables["batch_stats"])
+    images = rng.random((12, 8, 8, 1), np.float32)
+    data = {"image": images, "label": np.arange(12) % 3}
+    masks = prune_dormant(network, variables, data, data, tolerance=1.0)
+    head = {"resnet": "fc", "preactresnet": "linear"}[model]
+    touched = [name for name, m in masks.items() if any((v == 0).any() for v in jax.tree.leaves(m))]
+    assert touched == [head]
+    rows = np.asarray(masks[head]["kernel"])
+    features = jax.nn.relu(network.layer_outputs(variables, images)["layer2_0"])
+    most_active = int(features.mean((0, 1, 2)).argmax())
+    assert rows.sum(1).tolist() == [3.0 * (c == most_active) for c in range(8)]
+    np.testing.assert_array_equal(masks[head]["bias"], np.ones(3))
+
+
 def test_mistakes():
     data = bright_and_dark()
     with pytest.raises(UserError, match="make it with from_linen"):

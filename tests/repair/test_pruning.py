@@ -21,6 +21,8 @@ NETWORKS = {
     "resnet8": ("resnet8", {"width": 6}),
     "bottleneck": ("preresnet", {"depth": 11, "block": "bottleneck", "width": 4}),
     "wide_resnet": ("wide_resnet", {"depth": 10, "width": 1}),
+    "resnet": ("resnet", {"blocks": (1, 1), "width": 4, "stem": "cifar"}),
+    "preactresnet": ("preactresnet", {"blocks": (1, 1), "width": 4}),
 }
 
 
@@ -49,6 +51,8 @@ PRUNED = {
     "resnet8": {f"layer{i}_0/conv1": f"layer{i}_0/bn2" for i in (1, 2, 3)},
     "bottleneck": {f"layer{i}_0/conv1": f"layer{i}_0/bn2" for i in (1, 2, 3)},
     "wide_resnet": {f"layer{i}_0/conv1": f"layer{i}_0/bn2" for i in (1, 2, 3)},
+    "resnet": {f"layer{i}_0/conv1": f"layer{i}_0/bn1" for i in (1, 2)},
+    "preactresnet": {f"layer{i}_0/conv1": f"layer{i}_0/bn2" for i in (1, 2)},
     "vgg16": {
         f"conv{b}_{i}": None for b, n in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, n + 1)
     },
@@ -61,7 +65,7 @@ PRUNED["vgg16_bn"] = {layer: layer.replace("conv", "bn") for layer in PRUNED["vg
 def test_exactly_the_smallest_filters_go(name, fraction):
     model, _, like = shapes(name)
     params = random_params(like["params"])
-    masks = pruning.smallest_filters(params, fraction=fraction, skip=pruning.skipped(model))
+    masks = pruning.smallest_filters(params, fraction=fraction, model_name=model)
     assert jax.tree.structure(masks) == jax.tree.structure(params)
     found, weights = by_path(masks), by_path(params)
     expected = {path: np.ones_like(w) for path, w in weights.items()}
@@ -93,14 +97,14 @@ def test_of_equals_the_first_goes_and_one_is_always_kept():
     np.testing.assert_array_equal(masks["conv"]["kernel"].ravel(), [0, 0, 1])
 
 
-@pytest.mark.parametrize("name", ["resnet8", "wide_resnet", "cnn"])
+@pytest.mark.parametrize("name", ["resnet8", "wide_resnet", "resnet", "preactresnet", "cnn"])
 def test_pruned_filters_are_silent(name):
     """Whatever their statistics, nothing that follows hears of them."""
     model, network, like = shapes(name)
     variables = random_params(like)
     if "batch_stats" in variables:
         variables["batch_stats"] = jax.tree.map(jnp.abs, variables["batch_stats"])
-    masks = pruning.smallest_filters(variables["params"], fraction=0.5, skip=pruning.skipped(model))
+    masks = pruning.smallest_filters(variables["params"], fraction=0.5, model_name=model)
     pruned = {**variables, "params": pruning.apply_masks(variables["params"], masks)}
     outputs = network.layer_outputs(pruned, jnp.full((2, 8, 8, 1), 0.3))
     for layer, norm in PRUNED[name].items():
@@ -113,7 +117,7 @@ def test_pruned_filters_are_silent(name):
 def test_pruned_filters_stay_at_zero_in_training():
     model, network, _ = shapes("resnet8")
     variables = network.init(jax.random.key(0))
-    masks = pruning.smallest_filters(variables["params"], fraction=0.5, skip=pruning.skipped(model))
+    masks = pruning.smallest_filters(variables["params"], fraction=0.5, model_name=model)
     start = pruning.apply_masks(variables["params"], masks)
     optimizer = sgd(0.1, 5, momentum=0.9, weight_decay=1e-2)
     examples = {
