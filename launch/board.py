@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from launch.state import STATUSES, State
@@ -84,15 +85,11 @@ class Board:
         for name, state in shown[:MOST_ROWS]:
             colour = MARKS[state.status]
             table.add_row(
-                name, f"[{colour}]{state.status}[/]", str(state.num_attempts), _plain(state.line)
+                name, f"[{colour}]{state.status}[/]", str(state.num_attempts), escape(state.line)
             )
         if len(shown) > MOST_ROWS:
             table.add_row(f"and {len(shown) - MOST_ROWS} more", "", "", "")
         return table
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 @contextlib.contextmanager
@@ -133,6 +130,8 @@ def failures(states: Mapping[str, State]) -> list[str]:
         log = state.attempt / "log.txt" if state.attempt else Path("no attempt")
         if state.status in ("failed", "stopped"):
             lines.append(f"{state.status} {name}: {state.line or 'it said nothing'} ({log})")
+        elif state.status == "missing" and state.line:  # its worker could not even begin
+            lines.append(f"missing {name}: {state.line}")
         elif state.status == "done" and state.exit_code:
             lines.append(f"no acceptable answer {name}: {state.line} ({log})")
     return lines

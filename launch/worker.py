@@ -45,8 +45,9 @@ def run_attempt(job_dir: Path, *, parent: int | None = None, command: Sequence[s
     if job is None:
         print(f"{job_dir} has no job.json; python -m launch.sweep writes it", file=sys.stderr)
         return 2
-    if (job_dir / "result.json").exists():
+    if attempts.read_json(job_dir / "result.json") is not None:
         return 0
+    (job_dir / "result.json").unlink(missing_ok=True)  # half of one is none
     folder = attempts.begin(job_dir)
     with attempts.hold(folder) as heartbeat:
         resumed = attempts.take_over(folder)
@@ -150,7 +151,12 @@ def exclusive_link(complete: Path, target: Path) -> None:
         raise
     except OSError:  # a file system without links
         with target.open("x") as file:
-            file.write(complete.read_text())
+            try:
+                file.write(complete.read_text())
+                file.flush()
+            except OSError:
+                target.unlink(missing_ok=True)
+                raise
 
 
 def main() -> None:

@@ -16,6 +16,8 @@ from mcjax import processes
 from mcjax.config import flat
 from mcjax.errors import UserError
 
+HELP = ("-h", "--h", "-help", "--help", "--helpfull", "--helpshort")
+
 
 def run(
     main: Callable[..., None],
@@ -41,10 +43,8 @@ def run(
     define_flags()
     own = [name for name in flags.FLAGS if name not in others]
     try:
-        wants_help = any(word in ("-h", "--help", "-help", "--helpfull") for word in sys.argv[1:])
-        argv = [
-            word for word in sys.argv if not word.lstrip("-").startswith("help") and word != "-h"
-        ]
+        wants_help = any(word in HELP for word in sys.argv[1:])
+        argv = [word for word in sys.argv if word not in HELP]
         words = _parse(argv, optional=wants_help, takes_words=takes_words)
         if wants_help:
             print(_help(doc, own), flush=True)

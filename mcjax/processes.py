@@ -221,6 +221,8 @@ def end(exit_code: int) -> None:
     """Ends this process at once, the first one last: its end would abort the others in mid-word."""
     if several():
         time.sleep(3 if is_first() else 1)
+    with contextlib.suppress(OSError, ValueError):  # nobody may be there to read it
+        sys.stdout.flush()
     os._exit(exit_code)
 
 

@@ -59,30 +59,38 @@ def in_bucket(path: Path) -> bool:
     return "://" in os.fspath(path)
 
 
-def open_workdir(path: str | Path, config: ConfigDict) -> Path:
+COMPUTED = ("checkpoints", "result.json", "paths", "path.csv", "table.csv")
+
+
+def open_workdir(
+    path: str | Path, config: ConfigDict, data: Mapping[str, str] | None = None
+) -> Path:
     """Makes the directory, or takes up the run that stands in it, if it is of this config.
 
     Args:
         path: The directory; made with its parents.
         config: The run's config; written as config.json.
+        data: Hashes of the parts of its data, kept there too.
 
     Returns:
         The absolute path.
 
     Raises:
-        UserError: It can't be written to, or holds a run of another config.
+        UserError: It can't be written to, or holds a run of another config or on other data.
     """
     workdir = as_path(path)
-    once(lambda: _open(workdir, config))
+    once(lambda: _open(workdir, config, dict(data or {})))
     return workdir
 
 
-def _open(workdir: Path, config: ConfigDict) -> None:
+def _open(workdir: Path, config: ConfigDict, data: dict[str, str]) -> None:
     old = read_config(workdir) if (workdir / "config.json").exists() else None
-    changed_config = old is not None and old.get("hash") != config_hash(config)
-    if changed_config and not (workdir / "checkpoints").exists():
+    kept = (old or {}).get("data", data)  # runs from before these were kept have none
+    other_data = sorted(name for name in kept if kept[name] != data.get(name)) if data else []
+    other_config = old is not None and old.get("hash") != config_hash(config)
+    if (other_config or other_data) and not any((workdir / x).exists() for x in COMPUTED):
         old = None  # a run that ended in a mistake before anything was computed
-    elif old is not None and changed_config:
+    elif old is not None and other_config:
         before, now = old.get("hashed", {}), hashed_fields(config)
         changed = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
         what = ", ".join(f"{k}: {before.get(k)} there, {now.get(k)} now" for k in changed[:3])
@@ -90,11 +98,17 @@ def _open(workdir: Path, config: ConfigDict) -> None:
         raise UserError(
             f"{workdir} holds a run of another config ({what}{more}); give another --workdir"
         )
+    elif other_data:
+        raise UserError(
+            f"the data are no longer those that {workdir} began with ({', '.join(other_data)} differ): "
+            "bring those back, or give another --workdir"
+        )
     if old is None:
         record = {
             "hash": config_hash(config),
             "hashed": hashed_fields(config),
             "config": json.loads(config.to_json()),
+            "data": data,
             **provenance(),
         }
         write(workdir / "config.json", json.dumps(record, indent=2) + "\n")
@@ -130,8 +144,9 @@ def arch_of_run(path: Path) -> str:
     """The architecture, as --arch takes it, of the run that a checkpoint is in; "" if it is in none."""
     for folder in path.absolute().parents:
         if (folder / "config.json").exists():
-            model = read_config(folder)["config"]["model"]
-            return spec.write(model["name"], model["options"])
+            with contextlib.suppress(UserError, KeyError, TypeError):  # another program's
+                model = read_config(folder)["config"]["model"]
+                return spec.write(model["name"], model["options"])
     return ""
 
 
@@ -160,13 +175,18 @@ def version(name: str) -> str:
 
 def git_revision() -> str | None:
     """The commit that this code stands at, with -dirty where files differ; None without git."""
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
+    here = Path(__file__)
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(here.parent), *words]
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)  # else the repository is somebody else's
+        return git("describe", "--always", "--dirty", "--abbrev=40")
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -213,10 +233,26 @@ def _put_file(path: Path, data: bytes, *, replace: bool) -> bool:
             os.link(temporary, path)  # unlike a rename it fails where the name is taken
         except FileExistsError:
             return False
+        except OSError:  # a file system without links, such as a mounted bucket
+            return _create(path, data)
         return True
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _create(path: Path, data: bytes) -> bool:
+    try:
+        file = path.open("xb")
+    except FileExistsError:
+        return False
+    try:
+        with file:
+            file.write(data)
+    except OSError:
+        path.unlink(missing_ok=True)  # half a result is none
+        raise
+    return True
 
 
 def _put_object(path: Path, data: bytes, *, replace: bool) -> bool:

@@ -28,6 +28,7 @@ MISTAKES = {
     f"{DIGITS} --config.data.name=npz:nope.npz": "nope.npz",
     f"{DIGITS} --config.data.name=cifar10 --config.data.dir=docs": "cifar-10-python.tar.gz",
     f"{DIGITS} --workdir /proc/mcjax": "can't write",
+    f"{DIGITS} helpdesk": "unexpected argument 'helpdesk'",
     f"{DIGITS} --nope=1": "Unknown command line flag 'nope'",
     f"{DIGITS} surplus": "unexpected argument 'surplus'",
 }

@@ -1,13 +1,24 @@
 """A directory belongs to one config, and files in it are whole or absent."""
 
+import errno
 import json
 import os
+import subprocess
 
 import pytest
 
 from mcjax import config as base
+from mcjax import workdir as module
 from mcjax.errors import UserError
-from mcjax.workdir import open_workdir, read_config, read_csv, write, write_csv
+from mcjax.workdir import (
+    arch_of_run,
+    open_workdir,
+    publish,
+    read_config,
+    read_csv,
+    write,
+    write_csv,
+)
 
 
 def test_config_json_says_what_was_run_where(tmp_path):
@@ -40,6 +51,28 @@ def test_a_run_that_computed_nothing_gives_its_place_to_another_config(tmp_path)
     open_workdir(tmp_path, base.connect())
     record = json.loads((tmp_path / "config.json").read_text())
     assert record["config"]["curve"]["num_bends"] == 1
+
+
+def test_data_that_have_changed(tmp_path):
+    """Else a resumed run would draw another split, with images that its networks were trained on."""
+    open_workdir(tmp_path, base.connect(), {"train": "1", "test": "2"})
+    (tmp_path / "checkpoints").mkdir()
+    open_workdir(tmp_path, base.connect(), {"train": "1", "test": "2"})
+    with pytest.raises(UserError, match=r"no longer those that .* began with \(test differ\)"):
+        open_workdir(tmp_path, base.connect(), {"train": "1", "test": "3"})
+    (tmp_path / "checkpoints").rmdir()
+    open_workdir(tmp_path, base.connect(), {"train": "1", "test": "3"})
+    assert read_config(tmp_path)["data"] == {"train": "1", "test": "3"}
+
+
+@pytest.mark.parametrize("name", ["result.json", "paths", "table.csv"])
+def test_results_without_checkpoints_are_still_a_run(tmp_path, name):
+    open_workdir(tmp_path, base.connect())
+    (tmp_path / name).touch()
+    other = base.connect()
+    other.curve.num_bends = 3
+    with pytest.raises(UserError, match="another config"):
+        open_workdir(tmp_path, other)
 
 
 def test_broken_config_json(tmp_path):
@@ -83,3 +116,36 @@ def test_a_config_json_of_another_kind_is_told_in_a_line(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match=r"config\.json can't be read \(.+\); delete the folder"):
         read_config(tmp_path)
+
+
+def test_published_once_where_there_are_no_links(tmp_path, monkeypatch):
+    """A bucket that is mounted as a folder (gcsfuse) has no hard links."""
+
+    def no_links(*_):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", no_links)
+    assert publish(tmp_path / "result.json", "first")
+    assert not publish(tmp_path / "result.json", "second")
+    assert (tmp_path / "result.json").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_the_revision_is_not_that_of_a_repository_around_an_installed_package(
+    tmp_path, monkeypatch
+):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    commit = ["git", "-C", tmp_path, *who, "commit", "-q", "-m", "a"]
+    subprocess.run([*commit, "--allow-empty"], check=True)
+    (tmp_path / "workdir.py").touch()
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "workdir.py"))
+    assert module.git_revision() is None
+    subprocess.run(["git", "-C", tmp_path, "add", "workdir.py"], check=True)
+    subprocess.run(commit, check=True)
+    assert len(module.git_revision()) == 40
+
+
+def test_another_programs_config_json_says_nothing_of_a_checkpoint(tmp_path):
+    (tmp_path / "config.json").write_text('{"theme": "dark"}')
+    assert arch_of_run(tmp_path / "net") == ""

@@ -4,7 +4,9 @@ All nodes see the sweep's directory under the same path and have the same mcjax 
 launcher does not wait: the same command with --dry_run tells how far it is.
 """
 
+import contextlib
 import dataclasses
+import itertools
 import os
 import shlex
 import shutil
@@ -104,7 +106,7 @@ class Slurm:
             )
         (sweep_dir / "slurm").mkdir(exist_ok=True)
         for part in split(ids):
-            list_file = self._list_file(sweep_dir, 0)
+            list_file = self._claimed(sweep_dir)
             list_file.with_suffix(".tmp").write_text("\n".join(part) + "\n")
             script = list_file.with_suffix(".sh")
             script.write_text(self.script(sweep_dir, part, list_file))
@@ -119,9 +121,18 @@ class Slurm:
             list_file.with_suffix(".tmp").rename(list_file)
             say(f"submitted array job {number}: {len(part)} jobs, {script}")
 
+    def _claimed(self, sweep_dir: Path) -> Path:
+        """A list file that no other launcher takes: whoever makes its script has it."""
+        for ahead in itertools.count():
+            list_file = self._list_file(sweep_dir, ahead)
+            with contextlib.suppress(FileExistsError):
+                list_file.with_suffix(".sh").touch(exist_ok=False)
+                return list_file
+        raise AssertionError
+
     def _list_file(self, sweep_dir: Path, ahead: int) -> Path:
         folder = sweep_dir / "slurm"
-        taken = [int(f.stem) for f in folder.glob("*.jobs")] if folder.is_dir() else []
+        taken = [int(f.stem) for f in folder.glob("*.sh")] if folder.is_dir() else []
         return folder / f"{max(taken, default=0) + 1 + ahead:04d}.jobs"
 
     def poll(self) -> bool:

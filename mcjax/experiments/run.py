@@ -142,11 +142,11 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
     image_shape = dataset.train["image"].shape[1:]
     module = models.create(config.model.name, num_classes=dataset.num_classes, **options)
     network = from_linen(module, image_shape)
-    network = in_bfloat16(network) if config.model.bfloat16 else network
+    network = in_bfloat16(network) if config.model.get("bfloat16", False) else network
     augmentation.get(config.data.augmentation)
     splits = _split(dataset, config)
     everywhere(functools.partial(_same_data, splits, once(lambda: splits.hashes)))
-    workdir = open_workdir(workdir, config)
+    workdir = open_workdir(workdir, config, splits.hashes)
     (cpu_convolution.enable if config.run.cpu_convolution else cpu_convolution.disable)()
     say(f"workdir {workdir}")
     if several():
@@ -212,7 +212,7 @@ def first(examples: dict[str, np.ndarray], number: int) -> dict[str, np.ndarray]
 
 def describe(run: Run) -> dict[str, Any]:
     """What result.json says of the data: sizes, hashes, protocol, source."""
-    splits = run.splits
+    splits, seeds = run.splits, run.config.get("seeds", ())
     sizes = {
         name: len(getattr(splits, name)["label"])
         for name in ("train", "bonafide", "selection", "test")
@@ -223,5 +223,6 @@ def describe(run: Run) -> dict[str, Any]:
         "protocol": splits.protocol,
         "num_images": sizes,
         "num_evaluated": run.num_evaluated,
-        "hashes": splits.hashes,
+        "hashes": {f"seed_{seed}": with_seed(run, seed).splits.hashes for seed in seeds}
+        or splits.hashes,
     }

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from mcjax.config import deciding
+from mcjax.config import ADDED, deciding
 from mcjax.report.jobs import Job, differing
 from mcjax.report.means import SEED, Row, grouped, mean
 
@@ -87,11 +87,16 @@ def of(jobs: Sequence[Job]) -> list[Group]:
         names = [n for n in deciding(dict.fromkeys(differing(same))) if n not in (*SEEDS, *ROWS)]
         found: dict[str, list[Job]] = {}
         for job in same:
-            found.setdefault(json.dumps([job.config.get(n) for n in names]), []).append(job)
+            found.setdefault(json.dumps([field(job, n) for n in names]), []).append(job)
         for members in found.values():
-            own = {n: members[0].config[n] for n in names if n in members[0].config}
+            own = {n: field(members[0], n) for n in names if n in {**ADDED, **members[0].config}}
             groups.append(_group(own, members))
     return groups
+
+
+def field(job: Job, name: str) -> Any:
+    """A field of a job's config; one that came later has the value of the runs before."""
+    return job.config.get(name, ADDED.get(name))
 
 
 def _group(fields: dict[str, Any], jobs: list[Job]) -> Group:

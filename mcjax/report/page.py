@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,10 @@ def head(title: str, question: str, answer: Iterable[str]) -> list[str]:
 
 def parts(sections: Mapping[str, Iterable[str]]) -> list[str]:
     """Sections under their titles, and before them a list of links to each."""
-    names = {title: title.lower().replace(" ", "-") for title in sections}
-    links = "".join(f'<li><a href="#{name}">{title}</a></li>' for title, name in names.items())
+    names = {title: re.sub(r"[^\w]+", "-", title.lower()) for title in sections}
+    links = "".join(
+        f'<li><a href="#{name}">{html.escape(title)}</a></li>' for title, name in names.items()
+    )
     return [
         f'<nav aria-label="Sections"><ul>{links}</ul></nav>',
         *(
@@ -209,5 +212,5 @@ def _cell(value: Any) -> str:
     except (TypeError, ValueError):
         return f"<td>{html.escape(str(value))}</td>"
     if isinstance(value, int) or number.is_integer():
-        return f"{NUMBER}{int(number)}</td>"
+        return f"{NUMBER}{value if isinstance(value, int) else int(number)}</td>"
     return f"{NUMBER}{number:.5g}</td>"

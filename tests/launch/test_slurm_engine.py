@@ -93,6 +93,13 @@ def test_what_waits_in_the_queue_is_not_submitted_again(fake_slurm):
     assert (folder / "slurm" / "0002.jobs").read_text().split() == IDS[2:]
 
 
+def test_two_launchers_at_once_take_two_numbers(fake_slurm):
+    (fake_slurm / "sweep" / "slurm").mkdir(parents=True)
+    engine = slurm.open_engine(Options())
+    taken = {engine._claimed(fake_slurm / "sweep").name for _ in range(3)}
+    assert taken == {"0001.jobs", "0002.jobs", "0003.jobs"}
+
+
 def test_sbatch_says_no(fake_slurm):
     (fake_slurm / "broken").touch()
     (fake_slurm / "sweep").mkdir()

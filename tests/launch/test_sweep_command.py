@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from launch import attempts, engines, jobs, state, sweep
 from launch.board import Board, duration, failures
@@ -149,6 +150,18 @@ def stand_in(tmp_path, monkeypatch):
         return todo, {job.overrides["seed"]: states[job.id] for job in declared}
 
     return run
+
+
+def test_a_job_whose_worker_could_not_begin_says_why():
+    states = {"a": State("missing", line="No space left on device"), "b": State("missing")}
+    assert failures(states) == ["missing a: No space left on device"]
+
+
+def test_a_log_line_with_brackets_is_shown_as_it_is():
+    console = Console(width=100)
+    with console.capture() as shown:
+        console.print(Board({"a": State("failed", 1, line=r"regex \[/a] [red]")}, 1, None).table())
+    assert r"regex \[/a] [red]" in shown.get()
 
 
 def test_failed_jobs_are_listed_and_stop_no_other(stand_in, capsys):

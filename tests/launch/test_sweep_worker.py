@@ -1,5 +1,6 @@
 """A worker: publishes once, tells how it ended, and leaves nothing running."""
 
+import errno
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from launch import attempts, state
-from launch.worker import run_attempt
+from launch.worker import exclusive_link, run_attempt
 
 # Stands in for mcjax.train: does what the job's config says it should.
 TRAIN = """
@@ -184,3 +185,25 @@ def test_a_directory_without_a_job(tmp_path, capsys):
 def test_a_worker_needs_no_jax():
     program = "import sys, launch.worker; sys.exit('jax' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_a_full_disk_leaves_no_half_result_where_there_are_no_links(tmp_path, monkeypatch):
+    def no_links(*_):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", no_links)
+    (tmp_path / "complete").write_text("{}")
+    exclusive_link(tmp_path / "complete", tmp_path / "result.json")
+    assert (tmp_path / "result.json").read_text() == "{}"
+    with pytest.raises(FileExistsError):
+        exclusive_link(tmp_path / "complete", tmp_path / "result.json")
+    with pytest.raises(FileNotFoundError):  # read where there is nothing stands for a write without room
+        exclusive_link(tmp_path / "absent", tmp_path / "other.json")
+    assert not (tmp_path / "other.json").exists()
+
+
+def test_half_a_result_of_somebody_killed_is_computed_again(job_dir):
+    folder = job_dir("done")
+    (folder / "result.json").touch()
+    assert train(folder) == 0
+    assert json.loads((folder / "result.json").read_text())["n"] == "0001"

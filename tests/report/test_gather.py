@@ -166,6 +166,18 @@ def test_groups_are_what_differs_apart_from_seeds(tmp_path):
     assert (tmp_path / "out" / "figures" / "backdoor_path.png").exists()
 
 
+def test_a_field_that_came_later_has_the_value_of_the_runs_before(tmp_path):
+    """align = none stands in no config's hashed fields unless a sweep declared it."""
+    for i, align in enumerate((None, "none", "weights")):
+        fields = config(seed=i, **({"curve__align": align} if align else {}))
+        leave_run(tmp_path / f"{i}", fields, table(i))
+    found = groups.of(find([tmp_path])[0])
+    assert [(group.title, len(group.jobs)) for group in found] == [
+        ("curve.align = none", 2),
+        ("curve.align = weights", 1),
+    ]
+
+
 def test_the_papers_layout(tmp_path):
     rows = [table(0, (400, 50)), table(1, (400, 50)), table(2, (400,))]
     for seed, content in enumerate(rows):

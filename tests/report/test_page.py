@@ -78,6 +78,13 @@ def test_what_a_user_wrote_is_text(text):
     assert "<td>True</td>" in text  # fix_start is no number
 
 
+def test_titles_are_text_in_links_and_places_too():
+    text = "".join(page.parts({'<img src="x">': ["a"]}))
+    assert "<img" not in text
+    assert 'href="#-img-src-x-"' in text
+    assert 'id="-img-src-x-"' in text
+
+
 def test_equal_runs_make_equal_pages(workdir, tmp_path, text):
     assert page.document("a", ["b"]) == page.document("a", ["b"])
     assert page.picture(workdir / "figures" / "plane.png", "c") in text.replace(
@@ -96,6 +103,7 @@ def test_numbers_of_a_table():
     mixed = page.table(("name", "v"), [("a", 0.5), ("b", "cnn"), ("c", None)])
     assert "number" not in mixed
     assert "<td>0.5</td>" in mixed
+    assert str(2**53 + 1) in page.table(("name", "v"), [("a", 2**53 + 1)])
     for value in (float("nan"), float("inf")):
         assert str(value) in page.table(("name", "v"), [("a", value)])
 
