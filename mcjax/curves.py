@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from mcjax.errors import UserError
-from mcjax.tree import PyTree, check_same_structure
+from mcjax.tree import PyTree, by_name, check_same_structure
 
 _register = functools.partial(
     jax.tree_util.register_dataclass, data_fields=["start", "bends", "end"], meta_fields=[]
@@ -58,7 +58,8 @@ class Curve:
             The curve.
 
         Raises:
-            UserError: The trees differ in structure, shape or dtype; num_bends is negative.
+            UserError: The trees differ in structure, shape or dtype, or hold whole numbers;
+                num_bends is negative.
 
         Example:
             >>> curve = Bezier.connect({"w": jnp.zeros(2)}, {"w": jnp.ones(2)}, num_bends=1)
@@ -66,6 +67,12 @@ class Curve:
             Array([0.25, 0.25], dtype=float32)
         """
         check_same_structure(start, end)
+        for name, leaf in by_name(start).items():
+            if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+                raise UserError(
+                    f"{name} is {jnp.result_type(leaf)}: between two whole numbers there is no path; "
+                    "leave it out of the trees"
+                )
         if num_bends < 0:
             raise UserError(f"num_bends is {num_bends}; give 0 (a straight line) or more")
 

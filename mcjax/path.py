@@ -91,20 +91,22 @@ def examples_along_path(
         metric_fn: See `evaluate_path`.
         curve: Likewise.
         ts: Likewise.
-        batches: Likewise; what fills up the last batch must stand at its end.
+        batches: Likewise.
         mesh: Likewise.
         chunk: Likewise.
 
     Returns:
         {name: values [T, N]} in the order of the examples, or {set: {name: values}}.
     """
+    if not isinstance(batches, Mapping):
+        batches = list(batches)
     values = _along(metric_fn, curve, ts, batches, mesh, chunk, reduce=_values)
     named = isinstance(batches, Mapping) and "image" not in batches
     sets: Any = batches if named else {"": batches}
     for name, one in sets.items():
-        number = int(np.asarray(_stack(one)["mask"]).sum())
+        counts = np.ravel(_stack(one)["mask"]) > 0
         found = values[name] if named else values
-        found.update({metric: v[:, :number] for metric, v in found.items()})
+        found.update({metric: v[:, counts] for metric, v in found.items()})
     return values
 
 
@@ -152,7 +154,7 @@ def _means(metric_fn: MetricFn, point: PyTree, stack: Batch) -> dict[str, jax.Ar
                 raise ValueError(
                     f"metric {name} has shape {value.shape}; give one number an example, {mask.shape}"
                 )
-        return {name: jnp.where(mask > 0, v, 0).sum() for name, v in values.items()}
+        return {name: jnp.where(mask > 0, mask * v, 0).sum() for name, v in values.items()}
 
     # Sums of batches are kept apart and added at the end: less rounding than a running sum.
     totals = lax.map(sums, stack)

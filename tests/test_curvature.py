@@ -129,6 +129,24 @@ def test_spectra_of_every_kind(method):
     assert (np.asarray(top.residual)[:6] <= 1e-3).all()
 
 
+@pytest.mark.parametrize("method", ["power", "lanczos"])
+def test_negative_spectra_whose_first_settled_eigenvalue_is_not_the_lowest(method):
+    """A shift by that one leaves the operator indefinite; the largest eigenvalue counts all the same."""
+    values = -np.random.default_rng(0).uniform(0.1, 1, size=(2000, 2)).astype(np.float32)
+    start = np.random.default_rng(1).normal(size=(2000, 2)).astype(np.float32)
+    top = top_eigenvalue(
+        lambda v: values * v,
+        jnp.asarray(start),
+        key=jax.random.key(0),
+        method=method,
+        max_iters=3000,
+    )
+    settled = np.asarray(top.residual) <= 1e-3
+    assert settled.mean() > 0.95
+    error = np.abs(np.asarray(top.eigenvalue) - values.max(1)) / np.abs(values.max(1))
+    assert error[settled].max() < 0.01
+
+
 def test_residual_tells_when_power_was_stopped_too_early():
     x, y = images()
     top = input_hessian_eigenvalue(network("tanh"), jnp.float32(x), y, max_iters=2)

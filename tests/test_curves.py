@@ -130,6 +130,13 @@ def test_endpoints_of_different_networks(end, message):
         Bezier.connect({"w": jnp.zeros(2)}, end)
 
 
+def test_whole_numbers_have_no_path():
+    """A table of indices would be rounded to zero inside."""
+    trees = [{"w": jnp.zeros(2), "table": {"i": jnp.array([3, 1])}}] * 2
+    with pytest.raises(UserError, match="table/i is int32: between two whole numbers"):
+        Bezier.connect(*trees)
+
+
 def test_negative_number_of_bends():
     with pytest.raises(UserError, match="num_bends is -1"):
         Bezier.connect({}, {}, -1)

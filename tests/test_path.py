@@ -183,3 +183,26 @@ def test_every_example_by_itself_and_its_mean():
     np.testing.assert_allclose(values, np.outer([1, 1.5, 3], image.ravel()), rtol=1e-6)
     means = evaluate_path(metric_fn, line, ts, batches)["m"]
     np.testing.assert_allclose(values.mean(1), means, rtol=1e-6)
+
+
+def test_examples_of_a_generator_and_of_small_batches_between_large_ones():
+    line = Bezier.connect({"w": jnp.float32(1.0)}, {"w": jnp.float32(3.0)})
+    image = np.arange(1, 6, dtype=np.float32).reshape(5, 1, 1, 1) / 10
+    cuts = ((0, 2), (2, 3), (3, 5))
+    batches = ({"image": image[a:b], "label": np.zeros(b - a, np.int32)} for a, b in cuts)
+    found = examples_along_path(
+        lambda params, batch: {"m": params["w"] * batch["image"][:, 0, 0, 0]}, line, [0.0], batches
+    )
+    np.testing.assert_allclose(found["m"], [[0.1, 0.2, 0.3, 0.4, 0.5]], rtol=1e-6)
+
+
+def test_a_mask_of_fractions_weighs():
+    batch = {
+        "image": np.ones((2, 1, 1, 1), np.float32),
+        "label": np.arange(2),
+        "mask": np.array([0.5, 1.0], np.float32),
+    }
+    found = evaluate_path(
+        lambda params, batch: {"m": batch["label"] + 1.0}, lambda t: t, [0.0], batch
+    )
+    np.testing.assert_allclose(found["m"], [2.5 / 1.5], rtol=1e-6)

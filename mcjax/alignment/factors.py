@@ -99,13 +99,16 @@ def regroup(factors: Sequence[Factor], shape: Sequence[int]) -> list[Axis] | Non
     Example:
         >>> [[f.size for f in a] for a in regroup([Factor(2), Factor(12)], (2, 3, 4))]
         [[2], [3], [4]]
-        >>> regroup([Factor(4), Factor(3)], (3, 4))
+        >>> regroup([Factor(4), Factor(3)], (3, 4)), regroup([Factor(3), Factor(4)], (4, 3))
+        (None, None)
     """
     rest, axes = leaves(factors), []
     for length in shape:
         taken: Axis = []
-        while math.prod(f.size for f in taken) < length:
-            missing = length // math.prod(f.size for f in taken)
+        while (size := math.prod(f.size for f in taken)) < length:
+            if length % size:
+                return None
+            missing = length // size
             if rest[0].size > missing:
                 if rest[0].size % missing:
                     return None

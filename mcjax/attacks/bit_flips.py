@@ -1,7 +1,7 @@
 """Flipped bits of stored weights: the few most damaging ones, and random errors at a rate."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,13 +50,12 @@ def store(selected: Selected, stored_as: str = "int8") -> Memory:
         return Memory(lax.bitcast_convert_type(theta, jnp.uint32), jnp.ones_like(theta))
     largest = [jnp.abs(theta[part]).max() for part in selected.slices]
     scales = [
-        jnp.full(part.stop - part.start, jnp.where(top > 0, top / 127, 1.0))
+        jnp.full(part.stop - part.start, top / 127)
         for part, top in zip(selected.slices, largest, strict=True)
     ]
     scale = jnp.concatenate(scales)
-    return Memory(
-        lax.bitcast_convert_type(jnp.round(theta / scale).astype(jnp.int8), jnp.uint8), scale
-    )
+    rounded = jnp.round(theta / jnp.where(scale > 0, scale, 1))  # a tensor of zeros stays one
+    return Memory(lax.bitcast_convert_type(rounded.astype(jnp.int8), jnp.uint8), scale)
 
 
 def load(memory: Memory) -> jax.Array:
@@ -133,8 +132,9 @@ def bit_flip_attack(
 
     Progressive bit search: of every tensor the bit whose flip promises most by the gradient,
     argmin_b dL/dw (w_flipped - w), is tried, among those that leave a weight within twice its
-    tensor's largest; the best of these by its true loss stays flipped. It
-    ends early where no flip lowers the loss. The loss is the one of fault sneaking.
+    tensor's largest; the best of these by its true loss stays flipped. Where none lowers the loss (by 1e-4 of it), the most
+    promising flip of every place (1s, 2s, 4s, ...) in every tensor is tried; where none of those does, it
+    ends early, though another flip might. The loss is the one of fault sneaking.
 
     Args:
         apply_fn: `apply_fn(variables, x) -> logits`.
@@ -170,23 +170,32 @@ def bit_flip_attack(
         def loss(theta: jax.Array) -> jax.Array:
             return injection_loss(logits_fn(theta), y, weight, confidence=confidence)
 
-        def step(
-            state: tuple[Memory, jax.Array], _: None
-        ) -> tuple[tuple[Memory, jax.Array], jax.Array]:
-            memory, lowest = state
-            gradient = jax.grad(loss)(load(memory))
-            index, bit, gain = _candidates(memory, gradient, original.slices)
-            losses = lax.map(lambda f: loss(load(flip(memory, *f))), (index, bit))
+        def best(memory: Memory, flips: jax.Array, gain: jax.Array) -> tuple[jax.Array, jax.Array]:
+            losses = lax.map(lambda f: loss(load(flip(memory, *f))), flips)
             losses = jnp.where(jnp.isfinite(gain) & jnp.isfinite(losses), losses, jnp.inf)
-            best = losses.argmin()
-            better = losses[best] < lowest
-            flipped = flip(memory, index[best], bit[best])
-            words = jnp.where(better, flipped.words, memory.words)
-            done = jnp.where(better, jnp.stack([index[best], bit[best]]), -1)
-            return (memory._replace(words=words), jnp.minimum(losses[best], lowest)), done
+            return flips[losses.argmin()], losses.min()
 
-        start = (memory, loss(load(memory)))
-        (memory, _), flips = lax.scan(step, start, None, length=num_flips)
+        def step(state: Any, _: None) -> tuple[Any, jax.Array]:
+            memory, lowest, ended = state
+            gradient = jax.grad(loss)(load(memory))
+            flips, gain = _candidates(memory, gradient, original.slices)
+            tensors = jnp.arange(gain.shape[1])
+            found = best(memory, flips[gain.argmin(0), tensors], gain.min(0))
+            # The lowest bits of float32 would lower a loss by next to nothing for ever.
+            enough = lowest * (1 - 1e-4)
+            found = lax.cond(
+                (found[1] < enough) | ended,
+                lambda: found,
+                lambda: best(memory, flips.reshape(-1, 2), gain.reshape(-1)),
+            )
+            chosen, low = found
+            better = low < enough
+            words = jnp.where(better, flip(memory, *chosen).words, memory.words)
+            state = (memory._replace(words=words), jnp.minimum(low, lowest), ~better)
+            return state, jnp.where(better, chosen, -1)
+
+        start: Any = (memory, loss(load(memory)), jnp.array(False))
+        (memory, _, _), flips = lax.scan(step, start, None, length=num_flips)
         return memory, flips, logits_fn(load(memory))
 
     after, flips, logits = search(memory, x, y)
@@ -200,8 +209,12 @@ def bit_flip_attack(
 
 def _candidates(
     memory: Memory, gradient: jax.Array, slices: Sequence[slice]
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Of every tensor the weight and bit that promise the lowest loss, and the promise, [tensors]."""
+) -> tuple[jax.Array, jax.Array]:
+    """Of every bit and tensor the (weight, bit) that promises the lowest loss, and the promise.
+
+    Returns:
+        int32 [bits, tensors, 2] and float32 [bits, tensors].
+    """
     theta, num_bits = load(memory), memory.words.dtype.itemsize * 8
     everywhere = jnp.arange(len(memory.words))
     # A flipped exponent can give 1e38, about which a gradient says nothing.
@@ -215,9 +228,9 @@ def _candidates(
         best = jnp.stack([part.start + gain[part].argmin() for part in slices])
         return best, gain[best]
 
-    index, gain = lax.map(promise, jnp.arange(num_bits))  # [bits, tensors]: one bit in memory
-    bit = gain.argmin(0)
-    return jnp.take_along_axis(index, bit[None], 0)[0], bit, gain.min(0)
+    index, gain = lax.map(promise, jnp.arange(num_bits))  # one bit in memory
+    bits = jnp.broadcast_to(jnp.arange(num_bits)[:, None], index.shape)
+    return jnp.stack([index, bits], -1), gain
 
 
 def _named(selected: Selected, index: int, bit: int) -> tuple[str, int, int]:

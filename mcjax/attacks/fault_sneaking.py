@@ -11,6 +11,7 @@ from mcjax.attacks.attack_losses import margin
 from mcjax.attacks.checks import check_choice, check_sizes
 from mcjax.attacks.injection import ApplyFn, Faults, Injected, describe, select_layers
 from mcjax.data.batches import to_unit
+from mcjax.errors import UserError
 from mcjax.tree import PyTree
 
 METHODS = ("l0", "l2", "gradient")
@@ -65,6 +66,8 @@ def fault_sneaking(
     """
     check_choice("method", method, METHODS)
     check_sizes(strength=strength, rho=rho, step_size=step_size, confidence=confidence)
+    if rho == 0:
+        raise UserError("rho is 0, but ADMM divides by it; give more")
     before = select_layers(variables, layers)
     x = to_unit(jnp.asarray(faults.examples["image"]))
     y = jnp.asarray(faults.examples["label"])

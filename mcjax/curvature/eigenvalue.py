@@ -141,10 +141,15 @@ def _power(matvec: Operator, start: jax.Array, max_iters: int, tolerance: float)
         settled, shifted = residual <= tolerance, s.shift > 0
         # With s = 0, either a negative eigenvalue was found, or one keeps v from settling: a
         # positive operator would have brought v . H v near ||H v|| by now.
-        negative = jnp.where(settled, theta < 0, (s.i >= _WARM_UP) & (theta < 0.9 * size))
-        negative &= ~shifted & ~s.done
+        negative = ~shifted & (s.i >= _WARM_UP) & (theta < 0.9 * size)
+        # A shift is too small if v then settles below -s: it was of another negative eigenvalue.
+        negative = jnp.where(settled, theta < -1.001 * s.shift, negative) & ~s.done
         shift = jnp.where(negative, size, s.shift)
-        following = jnp.where(negative[:, None], start, _unit(w + shift[:, None] * v))
+        moved = w + shift[:, None] * v
+        following = jnp.where(negative[:, None], start, _unit(moved))
+        # A start that is all but the eigenvector of -s looks settled, until what is beside it has
+        # grown; where nothing is, H is -s everywhere.
+        waits = shifted & (theta < -0.999 * s.shift) & (_norm(moved)[:, 0] > 1e-5 * s.shift)
         kept = s.done[:, None]
         return _Power(
             i=s.i + 1,
@@ -154,7 +159,7 @@ def _power(matvec: Operator, start: jax.Array, max_iters: int, tolerance: float)
             residual=jnp.where(s.done, s.residual, residual),
             shift=shift,
             num_iters=s.num_iters + ~s.done,
-            done=s.done | (settled & ~negative),
+            done=s.done | (settled & ~negative & ~waits),
         )
 
     zeros = jnp.zeros(len(start), start.dtype)

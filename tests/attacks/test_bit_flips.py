@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcjax.attacks.bit_flips import bit_flip_attack, flip, load, random_bit_errors, store
+from mcjax.attacks.fault_sneaking import importance, injection_loss
 from mcjax.attacks.injection import choose_faults, select_layers
 from mcjax.errors import UserError
 
@@ -112,6 +113,52 @@ def test_the_first_flip_is_no_worse_than_any_single_flip_of_the_best_bits_tensor
     got = loss(chosen.variables["b"], selected)
     assert got < loss(load(memory), selected)
     assert got <= np.sort(single)[3]  # by the gradient, so among the best, not always the best
+
+
+@pytest.mark.parametrize("stored_as", ["int8", "float32"])
+def test_an_early_end_is_one_where_no_tensors_best_flip_of_any_bit_helps(stored_as):
+    """With one tensor the first look has one candidate, and would end where others still help."""
+    x = np.array(jax.random.uniform(jax.random.key(0), (60, 4, 4, 1)))
+    variables = {"w": jax.random.normal(jax.random.key(1), (16, 4)), "b": jnp.zeros(4)}
+    y = np.asarray(linear(variables, x).argmax(-1)).astype(np.int32)
+    faults = choose_faults(
+        {"image": x, "label": y},
+        np.ones(60, bool),
+        seed=0,
+        num_faults=4,
+        num_images=60,
+        num_classes=4,
+    )
+    result = bit_flip_attack(
+        linear, variables, faults, num_flips=400, layers=["w"], stored_as=stored_as
+    )
+    assert 20 < len(result.report["flips"]) < 400  # with one candidate a step it ended before
+    assert result.report["injection_success"] >= {"int8": 1, "float32": 0.75}[stored_as]
+    images, weight = jnp.asarray(faults.examples["image"]), importance(faults)
+
+    def loss(theta):
+        z = linear({**variables, "w": theta.reshape(16, 4)}, images)
+        return injection_loss(z, jnp.asarray(faults.examples["label"]), weight, confidence=1.0)
+
+    memory = store(select_layers(variables, ["w"]), stored_as)
+    for _, index, bit in result.report["flips"]:
+        memory = flip(memory, index, bit)
+    theta, gradient = np.asarray(load(memory)), np.asarray(jax.grad(loss)(load(memory)))
+    for bit in range(memory.words.dtype.itemsize * 8):
+        flipped = np.array([load(flip(memory, i, bit))[i] for i in range(64)])
+        near = np.abs(flipped) <= 2 * np.abs(theta).max()
+        gain = np.where(near, gradient * (flipped - theta), np.inf)
+        if near.any():
+            other = loss(load(flip(memory, int(gain.argmin()), bit)))
+            assert other >= loss(load(memory)) * (1 - 1.01e-4)
+
+
+def test_a_tensor_of_zeros_stays_one():
+    """The scale of int8 is the largest weight over 127: here 0, and no flip can make it another."""
+    variables = {"k": jnp.array([0.1, -0.2]), "bias": jnp.zeros(64)}
+    worn = random_bit_errors(jax.random.key(0), variables, rate=0.3)
+    assert (worn["bias"] == 0).all()
+    assert (worn["k"] != variables["k"]).any()
 
 
 def test_mistakes():

@@ -197,7 +197,9 @@ def test_a_full_disk_leaves_no_half_result_where_there_are_no_links(tmp_path, mo
     assert (tmp_path / "result.json").read_text() == "{}"
     with pytest.raises(FileExistsError):
         exclusive_link(tmp_path / "complete", tmp_path / "result.json")
-    with pytest.raises(FileNotFoundError):  # read where there is nothing stands for a write without room
+    with pytest.raises(
+        FileNotFoundError
+    ):  # read where there is nothing stands for a write without room
         exclusive_link(tmp_path / "absent", tmp_path / "other.json")
     assert not (tmp_path / "other.json").exists()
 
