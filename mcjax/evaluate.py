@@ -55,7 +55,13 @@ def evaluate(workdir: Path, num_points: int) -> Path:
     Raises:
         UserError: The directory holds no trained curve.
     """
-    run = open_run(ConfigDict(read_config(as_path(workdir))["config"]), workdir)
+    config = ConfigDict(read_config(as_path(workdir))["config"])
+    if config.experiment != "connect":
+        raise UserError(
+            f"{workdir} is a run of the experiment {config.experiment}, whose paths are in its table; "
+            "this command looks along the one curve of connect"
+        )
+    run = open_run(config, workdir)
     a, b, curve, line = connect.trained(run)
     ts = np.linspace(0, 1, num_points)
     folder = run.workdir / "evaluations" / f"points_{num_points}"

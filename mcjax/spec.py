@@ -43,13 +43,15 @@ def write(name: str, options: Mapping[str, object]) -> str:
     Example:
         >>> write("mlp", {"hidden": [128]})
         'mlp:hidden=128x'
+        >>> parse(write("mlp", {"hidden": ()}))
+        ('mlp', {'hidden': ()})
     """
     items = ",".join(f"{option}={_text(value)}" for option, value in options.items())
     return f"{name}:{items}" if items else name
 
 
 def _value(text: str) -> object:
-    if re.fullmatch(r"(\d+x)+\d*", text):
+    if re.fullmatch(r"(\d+x)+\d*|x", text):
         return tuple(int(number) for number in text.split("x") if number)
     if text in ("True", "False"):
         return text == "True"
@@ -64,5 +66,5 @@ def _value(text: str) -> object:
 def _text(value: object) -> str:
     if isinstance(value, list | tuple):
         sizes = [str(number) for number in value]
-        return "x".join(sizes) if len(sizes) > 1 else f"{sizes[0]}x"
+        return "x".join(sizes) if len(sizes) > 1 else f"{''.join(sizes)}x"
     return str(value)

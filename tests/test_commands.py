@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from mcjax import config as base
+from mcjax.errors import UserError
+from mcjax.evaluate import evaluate
 from mcjax.experiments import connect
 
 ROOT = Path(__file__).parents[1]
@@ -122,3 +124,9 @@ def test_evaluate_without_a_run(tmp_path):
         assert done.returncode == 2
         assert message in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_evaluate_of_another_experiment(tmp_path):
+    (tmp_path / "config.json").write_text('{"config": {"experiment": "backdoor"}}')
+    with pytest.raises(UserError, match=r"is a run of the experiment backdoor, whose paths"):
+        evaluate(tmp_path, 3)

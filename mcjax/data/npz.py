@@ -111,6 +111,10 @@ def _part(
     image, label = arrays[images], arrays[labels]
     if image.ndim == 3:
         image = image[..., None]
+    if image.ndim != 4:
+        raise UserError(
+            f"{path}: {images} have shape {image.shape}; give [N, H, W, C], or [N, H, W] for one channel"
+        )
     if np.issubdtype(image.dtype, np.floating):
         with np.errstate(over="ignore"):  # becomes inf, which `Dataset` refuses
             image = image.astype(np.float32)

@@ -87,6 +87,11 @@ def check(run: Run) -> None:
     for pair in (*config.pairs, *config.robust_path.pairs):
         if pair not in PAIRS:
             raise UserError(f"unknown pair {pair!r} in config.pairs; use {', '.join(PAIRS)}")
+    if config.evaluation.num_points < 3:
+        raise UserError(
+            f"config.evaluation.num_points is {config.evaluation.num_points}; correlations along a path "
+            "need at least 3 points"
+        )
     if not config.pairs:
         raise UserError("config.pairs is empty; name at least one")
     if config.hessian.method == "exact" and not run.network.piecewise_linear:

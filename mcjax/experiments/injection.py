@@ -7,13 +7,14 @@ changed, then for every bonafide size the path and the baselines, then the repor
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from mcjax.attacks.bit_flips import bit_flip_attack
 from mcjax.attacks.fault_sneaking import fault_sneaking
-from mcjax.attacks.injection import Faults, Injected, choose_faults
+from mcjax.attacks.injection import Faults, Injected, choose_faults, select_layers
 from mcjax.checkpoint import exists, restore, save
 from mcjax.data.batches import to_unit
 from mcjax.errors import UserError
@@ -45,6 +46,11 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         UserError: With exit code 3, at the end, where an attack did not get every fault in.
     """
     run = open_run(config, workdir)
+    layers = run.config.attack.layers
+    # A name that is unknown is told before the training.
+    jax.eval_shape(
+        lambda key: select_layers(run.network.init(key), layers).theta, jax.random.key(0)
+    )
     attacks: list[dict[str, Any]] = []
     result = run_study(
         run, MEASURE, lambda part: tamper(part, attacks), explain_fn=write_surroundings

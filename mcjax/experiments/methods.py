@@ -208,7 +208,11 @@ def _masked_fine_tune(study: Study, name: str, size: int, masks: PyTree) -> Repa
 
 
 def unlearn(study: Study, size: int) -> list[Repair]:
-    """I-BAU: what a universal perturbation can do is trained away."""
+    """I-BAU: what a universal perturbation can do is trained away.
+
+    A round goes once through the images as `Study.bonafide` repeats them, so that every size of a run
+    gets as many steps: another list of sizes is another budget.
+    """
     run, start, options = study.run, study.tampered.start, study.options
     stage = f"{study.name}i_bau_{size}"
     if exists(run.checkpoint(stage)):

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
+from mcjax.data import augmentation
 from mcjax.errors import UserError
 from mcjax.experiments import methods
 from mcjax.experiments.finish import finish
@@ -15,6 +17,7 @@ from mcjax.experiments.run import Run, with_seed
 from mcjax.experiments.study import Study, Tampered
 from mcjax.logs import say
 from mcjax.processes import once
+from mcjax.repair import pruning
 from mcjax.report.means import Row, summarise
 from mcjax.report.panels import Chart, words
 from mcjax.report.repair_figures import explanations, path_panels, table_panels
@@ -52,7 +55,8 @@ def run_study(
                     paths[study.name, size] = repair
                     write_path(run.workdir / "paths" / f"{study.name}path_{size}.csv", repair)
                 elif repair.path is not None:
-                    write_path(run.workdir / "paths" / f"{study.name}{repair.method}.csv", repair)
+                    name = f"{repair.method}_{size}" if size else repair.method
+                    write_path(run.workdir / "paths" / f"{study.name}{name}.csv", repair)
     assert first_study is not None
     explain_fn(first_study)
     judged_by = first_study.judged_by
@@ -85,8 +89,20 @@ def check(run: Run) -> None:
         )
     if not options.folds and run.config.data.num_selection == 0:
         raise UserError("config.data.num_selection is 0: t can't be chosen without such images")
-    for size in options.sizes:
-        run.splits.bonafide_subset(size)
+    for name, values in (("repair.sizes", options.sizes), ("seeds", run.config.seeds)):
+        if len(set(values)) < len(values):
+            raise UserError(f"config.{name} is {values}; give each once")
+    if not all(0 <= t <= 1 for t in options.fixed_t):
+        raise UserError(f"config.repair.fixed_t is {options.fixed_t}; give numbers from 0 to 1")
+    augmentation.get(options.augmentation)
+    if "prune" in options.methods:
+        pruning.convolutions(jax.eval_shape(run.network.init, jax.random.key(0))["params"])
+    for seed in run.config.seeds or (run.config.seed,):
+        part = with_seed(run, seed)
+        for study in range(options.folds) if options.folds else (None,):
+            splits = part.splits if study is None else part.splits.fold(study, options.folds)
+            for size in options.sizes:
+                splits.bonafide_subset(size)
 
 
 def parts(run: Run, tampered: Tampered) -> Iterator[Study]:

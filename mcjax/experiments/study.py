@@ -128,7 +128,8 @@ class Study:
             return None
         if which == "train":
             return self.run.normalised_by
-        return keep(self.run.splits.bonafide_subset(size)["image"], self.run.mesh)
+        number = self.run.config.evaluation.batch_stats_images or None
+        return keep(self.run.splits.bonafide_subset(size)["image"][:number], self.run.mesh)
 
     @functools.cached_property
     def metric_fn(self) -> Callable[[PyTree, Batch], dict[str, jax.Array]]:

@@ -145,6 +145,11 @@ def repair_model(
     if tolerance > 1:
         raise UserError(f"tolerance is {tolerance}; it is a fraction: 0.02 is two points of 100")
     network, start = _as_network(apply_fn, suspect)
+    if second is None and second_is_clean:
+        raise UserError(
+            "second_is_clean, but no second network was given: a copy of the suspect, trained on, is "
+            "as suspect as it is; give second, or leave second_is_clean out"
+        )
     if second is not None:
         check_same_structure(suspect, second, ("the suspect", "the second network"))
     parts = check_images(network, start, bonafide, selection)

@@ -82,13 +82,7 @@ def smallest_filters(
 
     Source: Li et al. 2017, section 3.1.
     """
-    kernels = {
-        path.removesuffix("/kernel"): leaf
-        for path, leaf in by_name(params).items()
-        if leaf.ndim == 4 and path.split("/")[-1] == "kernel"
-    }
-    if not kernels:
-        raise UserError("the network has no convolution to prune; leave out filter pruning")
+    kernels = convolutions(params)
     skip = skipped(model_name)
     fractions = fraction if isinstance(fraction, Mapping) else dict.fromkeys(kernels, fraction)
     for layer, value in fractions.items():
@@ -106,6 +100,24 @@ def smallest_filters(
         kept = jnp.ones(num_filters, kernel.dtype).at[order[:num_pruned]].set(0)
         keep |= {layer: kept, normalisation_after(layer, model_name): kept}
     return channel_masks(params, keep)
+
+
+def convolutions(params: PyTree) -> dict[str, jax.Array]:
+    """The convolutions' weights by the paths of their layers.
+
+    Raises:
+        UserError: There are none.
+    """
+    kernels = {
+        path.removesuffix("/kernel"): leaf
+        for path, leaf in by_name(params).items()
+        if leaf.ndim == 4 and path.split("/")[-1] == "kernel"
+    }
+    if not kernels:
+        raise UserError(
+            "the network has no convolution to prune; leave prune out of config.repair.methods"
+        )
+    return kernels
 
 
 def normalisation_after(layer: str, model_name: str = "") -> str:

@@ -111,6 +111,8 @@ def test_an_attack_that_does_not_get_there_ends_with_3_and_the_tables_of_the_bes
 def test_mistakes(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         injection.run_experiment(quick(**changes), tmp_path)
+    if "attack.layers" in changes:  # told before the training
+        assert not (tmp_path / "checkpoints").exists()
 
 
 def test_flipped_bits_and_a_clean_second_network(tmp_path):

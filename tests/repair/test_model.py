@@ -140,6 +140,11 @@ def test_running_statistics_need_a_network():
         repair_model(jax.random.key(0), linear, suspect, BONAFIDE)
 
 
+def test_a_copy_of_the_suspect_is_never_clean():
+    with pytest.raises(UserError, match="second_is_clean, but no second network was given"):
+        repair_model(jax.random.key(0), linear, jnp.eye(4), BONAFIDE, second_is_clean=True)
+
+
 def test_a_module_alone_has_no_image_shape():
     with pytest.raises(UserError, match=r"give mcjax.network.from_linen\(module, image_shape\)"):
         repair_model(jax.random.key(0), Normalised(), jnp.eye(4), BONAFIDE)
