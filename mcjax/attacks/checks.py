@@ -38,6 +38,8 @@ def check_images(x: jax.Array, y: jax.Array) -> None:
     shape, dtype = jnp.shape(x), jnp.result_type(x)
     if len(shape) != 4 or not jnp.issubdtype(dtype, jnp.floating):
         raise UserError(f"images are {dtype} {list(shape)}; give floats [B, H, W, C] in [0, 1]")
+    if dtype.itemsize < 4:
+        raise UserError(f"images are {dtype}; give float32: a step of an attack is lost in less")
     if jnp.shape(y) != shape[:1] or not jnp.issubdtype(jnp.result_type(y), jnp.integer):
         raise UserError(
             f"labels are {jnp.result_type(y)} {list(jnp.shape(y))}; give {shape[0]} integers, one an image"

@@ -270,6 +270,8 @@ def test_mistakes_in_arrays():
             pgd(key, linear, wrong, y)
     with pytest.raises(UserError, match="floats"):
         pgd(key, linear, (255 * x).astype(jnp.uint8), y)
+    with pytest.raises(UserError, match="images are bfloat16; give float32"):
+        pgd(key, linear, x.astype(jnp.bfloat16), y)
     with pytest.raises(UserError, match="integers, one an image"):
         pgd(key, linear, x, y[:-1])
     with pytest.raises(UserError, match=r"returned shape \[3\] for 5 images"):
