@@ -132,9 +132,10 @@ def bit_flip_attack(
 
     Progressive bit search: of every tensor the bit whose flip promises most by the gradient,
     argmin_b dL/dw (w_flipped - w), is tried, among those that leave a weight within twice its
-    tensor's largest; the best of these by its true loss stays flipped. Where none lowers the loss (by 1e-4 of it), the most
-    promising flip of every place (1s, 2s, 4s, ...) in every tensor is tried; where none of those does, it
-    ends early, though another flip might. The loss is the one of fault sneaking.
+    tensor's largest; the best of these by its true loss stays flipped. Where none lowers the loss
+    (by 1e-4 of it), the most promising flip of every place (1s, 2s, 4s, ...) in every tensor is
+    tried; where none of those does, it ends early, though another flip might. The loss is the one
+    of fault sneaking.
 
     Args:
         apply_fn: `apply_fn(variables, x) -> logits`.

@@ -99,8 +99,8 @@ def check(run: Run) -> None:
         pruning.convolutions(jax.eval_shape(run.network.init, jax.random.key(0))["params"])
     for seed in run.config.seeds or (run.config.seed,):
         part = with_seed(run, seed)
-        for study in range(options.folds) if options.folds else (None,):
-            splits = part.splits if study is None else part.splits.fold(study, options.folds)
+        for fold in range(options.folds) if options.folds else (None,):
+            splits = part.splits if fold is None else part.splits.fold(fold, options.folds)
             for size in options.sizes:
                 splits.bonafide_subset(size)
 
