@@ -125,7 +125,9 @@ def test_same_seed_same_table_byte_for_byte(tmp_path):
 
 def test_seeds_and_folds_are_rows(tmp_path):
     config = quick(**SMALL, **{"seeds": (0, 1), "repair.folds": 2})
-    backdoor.run_experiment(config, tmp_path)
+    hashes = backdoor.run_experiment(config, tmp_path)["data"]["hashes"]
+    assert hashes["seed_0"]["bonafide"] != hashes["seed_1"]["bonafide"]
+    assert hashes.keys() == {"seed_0", "seed_1"}
     path = [row for row in rows(tmp_path / "table.csv") if row["method"] == "path"]
     assert [(row["seed"], row["fold"]) for row in path] == [
         ("0", "0"),
@@ -153,6 +155,8 @@ def test_seeds_and_folds_are_rows(tmp_path):
 def test_other_attackers_and_pairs(changes, tmp_path):
     result = backdoor.run_experiment(quick(**{**SMALL, **changes}), tmp_path)
     assert result["status"] == "complete"
+    if "line" in changes.get("repair.methods", ()):  # its end is trained anew for every size
+        assert (tmp_path / "paths" / "seed_0" / "line_16.csv").exists()
     table = rows(tmp_path / "table.csv")
     assert ("attack_success_rate_official_denominator" in table[0]) == (
         changes.get("attack.label_map") != "all_to_all"

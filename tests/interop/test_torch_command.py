@@ -24,7 +24,8 @@ def run(arguments, folder):
     return subprocess.run(
         [sys.executable, "-m", "mcjax.interop.torch", *arguments.format(d=folder).split()],
         cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        # Unbuffered output would hide that what is said before an error gets lost.
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": ""},
         capture_output=True,
         text=True,
         timeout=300,
