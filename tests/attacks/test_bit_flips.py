@@ -19,16 +19,16 @@ def linear(variables, x):
     return x.reshape(len(x), -1) @ variables["w"] + variables["b"][None]
 
 
-def case():
-    x = np.array(jax.random.uniform(jax.random.key(0), (40, 4, 4, 1)))
+def case(*, num_faults=1, num_images=40):
+    x = np.array(jax.random.uniform(jax.random.key(0), (num_images, 4, 4, 1)))
     variables = {"w": jax.random.normal(jax.random.key(1), (16, 4)), "b": jnp.zeros(4)}
     y = np.asarray(linear(variables, x).argmax(-1)).astype(np.int32)
     return variables, choose_faults(
         {"image": x, "label": y},
-        np.ones(40, bool),
+        np.ones(num_images, bool),
         seed=0,
-        num_faults=1,
-        num_images=40,
+        num_faults=num_faults,
+        num_images=num_images,
         num_classes=4,
     )
 
@@ -118,17 +118,7 @@ def test_the_first_flip_is_no_worse_than_any_single_flip_of_the_best_bits_tensor
 @pytest.mark.parametrize("stored_as", ["int8", "float32"])
 def test_an_early_end_is_one_where_no_tensors_best_flip_of_any_bit_helps(stored_as):
     """With one tensor the first look has one candidate, and would end where others still help."""
-    x = np.array(jax.random.uniform(jax.random.key(0), (60, 4, 4, 1)))
-    variables = {"w": jax.random.normal(jax.random.key(1), (16, 4)), "b": jnp.zeros(4)}
-    y = np.asarray(linear(variables, x).argmax(-1)).astype(np.int32)
-    faults = choose_faults(
-        {"image": x, "label": y},
-        np.ones(60, bool),
-        seed=0,
-        num_faults=4,
-        num_images=60,
-        num_classes=4,
-    )
+    variables, faults = case(num_faults=4, num_images=60)
     result = bit_flip_attack(
         linear, variables, faults, num_flips=400, layers=["w"], stored_as=stored_as
     )

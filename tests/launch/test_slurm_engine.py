@@ -93,9 +93,14 @@ def test_what_waits_in_the_queue_is_not_submitted_again(fake_slurm):
     assert (folder / "slurm" / "0002.jobs").read_text().split() == IDS[2:]
 
 
-def test_two_launchers_at_once_take_two_numbers(fake_slurm):
-    (fake_slurm / "sweep" / "slurm").mkdir(parents=True)
+def test_two_launchers_at_once_take_two_numbers(fake_slurm, monkeypatch):
+    folder = fake_slurm / "sweep" / "slurm"
+    folder.mkdir(parents=True)
     engine = slurm.open_engine(Options())
+    # Each looked at the folder while it was empty.
+    monkeypatch.setattr(
+        type(engine), "_list_file", lambda self, sweep_dir, n: folder / f"{n + 1:04d}.jobs"
+    )
     taken = {engine._claimed(fake_slurm / "sweep").name for _ in range(3)}
     assert taken == {"0001.jobs", "0002.jobs", "0003.jobs"}
 
