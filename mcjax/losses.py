@@ -1,4 +1,4 @@
-"""Losses and metrics of classifiers, one number an example."""
+"""Losses and metrics of classifiers, one number per example."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+
+from mcjax.errors import UserError
 
 PyTree = Any
 Batch = dict[str, jax.Array]
@@ -20,18 +22,45 @@ def cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
         y: Integer labels, [B].
 
     Returns:
-        One loss an example, [B].
+        One loss per example, [B].
+
+    Raises:
+        UserError: Labels that are not one integer per row of logits.
 
     Example:
         >>> cross_entropy(jnp.zeros((1, 4)), jnp.array([2]))
         Array([1.3862944], dtype=float32)
     """
+    _check_labels(logits, y)
     return optax.softmax_cross_entropy_with_integer_labels(logits, y)
 
 
 def accuracy(logits: jax.Array, y: jax.Array) -> jax.Array:
-    """1 where the largest logit is the label's, else 0, [B]."""
+    """1 where the largest logit is the label's, else 0, [B].
+
+    Args:
+        logits: [B, classes].
+        y: Integer labels, [B].
+
+    Raises:
+        UserError: Labels that are not one integer per row of logits.
+
+    Example:
+        >>> accuracy(jnp.array([[1.0, 2.0], [1.0, 0.0]]), jnp.array([1, 1]))
+        Array([1., 0.], dtype=float32)
+    """
+    _check_labels(logits, y)
     return (logits.argmax(-1) == y).astype(jnp.float32)
+
+
+def _check_labels(logits: jax.Array, y: jax.Array) -> None:
+    """Only shapes and types, which cost nothing; labels [B, 1] would broadcast to a table [B, B]."""
+    shape, dtype = jnp.shape(y), jnp.result_type(y)
+    if shape != jnp.shape(logits)[:-1] or not jnp.issubdtype(dtype, jnp.integer):
+        raise UserError(
+            f"labels are {dtype} {list(shape)} for logits {list(jnp.shape(logits))}; give integers "
+            f"of shape {list(jnp.shape(logits)[:-1])}"
+        )
 
 
 def l2(params: PyTree) -> jax.Array:

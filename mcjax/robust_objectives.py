@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mcjax.attacks.attack_losses import kl
+from mcjax.attacks.attack_losses import confident_cross_entropy, kl
 from mcjax.attacks.checks import check_sizes
 from mcjax.attacks.pgd import fgsm, pgd
 from mcjax.curves import Curve
@@ -298,7 +298,7 @@ def _penalised(
     ) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
         forward = _forward(network, key, step, stats)
         x, y = batch["image"], batch["label"]
-        gradient_fn = jax.grad(lambda x: cross_entropy(forward(params, x)[0], y).sum())
+        gradient_fn = jax.grad(lambda x: confident_cross_entropy(forward(params, x)[0], y).sum())
         logits, stats = forward(params, x)
         nll = cross_entropy(logits, y).mean()
         loss = nll + penalty(gradient_fn, x)

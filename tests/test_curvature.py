@@ -69,12 +69,14 @@ def test_against_the_dense_hessian(method, activation):
     assert (np.asarray(top.num_iters) >= 1).all()
 
 
+@pytest.mark.parametrize("right", [True, False])
 @pytest.mark.parametrize("method", ["power", "lanczos", "exact"])
-def test_where_the_network_is_sure(method):
-    """Eigenvalues below 1e-7, the rounding of softmax."""
+def test_where_the_network_is_sure(method, right):
+    """Eigenvalues below 1e-7, the rounding of softmax, whether the answer is the label or not."""
     x, _ = images(12)
     logits_fn = network("relu", 6.0)
     y = np.asarray(logits_fn(jnp.float32(x)).argmax(1))
+    y = y if right else (y + 1) % 4
     expected = np.linalg.eigvalsh(dense_hessians(logits_fn, x, y))[:, -1]
     top = input_hessian_eigenvalue(
         logits_fn, jnp.float32(x), jnp.asarray(y), method, piecewise_linear=True
@@ -82,6 +84,24 @@ def test_where_the_network_is_sure(method):
     visible = expected > 1e-11  # what float64 and the plain loss can tell
     assert (expected[visible] < 1e-6).sum() >= 2
     np.testing.assert_allclose(np.asarray(top.eigenvalue)[visible], expected[visible], rtol=3e-4)
+
+
+@pytest.mark.parametrize("method", ["power", "lanczos", "exact"])
+def test_finite_and_zero_where_the_hessian_underflows(method):
+    """Gaps of 27 to 156 logits: the products of two classes' probabilities span all of float32."""
+    offset = jnp.float32([-154, -147, -132, 0, -156, -27, -122, -149, -98, -85])
+    w = jax.random.normal(jax.random.key(0), (64, 10))
+    x = 0.05 * jax.random.uniform(jax.random.key(1), (50, 8, 8, 1))
+    top = input_hessian_eigenvalue(
+        lambda x: x.reshape(len(x), -1) @ w + offset[None], x, jnp.full(50, 3), method,
+        piecewise_linear=True, return_eigenvector=True,
+    )  # fmt: skip
+    assert np.isfinite(top.eigenvalue).all()
+    assert np.isfinite(top.eigenvector).all()
+    # Two classes are left: lambda = p (1 - p) ||w_5 - w_3||^2.
+    gap = np.float64(x.reshape(50, -1) @ (w[:, 3] - w[:, 5])) + 27
+    expected = np.exp(-gap) * float(((w[:, 3] - w[:, 5]) ** 2).sum())
+    np.testing.assert_allclose(top.eigenvalue, expected, rtol=1e-3)
 
 
 @pytest.mark.parametrize("method", ["power", "lanczos"])
@@ -324,6 +344,13 @@ def test_mistakes():
             input_hessian_eigenvalue(network("relu"), x, y, **options)
     with pytest.raises(UserError, match="images lie in"):
         input_hessian_eigenvalue(network("relu"), x + 1, y)
+    for wrong in (4, -1):
+        with pytest.raises(UserError, match="the network has 4 classes; give 0 to 3"):
+            input_hessian_eigenvalue(network("relu"), x, np.full(6, wrong))
+        with pytest.raises(UserError, match="the network has 4 classes; give 0 to 3"):
+            quadratic_model(network("relu"), x, np.full(6, wrong), x, x)
+    with pytest.raises(UserError, match=r"labels are int32 \[6, 1\]"):
+        input_hessian_eigenvalue(network("relu"), x, y[:, None])
     with pytest.raises(UserError, match="returned shape"):
         input_hessian_eigenvalue(lambda x: x.sum((1, 2, 3)), x, y)
     with pytest.raises(UserError, match="unknown method 'exact'"):

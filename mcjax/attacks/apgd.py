@@ -10,10 +10,15 @@ from jax import lax
 
 from mcjax.attacks.active import of_active
 from mcjax.attacks.attack_losses import LABEL_LOSSES
-from mcjax.attacks.balls import BALLS
-from mcjax.attacks.checks import check_choice, check_images, check_logits, check_sizes
+from mcjax.attacks.balls import BALLS, ascent
+from mcjax.attacks.checks import (
+    check_choice,
+    check_count,
+    check_examples,
+    check_logits,
+    check_sizes,
+)
 from mcjax.attacks.pgd import LogitsFn
-from mcjax.errors import UserError
 from mcjax.keys import stream
 from mcjax.tree import as_partial
 
@@ -80,7 +85,8 @@ def apgd(
         norm: "linf" or "l2".
         num_steps: Steps from each start.
         num_restarts: Number of starts.
-        loss: "cross_entropy", or "dlr" for the difference of logits ratio (three classes or more).
+        loss: "cross_entropy", climbed as its logarithm so that it does not stall where softmax
+            saturates, or "dlr", the difference of logits ratio (three classes or more).
         early_stop: Return the first misclassified iterate of an example and work on the others
             alone from there on. False goes on, to its misclassified iterate of highest loss.
             Robust accuracy is the same.
@@ -90,8 +96,9 @@ def apgd(
         where one was met, else the one of highest loss.
 
     Raises:
-        UserError: Unknown norm or loss; negative eps; no step or restart; images outside of
-            [0, 1]; labels or logits of the wrong shape.
+        UserError: Unknown norm or loss; eps that is not one number of at least 0; no step or
+            restart; no image, or images outside of [0, 1]; labels outside of the classes; labels
+            or logits of the wrong shape.
 
     Example:
         >>> x, y = jnp.full((1, 1, 1, 2), 0.5), jnp.array([0])
@@ -104,12 +111,12 @@ def apgd(
     check_choice("norm", norm, NORMS)
     check_choice("loss", loss, LOSSES)
     check_sizes(eps=eps)
-    for name, value in (("num_steps", num_steps), ("num_restarts", num_restarts)):
-        if value < 1:
-            raise UserError(f"{name} is {value}; give at least 1")
-    check_images(x, y)
+    check_count("num_steps", num_steps)
+    check_count("num_restarts", num_restarts)
+    logits_fn = as_partial(logits_fn)
+    check_examples(logits_fn, x, y, num_classes=3 if loss == "dlr" else 2)
     return _apgd(
-        key, as_partial(logits_fn), x, y, eps,
+        key, logits_fn, x, y, eps,
         norm=norm, num_steps=num_steps, num_restarts=num_restarts, loss=loss, early_stop=early_stop,
     )  # fmt: skip
 
@@ -151,14 +158,17 @@ def _apgd(
     early_stop: bool,
 ) -> jax.Array:
     ball = BALLS[norm]
+    eps = jnp.asarray(eps, x.dtype)
     ends = checkpoints(num_steps)
     is_checkpoint = jnp.zeros(num_steps, bool).at[ends - 1].set(True)
     # The number of steps since the last checkpoint, where there is one.
-    length = jnp.zeros(num_steps, jnp.int32).at[ends - 1].set(np.diff(ends, prepend=0))
+    length = (
+        jnp.zeros(num_steps, jnp.int32).at[ends - 1].set(np.diff(ends, prepend=0).astype(np.int32))
+    )
 
     def objective(x: jax.Array, y: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         logits = check_logits(logits_fn(x), len(x), at_least=3 if loss == "dlr" else 2)
-        f = LABEL_LOSSES[loss](logits, y)
+        f = LABEL_LOSSES[loss](logits, y).astype(x.dtype)
         return f.sum(), (f, (logits.argmax(-1) != y) & ~jnp.isnan(f))
 
     def look(x: jax.Array, found: _Found) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -178,7 +188,7 @@ def _apgd(
 
     def step(state: tuple[jax.Array, _Search, _Found]) -> tuple[jax.Array, _Search, _Found]:
         k, s, found = state
-        z = ball.project(x, s.x + s.eta * ball.direction(s.gradient, s.x), eps)
+        z = ball.project(x, s.x + s.eta * ascent(ball, s.gradient, s.x), eps)
         alpha = jnp.where(k == 0, 1.0, MOMENTUM).astype(x.dtype)
         x_new = ball.project(x, s.x + alpha * (z - s.x) + (1 - alpha) * (s.x - s.x_old), eps)
         gradient, (f, fooled) = look(x_new, found)
@@ -213,7 +223,7 @@ def _apgd(
         return more & ~found.fooled.all() if early_stop else more
 
     def attack(restart: Any, found: _Found) -> _Found:
-        start = (x + ball.start(stream(key, "start", restart), x.shape, eps)).clip(0, 1)
+        start = (x + ball.start(stream(key, "start", restart), x, eps)).clip(0, 1)
         gradient, (f, fooled) = look(start, found)
         eta = jnp.full((len(x), 1, 1, 1), 2 * eps, x.dtype)
         first = _Search(

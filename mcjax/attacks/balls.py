@@ -11,22 +11,38 @@ SPARSITY = 0.05
 """The fraction of an image's numbers that one step in l1 changes."""
 
 _NUM_HALVINGS = 30
+_HUGE = 1e30  # in place of an infinite gradient; its reciprocal is still a normal number
 
 
 class Ball(NamedTuple):
     """The three things an attack needs of a norm.
 
     Attributes:
-        start: `start(key, shape, eps)`, a random perturbation of the ball.
-        direction: `direction(gradient, x)`, an ascent direction of unit norm at x, an example at a
-            time.
+        start: `start(key, like, eps)`, a random perturbation of the ball, of the shape and type
+            of `like`.
+        direction: `direction(gradient, x)`, an ascent direction of unit norm at x, per example;
+            the gradient must not hold NaN (see `ascent`).
         project: `project(x, z, eps)`, a point near z of the ball around x and of the box [0, 1];
             x lies in the box.
     """
 
-    start: Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
+    start: Callable[[jax.Array, jax.Array, Any], jax.Array]
     direction: Callable[[jax.Array, jax.Array], jax.Array]
     project: Callable[[jax.Array, jax.Array, Any], jax.Array]
+
+
+def ascent(ball: Ball, gradient: jax.Array, x: jax.Array) -> jax.Array:
+    """The ball's direction at x; numbers whose gradient is NaN do not move.
+
+    Args:
+        ball: One of `BALLS`.
+        gradient: Of the loss, [B, H, W, C].
+        x: Where it was taken, likewise.
+
+    Returns:
+        Finite directions, [B, H, W, C].
+    """
+    return ball.direction(jnp.nan_to_num(gradient, posinf=_HUGE, neginf=-_HUGE), x)
 
 
 def norm_l2(x: jax.Array) -> jax.Array:
@@ -41,21 +57,23 @@ def _unit(x: jax.Array) -> jax.Array:
     return scaled / jnp.maximum(norm_l2(scaled), 1)  # at least 1 unless the gradient is zero
 
 
-def _start_l2(key: jax.Array, shape: tuple[int, ...], eps: Any) -> jax.Array:
+def _start_linf(key: jax.Array, like: jax.Array, eps: Any) -> jax.Array:
+    return jax.random.uniform(key, like.shape, like.dtype, minval=-eps, maxval=eps)
+
+
+def _start_l2(key: jax.Array, like: jax.Array, eps: Any) -> jax.Array:
     direction, radius = jax.random.split(key)
-    dimension = shape[1] * shape[2] * shape[3]
-    r = jax.random.uniform(radius, (shape[0], 1, 1, 1)) ** (1 / dimension)
-    return eps * r * _unit(jax.random.normal(direction, shape))
+    dimension = like[0].size
+    r = jax.random.uniform(radius, (len(like), 1, 1, 1), like.dtype) ** (1 / dimension)
+    return eps * r * _unit(jax.random.normal(direction, like.shape, like.dtype))
 
 
-def _start_l1(key: jax.Array, shape: tuple[int, ...], eps: Any) -> jax.Array:
+def _start_l1(key: jax.Array, like: jax.Array, eps: Any) -> jax.Array:
     # Laplace coordinates over the sum of their sizes and one exponential more are uniform.
     direction, rest = jax.random.split(key)
-    z = jax.random.laplace(direction, shape)
-    total = jnp.abs(z).sum((1, 2, 3), keepdims=True) + jax.random.exponential(
-        rest, (shape[0], 1, 1, 1)
-    )
-    return eps * z / total
+    z = jax.random.laplace(direction, like.shape, like.dtype)
+    more = jax.random.exponential(rest, (len(like), 1, 1, 1), like.dtype)
+    return eps * z / (jnp.abs(z).sum((1, 2, 3), keepdims=True) + more)
 
 
 def _direction_l1(gradient: jax.Array, x: jax.Array) -> jax.Array:
@@ -122,7 +140,7 @@ def project_l1(x: jax.Array, z: jax.Array, eps: Any) -> jax.Array:
 
 BALLS = {
     "linf": Ball(
-        start=lambda key, shape, eps: jax.random.uniform(key, shape, minval=-eps, maxval=eps),
+        start=_start_linf,
         direction=lambda gradient, x: jnp.sign(gradient),
         project=lambda x, z, eps: (x + (z - x).clip(-eps, eps)).clip(0, 1),
     ),

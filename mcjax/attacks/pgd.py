@@ -9,9 +9,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from mcjax.attacks.active import of_active
-from mcjax.attacks.attack_losses import LABEL_LOSSES, kl
-from mcjax.attacks.balls import BALLS
-from mcjax.attacks.checks import check_choice, check_images, check_logits, check_sizes
+from mcjax.attacks.attack_losses import LABEL_LOSSES, log_kl
+from mcjax.attacks.balls import BALLS, ascent
+from mcjax.attacks.checks import (
+    check_choice,
+    check_count,
+    check_examples,
+    check_logits,
+    check_sizes,
+)
 from mcjax.errors import UserError
 from mcjax.keys import stream
 from mcjax.tree import as_partial
@@ -40,7 +46,7 @@ def pgd(
     """max_{|delta| <= eps} loss(logits(x + delta), y) by projected gradient ascent.
 
     x' <- P(x' + step_size * direction(grad)), with P the projection to the ball around x and to
-    [0, 1]. The best point met is kept for each example: of all iterates of all restarts the one
+    [0, 1]; a number of x whose gradient is NaN stays. The best point met is kept for each example: of all iterates of all restarts the one
     of highest loss. The direction is the gradient's sign in linf, the unit gradient in l2, and in
     l1 equal steps along the 5 % of numbers of largest gradient that the box lets move.
 
@@ -56,7 +62,9 @@ def pgd(
         norm: "linf", "l2" or "l1".
         random_start: Start at a random point of the ball; else at x (of restarts, the first).
         loss: "cross_entropy", "margin", "dlr", or "kl" from the clean prediction, whose gradient
-            is zero at x itself.
+            is zero at x itself. A positive factor on the logits changes no step of "margin" and
+            "dlr"; "cross_entropy" and "kl" are climbed in logarithms, so that they do not stall
+            where softmax saturates.
         num_restarts: Number of starts.
         early_stop: An example that is misclassified changes no more, and the work goes on with
             the others alone. For robust accuracy: cheaper, at a lower loss.
@@ -66,9 +74,10 @@ def pgd(
         Adversarial images, [B, H, W, C], within eps of x and within [0, 1].
 
     Raises:
-        UserError: Unknown norm or loss; negative eps, step_size or num_steps; no restart; images
-            outside of [0, 1]; labels or logits of the wrong shape; keep_best=False with restarts
-            or early_stop.
+        UserError: Unknown norm or loss; eps or step_size that is not one number of at least 0;
+            negative num_steps; no restart; no image, or images outside of [0, 1]; labels outside
+            of the classes; labels or logits of the wrong shape; keep_best=False with restarts or
+            early_stop.
 
     Example:
         >>> x, y = jnp.full((1, 1, 1, 2), 0.5), jnp.array([0])
@@ -80,16 +89,17 @@ def pgd(
     """
     check_choice("norm", norm, list(BALLS))
     check_choice("loss", loss, LOSSES)
-    check_sizes(eps=eps, step_size=step_size, num_steps=num_steps)
-    if num_restarts < 1:
-        raise UserError(f"num_restarts is {num_restarts}; give at least 1")
+    check_sizes(eps=eps, step_size=step_size)
+    check_count("num_steps", num_steps, 0)
+    check_count("num_restarts", num_restarts)
     if not keep_best and (early_stop or num_restarts > 1):
         raise UserError(
             "keep_best=False gives the last iterate; use it without restarts or early_stop"
         )
-    check_images(x, y)
+    logits_fn = as_partial(logits_fn)
+    check_examples(logits_fn, x, y, num_classes=_classes_needed(loss))
     return _pgd(
-        key, as_partial(logits_fn), x, y, eps, step_size, num_steps,
+        key, logits_fn, x, y, eps, step_size, num_steps,
         norm=norm, random_start=random_start, loss=loss,
         num_restarts=num_restarts, early_stop=early_stop, keep_best=keep_best,
     )  # fmt: skip
@@ -140,6 +150,10 @@ def fgsm(
     )
 
 
+def _classes_needed(loss: str) -> int:
+    return 3 if loss == "dlr" else 2
+
+
 @partial(
     jax.jit,
     static_argnames=("norm", "random_start", "loss", "num_restarts", "early_stop", "keep_best"),
@@ -161,16 +175,19 @@ def _pgd(
     keep_best: bool,
 ) -> jax.Array:
     ball = BALLS[norm]
+    eps, step_size = jnp.asarray(eps, x.dtype), jnp.asarray(step_size, x.dtype)
     # What a loss compares logits with: those of the clean images, or the labels.
     aim: Any = logits_fn(x) if loss == "kl" else y
 
     def losses(x: jax.Array, y: jax.Array, aim: Any) -> tuple[jax.Array, jax.Array]:
-        logits = check_logits(logits_fn(x), len(x), at_least=3 if loss == "dlr" else 2)
-        each = kl(aim, logits) if loss == "kl" else LABEL_LOSSES[loss](logits, aim)
+        logits = check_logits(logits_fn(x), len(x), at_least=_classes_needed(loss))
+        each = log_kl(aim, logits) if loss == "kl" else LABEL_LOSSES[loss](logits, aim)
         # What is ranked: with early_stop nothing beats a success, so the first one stays.
         success = (logits.argmax(-1) != y) & ~jnp.isnan(each)
         value = jnp.where(success, jnp.inf, each) if early_stop else each
-        return each.sum(), value  # examples do not mix: the sum's gradient is each one's own
+        return each.sum(), value.astype(
+            x.dtype
+        )  # examples do not mix: the sum's gradient is each one's own
 
     def look(x: jax.Array, best_value: jax.Array) -> tuple[jax.Array, jax.Array]:
         gradient_fn = jax.grad(losses, has_aux=True)
@@ -192,11 +209,11 @@ def _pgd(
         gradient, value = look(x_adv, best_value)
         if keep_best:
             best, best_value = keep_better(best, best_value, x_adv, value)
-        x_adv = ball.project(x, x_adv + step_size * ball.direction(gradient, x_adv), eps)
+        x_adv = ball.project(x, x_adv + step_size * ascent(ball, gradient, x_adv), eps)
         return i + 1, x_adv, best, best_value
 
     def attack(restart: Any, kept: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        delta = ball.start(stream(key, "start", restart), x.shape, eps)
+        delta = ball.start(stream(key, "start", restart), x, eps)
         start = (x + delta).clip(0, 1)
         if not random_start:
             start = jnp.where(jnp.asarray(restart) == 0, x, start)
@@ -206,7 +223,7 @@ def _pgd(
             return x_adv, best_value
         return keep_better(best, best_value, x_adv, losses(x_adv, y, aim)[1])
 
-    nothing = (x, jnp.full(len(x), -jnp.inf))
+    nothing = (x, jnp.full(len(x), -jnp.inf, x.dtype))
     if num_restarts == 1:
         best, _ = attack(0, nothing)
     else:

@@ -235,7 +235,7 @@ def _lanczos(matvec: Operator, start: jax.Array, m: int) -> TopEigenvalue:
 def _top_of_tridiagonal(alpha: jax.Array, beta: jax.Array) -> jax.Array:
     """The eigenvector of the largest eigenvalue, [B, m]."""
     m = alpha.shape[1]
-    matrix = alpha[:, :, None] * jnp.eye(m)[None]
+    matrix = alpha[:, :, None] * jnp.eye(m, dtype=alpha.dtype)[None]
     if m > 1:
         rows = jnp.arange(m - 1)
         matrix = matrix.at[:, rows, rows + 1].set(beta).at[:, rows + 1, rows].set(beta)

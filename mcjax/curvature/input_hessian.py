@@ -6,8 +6,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from mcjax.attacks.attack_losses import confident_cross_entropy
-from mcjax.attacks.checks import check_images, check_logits
+from mcjax.attacks.attack_losses import confident_cross_entropy, confident_log_softmax
+from mcjax.attacks.checks import check_examples, check_logits
 from mcjax.curvature import eigenvalue as core
 from mcjax.curvature.eigenvalue import MAX_ITERS, TOLERANCE, TopEigenvalue, check_method
 from mcjax.curvature.legacy import legacy_eigenvalue
@@ -67,8 +67,9 @@ def input_hessian_eigenvalue(
         and NaN for the residual.
 
     Raises:
-        UserError: Unknown method; exact without piecewise_linear=True; images outside of [0, 1];
-            labels or logits of the wrong shape; impossible limits.
+        UserError: Unknown method; exact without piecewise_linear=True; no image, or images outside
+            of [0, 1]; labels outside of the classes; labels or logits of the wrong shape;
+            impossible limits.
 
     Example:
         >>> logits_fn = lambda x: x.reshape(len(x), 2) @ jnp.array([[2.0, 0.0], [0.0, 0.0]])
@@ -85,10 +86,11 @@ def input_hessian_eigenvalue(
             f"method 'exact' holds for piecewise linear networks, which this one {why}: use "
             "'lanczos', or piecewise_linear=True (from network.piecewise_linear, or to force it)"
         )
-    check_images(x, y)
+    logits_fn = as_partial(logits_fn)
+    check_examples(logits_fn, x, y)
     key = jax.random.key(0) if key is None else key
     top = _eigenvalue(
-        key, as_partial(logits_fn), x, y,
+        key, logits_fn, x, y,
         method=method, max_iters=max_iters, tolerance=float(tolerance),
     )  # fmt: skip
     return top if return_eigenvector else top._replace(eigenvector=None)
@@ -146,18 +148,20 @@ def _gauss_newton_vector(logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
     """The top eigenvectors of J^T (diag p - p p^T) J, [B, H, W, C]; 0 where it is zero."""
     logits, vjp = jax.vjp(logits_fn, x)
     num_classes = check_logits(logits, len(x)).shape[1]
-    p = jax.nn.softmax(logits)
-    others = p @ (1 - jnp.eye(num_classes, dtype=p.dtype))  # 1 - p without its rounding
-    # B as p sqrt(p)^T without the diagonal; its columns are the cotangents.
-    root = jnp.exp(jax.nn.log_softmax(logits) / 2)
-    eye = jnp.eye(num_classes, dtype=p.dtype)[None]
-    b = eye * (root * others)[:, :, None] - (1 - eye) * p[:, :, None] * root[:, None, :]
-    # The scale of a sure network's B is taken out, for its square underflows.
-    scale = jnp.abs(b).max((1, 2), keepdims=True)
-    b = b / jnp.where(scale > 0, scale, 1)
+    # B in logarithms, scaled to a largest entry of 1: a sure network's p would underflow.
+    log_p = confident_log_softmax(logits)
+    eye = jnp.eye(num_classes, dtype=bool)[None]
+    log_others = jax.nn.logsumexp(jnp.where(eye, -jnp.inf, log_p[:, None, :]), axis=2)  # 1 - p
+    size = jnp.where(
+        eye, (log_p / 2 + log_others)[:, :, None], log_p[:, :, None] + log_p[:, None, :] / 2
+    )
+    size = jnp.exp(size - size.max((1, 2), keepdims=True))
+    b = jnp.where(eye, size, -size)  # its columns are the cotangents
     (m,) = jax.vmap(vjp)(jnp.moveaxis(b, 2, 0))  # [classes, B, H, W, C]
     rows = m.reshape(num_classes, len(x), -1)
     gram = jnp.einsum("ibn,jbn->bij", rows, rows, precision="highest")
-    u = jnp.linalg.eigh(gram)[1][:, :, -1]
+    # eigh returns NaN for graded matrices of very small or large entries.
+    largest = jnp.abs(gram).max((1, 2), keepdims=True)
+    u = jnp.linalg.eigh(gram / jnp.where(largest > 0, largest, 1))[1][:, :, -1]
     v = jnp.einsum("bi,ibn->bn", u, rows, precision="highest")
     return core._unit(v).reshape(x.shape)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mcjax.attacks.attack_losses import confident_cross_entropy
-from mcjax.attacks.checks import check_images
+from mcjax.attacks.checks import check_examples
 from mcjax.curvature.eigenvalue import rayleigh
 from mcjax.curvature.input_hessian import loss_gradient
 from mcjax.errors import UserError
@@ -75,11 +75,12 @@ def quadratic_model(
 
     Source: Zhao et al. 2020, proposition 1.
     """
-    check_images(x, y)
+    logits_fn = as_partial(logits_fn)
+    check_examples(logits_fn, x, y)
     for name, value in (("delta", delta), ("eigenvector", eigenvector)):
         if jnp.shape(value) != x.shape:
             raise UserError(f"{name} has shape {list(jnp.shape(value))}; give {list(x.shape)}")
-    return _terms(as_partial(logits_fn), x, y, delta, eigenvector)
+    return _terms(logits_fn, x, y, delta, eigenvector)
 
 
 @jax.jit

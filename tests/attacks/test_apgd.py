@@ -37,7 +37,7 @@ def plain_apgd(key, x, y, eps, norm, num_steps, loss):
     Returns x_max, f_max, and how often each image halved its step.
     """
     ball, ends = BALLS[norm], {0, *checkpoints(num_steps).tolist()}
-    start = (x + ball.start(stream(key, "start", 0), x.shape, eps)).clip(0, 1)
+    start = (x + ball.start(stream(key, "start", 0), x, eps)).clip(0, 1)
     value_and_grad = jax.jit(jax.value_and_grad(lambda x, y: LABEL_LOSSES[loss](network(x), y)[0]))
     best, highest, halvings = [], [], []
     for i in range(len(x)):
@@ -145,6 +145,8 @@ def test_at_least_as_strong_as_pgd_and_more_restarts_never_weaker():
         ({"norm": "l1"}, "norm"),
         ({"loss": "margin"}, "loss"),
         ({"eps": -0.1}, "eps"),
+        ({"eps": jnp.full(12, 0.1)}, r"eps has shape \[12\]; give one number"),
+        ({"num_steps": 2.5}, "num_steps is 2.5; give a whole number"),
         ({"num_steps": 0}, "num_steps"),
         ({"num_restarts": 0}, "num_restarts"),
     ],

@@ -1,5 +1,6 @@
 """PGD against steps worked by hand, and its laws."""
 
+import functools
 import itertools
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mcjax.attacks.apgd import apgd
 from mcjax.attacks.attack_losses import LABEL_LOSSES, kl, margin
 from mcjax.attacks.pgd import fgsm, pgd
 from mcjax.errors import UserError
@@ -250,7 +252,11 @@ def test_its_result_is_a_constant_to_differentiation():
         ({"loss": "hinge"}, "loss"),
         ({"eps": -0.1}, "eps"),
         ({"eps": float("nan")}, "eps"),
+        ({"eps": float("inf")}, "eps"),
+        ({"eps": "8/255"}, "eps is '8/255'; give a number"),
+        ({"eps": jnp.full(2, 0.1)}, r"eps has shape \[2\]; give one number for all images"),
         ({"step_size": -1.0}, "step_size"),
+        ({"num_steps": 2.5}, "num_steps is 2.5; give a whole number"),
         ({"num_steps": -1}, "num_steps"),
         ({"num_restarts": 0}, "num_restarts"),
         ({"keep_best": False, "num_restarts": 2}, "keep_best"),
@@ -272,12 +278,100 @@ def test_mistakes_in_arrays():
         pgd(key, linear, (255 * x).astype(jnp.uint8), y)
     with pytest.raises(UserError, match="images are bfloat16; give float32"):
         pgd(key, linear, x.astype(jnp.bfloat16), y)
-    with pytest.raises(UserError, match="integers, one an image"):
+    with pytest.raises(UserError, match=r"give 5 integers, shape \[5\]"):
         pgd(key, linear, x, y[:-1])
+    with pytest.raises(UserError, match=r"labels are int32 \[5, 1\]"):
+        pgd(key, linear, x, y[:, None])
+    for wrong in (3, -1):
+        with pytest.raises(UserError, match=r"labels lie in .* 3 classes; give 0 to 2"):
+            pgd(key, linear, x, y.at[2].set(wrong))
+    for empty in (x[:0], x[:, :0]):
+        with pytest.raises(UserError, match="give at least one"):
+            pgd(key, linear, empty, y[: len(empty)])
     with pytest.raises(UserError, match=r"returned shape \[3\] for 5 images"):
         pgd(key, lambda x: linear(x)[0], x, y)
     with pytest.raises(UserError, match="at least 3"):
         pgd(key, lambda x: linear(x)[:, :2], x, jnp.zeros_like(y), loss="dlr")
+
+
+ATTACKS = {
+    "fgsm": lambda *a, **o: fgsm(*a, 0.1, **o),
+    "pgd": lambda *a, **o: pgd(*a, 0.1, 0.025, 20, **o),
+    "apgd": lambda *a, **o: apgd(*a, eps=0.1, num_steps=20, **o),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_positive_factor_on_the_logits_changes_no_robust_accuracy(name):
+    """With two classes every step is the same; with ten the loss weighs the others differently."""
+    w = jax.random.normal(jax.random.key(1), (48, 10))
+    x = jax.random.uniform(jax.random.key(5), (200, 4, 4, 3))
+    for num_classes, factors, tolerance in (
+        (2, (1.0, 1e-3, 300.0, 1e4), 0.0),
+        (10, (1.0, 20.0, 300.0, 1e4), 0.03),
+    ):
+        few = w[:, :num_classes]
+        y = (x.reshape(len(x), -1) @ few).argmax(-1)
+        found = []
+        for factor in factors:
+            network = jax.tree_util.Partial(lambda w, x: x.reshape(len(x), -1) @ w, factor * few)
+            adversarial = ATTACKS[name](jax.random.key(0), network, x, y)
+            found.append(float((network(adversarial).argmax(-1) == y).mean()))
+        assert 0 < found[0] < 0.9
+        assert max(found) - min(found) <= tolerance + 1e-6, (num_classes, found)
+
+
+def test_kl_does_not_stall_where_softmax_saturates():
+    w = jax.random.normal(jax.random.key(1), (48, 10))
+    x = jax.random.uniform(jax.random.key(5), (200, 4, 4, 3))
+    y = (x.reshape(len(x), -1) @ w).argmax(-1)
+    robust = []
+    for factor in (1.0, 1000.0):
+        network = jax.tree_util.Partial(lambda w, x: x.reshape(len(x), -1) @ w, factor * w)
+        adversarial = pgd(jax.random.key(0), network, x, y, 0.1, 0.025, 20, loss="kl")
+        robust.append(float((network(adversarial).argmax(-1) == y).mean()))
+    assert max(robust) < 0.6  # 0.96 where it stalls
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_a_gradient_of_nan_moves_nothing(norm):
+    """The gradient is 0/0 at an image of one grey, and infinite or NaN in parts of others."""
+
+    def broken(x):
+        h = x.reshape(len(x), -1)
+        h = h - h.mean(-1, keepdims=True)
+        return (h / jnp.maximum(jnp.linalg.norm(h, axis=-1, keepdims=True), 1e-6))[:, :4]
+
+    x = jnp.full((2, 4, 4, 1), 0.5)
+    for attack in (fgsm, functools.partial(pgd, random_start=False)):
+        x_adv = attack(jax.random.key(0), broken, x, jnp.array([0, 1]), 0.03, norm=norm)
+        np.testing.assert_array_equal(x_adv, x)
+
+    def infinite(x):
+        return jnp.sqrt(x.reshape(len(x), -1)[:, :2])  # slope inf at 0
+
+    x = jnp.zeros((2, 1, 2, 1))
+    x_adv = pgd(
+        jax.random.key(0), infinite, x, jnp.array([0, 1]), 0.1, 0.1, 1, norm, random_start=False
+    )
+    assert np.isfinite(x_adv).all()
+    np.testing.assert_array_equal(x_adv.argmax(2).ravel(), [1, 0])  # up the other class
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_float32_stays_float32_where_jax_has_64_bits(norm):
+    with jax.enable_x64(True):
+        x, y = images()
+        x = jnp.asarray(x, jnp.float32)
+        w = jnp.asarray(W, jnp.float64)  # even if the network answers in float64
+        network = jax.tree_util.Partial(lambda w, x: x.reshape(len(x), -1) @ w, w)
+        key = jax.random.key(0)
+        found = [pgd(key, network, x, y, np.float64(0.1), 0.02, 5, norm)]
+        if norm != "l1":
+            found.append(apgd(key, network, x, y, eps=0.1, norm=norm, num_restarts=2))
+        for x_adv in found:
+            assert x_adv.dtype == jnp.float32
+            assert (size_of(x_adv - x, norm) <= 0.1 + 1e-6).all()
 
 
 def test_robust_accuracy_is_that_of_an_eager_pytorch_loop():
