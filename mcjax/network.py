@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -53,7 +54,8 @@ def from_linen(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
         The network.
 
     Raises:
-        UserError: image_shape is not three positive whole numbers.
+        UserError: image_shape is not three positive whole numbers; the network cannot be computed
+            from its "params" and "batch_stats" alone.
 
     Example:
         >>> from mcjax import models
@@ -92,7 +94,16 @@ def from_linen(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
         return outputs
 
     variables = jax.eval_shape(init, jax.random.key(0))
-    logits = jax.eval_shape(apply, variables, jnp.zeros([1, *image_shape]))
+    known = {name: v for name, v in variables.items() if name in ("params", "batch_stats")}
+    try:
+        logits = jax.eval_shape(apply, known, jnp.zeros([1, *image_shape]))
+    except flax.errors.FlaxError:
+        if len(known) == len(variables):
+            raise
+        raise UserError(
+            f"the network needs the collections {', '.join(sorted(variables))}; mcjax knows params "
+            "and batch_stats, and cannot tell the others' values between two networks"
+        ) from None
     return Network(
         init=init,
         apply=apply,

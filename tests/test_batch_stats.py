@@ -9,6 +9,7 @@ import pytest
 from mcjax import models
 from mcjax.batch_stats import CurveWithStats, of_batch, recompute
 from mcjax.curves import Bezier
+from mcjax.errors import UserError
 from mcjax.models.batch_norm import BatchNorm
 from mcjax.network import from_linen
 from mcjax.path import evaluate_path
@@ -74,6 +75,128 @@ def test_old_statistics_do_not_matter():
         for s in (variables["batch_stats"], other)
     )
     jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+class Mixed(nn.Module):
+    """A frozen BatchNorm before one that training updates, inside wrappers that networks use."""
+
+    wrapper: str = "none"
+    frozen: bool = True
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        class Layers(nn.Module):
+            frozen: bool
+
+            @nn.compact
+            def __call__(self, x, train):
+                x = nn.Dense(3)(x)
+                x = nn.BatchNorm(use_running_average=self.frozen or not train, name="frozen")(x)
+                return nn.BatchNorm(use_running_average=not train, momentum=0.7, name="live")(x**2)
+
+        if self.wrapper == "scan":
+            Many = nn.scan(
+                lambda layers, x, _: (layers(x, train), None),
+                variable_axes={"params": 0, "batch_stats": 0},
+                split_rngs={"params": True},
+                length=2,
+            )
+            return Many(Layers(self.frozen), nn.Dense(3)(x), None)[0].mean((1, 2))
+        made = {
+            "none": Layers,
+            "jit": nn.jit(Layers, static_argnums=2),
+            "remat": nn.remat(Layers, static_argnums=2),
+        }
+        return made[self.wrapper](self.frozen)(x, train).mean((1, 2))
+
+
+@pytest.mark.parametrize("wrapper", ["none", "jit", "remat"])
+def test_frozen_statistics_are_interpolated_and_the_layers_behind_them_see_them(wrapper):
+    x = images()
+    network = from_linen(Mixed(wrapper), (4, 5, 2))
+    ends = [network.init(jax.random.key(i)) for i in (0, 1)]
+    (where,) = ends[0]["batch_stats"]
+    for v, mean in zip(ends, (1.0, 3.0), strict=True):
+        v["batch_stats"][where]["frozen"] = {"mean": jnp.full(3, mean), "var": jnp.full(3, mean)}
+    variables = curve_with(network, ends, x, batch_size=13)(jnp.float32(0.25))
+    stats = variables["batch_stats"][where]
+    np.testing.assert_allclose(stats["frozen"]["mean"], 1.5)
+    np.testing.assert_allclose(stats["frozen"]["var"], 1.5)
+    dense = variables["params"][where]["Dense_0"]
+    norm = variables["params"][where]["frozen"]
+    h = np.float64(x) @ np.float64(dense["kernel"]) + np.float64(dense["bias"])
+    h = (
+        ((h - 1.5) / np.sqrt(1.5 + 1e-5)) * np.float64(norm["scale"]) + np.float64(norm["bias"])
+    ) ** 2
+    np.testing.assert_allclose(stats["live"]["mean"], h.mean((0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(stats["live"]["var"], h.var((0, 1, 2)), rtol=1e-4)
+    for t, v in enumerate(ends):
+        np.testing.assert_array_equal(
+            network.apply(curve_with(network, ends, x)(jnp.float32(t)), x), network.apply(v, x)
+        )
+
+
+def test_layers_in_a_scan_are_recomputed():
+    x = images()
+    network = from_linen(Mixed("scan", frozen=False), (4, 5, 2))
+    a = network.init(jax.random.key(0))
+    # A curve from a network to itself: at every point its own statistics of these images.
+    stats = curve_with(network, [a, a], x, batch_size=13)(jnp.float32(0.5))["batch_stats"]
+    old = {**a, "batch_stats": jax.tree.map(jnp.zeros_like, a["batch_stats"])}
+    new = network.apply_train(jax.random.key(0), old, x)[1]
+    for layer in ("frozen", "live"):
+        share = {"frozen": 0.01, "live": 0.3}[layer]  # one minus the momentum
+        np.testing.assert_allclose(
+            stats["Layers_0"][layer]["mean"], new["Layers_0"][layer]["mean"] / share, rtol=1e-4
+        )
+
+
+class Spectral(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.SpectralNorm(nn.Dense(3))(x.reshape(len(x), -1), update_stats=train)
+
+
+class Maximum(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        largest = self.variable("batch_stats", "largest", jnp.zeros, ())
+        if train:
+            largest.value = jnp.maximum(largest.value, x.max())
+        return nn.Dense(3)(x.mean((1, 2))) / (1 + largest.value)
+
+
+class Counter(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        seen = self.variable("batch_stats", "seen", lambda: jnp.int32(0))
+        if train:
+            seen.value = seen.value + len(x)
+        return nn.Dense(3)(x.mean((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(Spectral(), "sigma"), (Maximum(), "largest"), (Counter(), "seen")]
+)
+def test_what_is_no_running_mean_is_refused(module, name):
+    x = images()
+    network = from_linen(module, (4, 5, 2))
+    ends = [network.init(jax.random.key(i)) for i in (0, 1)]
+    with pytest.raises(UserError, match=rf"{name}, which is not a running mean"):
+        curve_with(network, ends, x)(jnp.float32(0.5))
+
+
+class Other(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        scale = self.variable("constants", "scale", jnp.ones, ())
+        self.sow("losses", "size", x.mean())
+        return x.mean((1, 2)) * scale.value
+
+
+def test_collections_that_a_path_cannot_carry_are_refused():
+    with pytest.raises(UserError, match=r"needs the collections constants.*mcjax knows params"):
+        from_linen(Other(), (4, 5, 2))
 
 
 @pytest.fixture(scope="module")
