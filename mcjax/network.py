@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mcjax.bound import Bound, FewPrograms
 from mcjax.errors import UserError
 from mcjax.tree import PyTree
 
@@ -44,7 +45,8 @@ class Network(NamedTuple):
 def from_linen(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
     """The network of a linen module called as `module(x, train=...)`.
 
-    It is piecewise linear if the module has an attribute `piecewise_linear` that says so.
+    It is piecewise linear if the module has an attribute `piecewise_linear` that says so. Networks
+    of equal modules are equal, so that what was compiled for one serves the other.
 
     Args:
         module: The module, one of `mcjax.models.create` say.
@@ -67,32 +69,8 @@ def from_linen(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
     if len(image_shape) != 3 or not all(isinstance(n, int) and n > 0 for n in image_shape):
         raise UserError(f"image_shape is {image_shape}; give (height, width, channels)")
 
-    @_compile_quickly
-    def init(key: jax.Array) -> PyTree:
-        return module.init(key, jnp.zeros([1, *image_shape]), train=False)
-
-    def apply(variables: PyTree, x: jax.Array) -> jax.Array:
-        return cast(jax.Array, module.apply(variables, x, train=False))
-
-    def apply_train(key: jax.Array, variables: PyTree, x: jax.Array) -> tuple[jax.Array, PyTree]:
-        logits, updates = module.apply(
-            variables, x, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
-        )
-        return logits, updates.get("batch_stats", {})
-
-    def layer_outputs(variables: PyTree, x: jax.Array) -> dict[str, jax.Array]:
-        outputs: dict[str, jax.Array] = {}
-
-        def record(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-            output = call(*args, **kwargs)
-            if context.method_name == "__call__" and context.module.path:
-                outputs["/".join(context.module.path)] = output
-            return output
-
-        with nn.intercept_methods(record):
-            module.apply(variables, x, train=False)
-        return outputs
-
+    init = Bound(_start_quickly, Bound(_init_linen, module, tuple(image_shape)))
+    apply = Bound(_apply_linen, module)
     variables = jax.eval_shape(init, jax.random.key(0))
     known = {name: v for name, v in variables.items() if name in ("params", "batch_stats")}
     try:
@@ -107,12 +85,45 @@ def from_linen(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
     return Network(
         init=init,
         apply=apply,
-        apply_train=apply_train,
+        apply_train=Bound(_apply_linen_train, module),
         has_batch_stats="batch_stats" in variables,
         num_classes=logits.shape[-1],
         piecewise_linear=getattr(module, "piecewise_linear", False),
-        layer_outputs=layer_outputs,
+        layer_outputs=Bound(_linen_layer_outputs, module),
     )
+
+
+def _init_linen(module: nn.Module, image_shape: tuple[int, int, int], key: jax.Array) -> PyTree:
+    return module.init(key, jnp.zeros([1, *image_shape]), train=False)
+
+
+def _apply_linen(module: nn.Module, variables: PyTree, x: jax.Array) -> jax.Array:
+    return cast(jax.Array, module.apply(variables, x, train=False))
+
+
+def _apply_linen_train(
+    module: nn.Module, key: jax.Array, variables: PyTree, x: jax.Array
+) -> tuple[jax.Array, PyTree]:
+    logits, updates = module.apply(
+        variables, x, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
+    )
+    return logits, updates.get("batch_stats", {})
+
+
+def _linen_layer_outputs(
+    module: nn.Module, variables: PyTree, x: jax.Array
+) -> dict[str, jax.Array]:
+    outputs: dict[str, jax.Array] = {}
+
+    def record(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        output = call(*args, **kwargs)
+        if context.method_name == "__call__" and context.module.path:
+            outputs["/".join(context.module.path)] = output
+        return output
+
+    with nn.intercept_methods(record):
+        module.apply(variables, x, train=False)
+    return outputs
 
 
 def from_apply(
@@ -141,20 +152,23 @@ def from_apply(
         >>> network.apply(jnp.ones([4, 3]), jnp.ones([5, 2, 2, 1])).shape
         (5, 3)
     """
-
-    def no_init(key: jax.Array) -> Any:
-        raise UserError("this network was made without init; give from_apply one")
-
-    def apply_train(key: jax.Array, variables: PyTree, x: jax.Array) -> tuple[jax.Array, PyTree]:
-        return apply(variables, x), {}
-
     return Network(
-        init=init or no_init,
+        init=init or _no_init,
         apply=apply,
-        apply_train=apply_train,
+        apply_train=Bound(_apply_as_in_evaluation, apply),
         num_classes=num_classes,
         piecewise_linear=piecewise_linear,
     )
+
+
+def _no_init(key: jax.Array) -> Any:
+    raise UserError("this network was made without init; give from_apply one")
+
+
+def _apply_as_in_evaluation(
+    apply: Callable[[PyTree, jax.Array], jax.Array], key: jax.Array, variables: PyTree, x: jax.Array
+) -> tuple[jax.Array, PyTree]:
+    return apply(variables, x), {}
 
 
 def normalised(network: Network, mean: Sequence[float], std: Sequence[float]) -> Network:
@@ -183,18 +197,24 @@ def normalised(network: Network, mean: Sequence[float], std: Sequence[float]) ->
             f"normalisation by mean {mean} and std {std}; give a positive std a channel"
         )
 
-    def scaled(x: jax.Array) -> jax.Array:
-        if x.shape[-1] != len(mean):
-            raise UserError(f"{len(mean)} means for images of {x.shape[-1]} channels; give as many")
-        m, s = (jnp.asarray(v, x.dtype).reshape((1,) * (x.ndim - 1) + (-1,)) for v in (mean, std))
-        return (x - m) / s
+    def on_scaled(fn: Callable[..., Any]) -> Bound:
+        return Bound(_on_scaled, fn, tuple(mean), tuple(std))
 
-    layer_outputs = network.layer_outputs
     return network._replace(
-        apply=lambda variables, x: network.apply(variables, scaled(x)),
-        apply_train=lambda key, variables, x: network.apply_train(key, variables, scaled(x)),
-        layer_outputs=layer_outputs and (lambda variables, x: layer_outputs(variables, scaled(x))),
+        apply=on_scaled(network.apply),
+        apply_train=on_scaled(network.apply_train),
+        layer_outputs=network.layer_outputs and on_scaled(network.layer_outputs),
     )
+
+
+def _on_scaled(
+    fn: Callable[..., Any], mean: tuple[float, ...], std: tuple[float, ...], *args: Any
+) -> Any:
+    *before, x = args
+    if x.shape[-1] != len(mean):
+        raise UserError(f"{len(mean)} means for images of {x.shape[-1]} channels; give as many")
+    m, s = (jnp.asarray(v, x.dtype).reshape((1,) * (x.ndim - 1) + (-1,)) for v in (mean, std))
+    return fn(*before, (x - m) / s)
 
 
 def in_bfloat16(network: Network) -> Network:
@@ -224,23 +244,16 @@ def in_bfloat16(network: Network) -> Network:
 
     Source: Micikevicius et al. 2018, Mixed Precision Training, section 3.1.
     """
-
-    def apply(variables: PyTree, x: jax.Array) -> jax.Array:
-        return _widened(network.apply(_rounded(variables), _rounded(x)))
-
-    def apply_train(key: jax.Array, variables: PyTree, x: jax.Array) -> tuple[jax.Array, PyTree]:
-        logits, stats = network.apply_train(key, _rounded(variables), _rounded(x))
-        return _widened(logits), _widened(stats)
-
-    def layer_outputs(variables: PyTree, x: jax.Array) -> dict[str, jax.Array]:
-        assert network.layer_outputs is not None
-        return _widened(network.layer_outputs(_rounded(variables), _rounded(x)))
-
     return network._replace(
-        apply=apply,
-        apply_train=apply_train,
-        layer_outputs=None if network.layer_outputs is None else layer_outputs,
+        apply=Bound(_on_rounded, network.apply),
+        apply_train=Bound(_on_rounded, network.apply_train),
+        layer_outputs=network.layer_outputs and Bound(_on_rounded, network.layer_outputs),
     )
+
+
+def _on_rounded(fn: Callable[..., Any], *args: Any) -> Any:
+    *key, variables, x = args
+    return _widened(fn(*key, _rounded(variables), _rounded(x)))
 
 
 def _rounded(tree: PyTree) -> PyTree:
@@ -259,18 +272,22 @@ def _widened(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda v: v.astype(jnp.float32) if v.dtype == jnp.bfloat16 else v, tree)
 
 
-def _compile_quickly(init: Callable[[jax.Array], PyTree]) -> Callable[[jax.Array], PyTree]:
+def _start(key: jax.Array, *, random_start: Callable[[jax.Array], PyTree]) -> PyTree:
+    return random_start(key)
+
+
+_compiled_start = FewPrograms(_start, static=("random_start",))
+_unoptimised_start = FewPrograms(
+    _start, static=("random_start",), compiler_options={"xla_backend_optimization_level": 0}
+)
+
+
+def _start_quickly(random_start: Callable[[jax.Array], PyTree], key: jax.Array) -> PyTree:
     """Compiles a random start as one program.
 
     On CPU it is left unoptimised: it runs once, for milliseconds, and optimising its many random
     generators takes six times as long (7 s for a resnet8).
     """
-    compiled = jax.jit(init)
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    unoptimised = jax.jit(init, compiler_options=options)
-
-    def start(key: jax.Array) -> PyTree:
-        # Inside another transformation the outermost jit decides on options.
-        return (compiled if isinstance(key, jax.core.Tracer) else unoptimised)(key)
-
-    return start
+    # Inside another transformation the outermost jit decides on options.
+    optimised = isinstance(key, jax.core.Tracer) or jax.default_backend() != "cpu"
+    return (_compiled_start if optimised else _unoptimised_start)(key, random_start=random_start)

@@ -1,11 +1,11 @@
 """What is minimised: the loss of one network, and the expected loss over a curve."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
 
+from mcjax.bound import Bound
 from mcjax.curves import Curve
 from mcjax.keys import stream
 from mcjax.losses import Batch, accuracy, cross_entropy, l2
@@ -14,7 +14,6 @@ from mcjax.training import LossFn, StepMetrics
 from mcjax.tree import PyTree
 
 
-@functools.cache  # one object a network, so one compiled program
 def endpoint_loss(network: Network) -> LossFn:
     """Mean cross-entropy of one network; weight decay is the optimizer's.
 
@@ -24,19 +23,24 @@ def endpoint_loss(network: Network) -> LossFn:
     Returns:
         A loss_fn for `train_steps`; its params are the network's, and fixed is not used.
     """
-
-    def loss_fn(
-        key: jax.Array, step: jax.Array, params: PyTree, stats: PyTree, fixed: None, batch: Batch
-    ) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
-        variables = {"params": params, "batch_stats": stats}
-        logits, stats = network.apply_train(stream(key, "dropout", step), variables, batch["image"])
-        loss = cross_entropy(logits, batch["label"]).mean()
-        return loss, (stats, StepMetrics(loss, loss, accuracy(logits, batch["label"]).mean()))
-
-    return loss_fn
+    return Bound(_endpoint_loss, network)
 
 
-@functools.cache
+def _endpoint_loss(
+    network: Network,
+    key: jax.Array,
+    step: jax.Array,
+    params: PyTree,
+    stats: PyTree,
+    fixed: None,
+    batch: Batch,
+) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
+    variables = {"params": params, "batch_stats": stats}
+    logits, stats = network.apply_train(stream(key, "dropout", step), variables, batch["image"])
+    loss = cross_entropy(logits, batch["label"]).mean()
+    return loss, (stats, StepMetrics(loss, loss, accuracy(logits, batch["label"]).mean()))
+
+
 def curve_loss(
     network: Network, kind: type[Curve], *, weight_decay: float, num_strata: int = 1
 ) -> LossFn:
@@ -54,21 +58,30 @@ def curve_loss(
 
     Source: Garipov et al. 2018, equation 2; Zhao et al. 2020, section 3.
     """
+    return Bound(_curve_loss, network, kind, weight_decay, num_strata)
 
-    def loss_fn(
-        key: jax.Array, step: jax.Array, params: PyTree, stats: PyTree, fixed: PyTree, batch: Batch
-    ) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
-        t = sample_t(stream(key, "t"), step, num_strata=num_strata)
-        w = kind(**params, **fixed)(t)
-        # Normalised by the batch: running statistics of no single t mean anything.
-        logits, _ = network.apply_train(
-            stream(key, "dropout", step), {"params": w, "batch_stats": stats}, batch["image"]
-        )
-        nll = cross_entropy(logits, batch["label"]).mean()
-        loss = nll + weight_decay * l2(w)
-        return loss, (stats, StepMetrics(loss, nll, accuracy(logits, batch["label"]).mean()))
 
-    return loss_fn
+def _curve_loss(
+    network: Network,
+    kind: type[Curve],
+    weight_decay: float,
+    num_strata: int,
+    key: jax.Array,
+    step: jax.Array,
+    params: PyTree,
+    stats: PyTree,
+    fixed: PyTree,
+    batch: Batch,
+) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
+    t = sample_t(stream(key, "t"), step, num_strata=num_strata)
+    w = kind(**params, **fixed)(t)
+    # Normalised by the batch: running statistics of no single t mean anything.
+    logits, _ = network.apply_train(
+        stream(key, "dropout", step), {"params": w, "batch_stats": stats}, batch["image"]
+    )
+    nll = cross_entropy(logits, batch["label"]).mean()
+    loss = nll + weight_decay * l2(w)
+    return loss, (stats, StepMetrics(loss, nll, accuracy(logits, batch["label"]).mean()))
 
 
 def sample_t(key: jax.Array, step: jax.Array, *, num_strata: int = 1) -> jax.Array:

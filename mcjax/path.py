@@ -17,6 +17,7 @@ from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
+from mcjax.bound import FewPrograms
 from mcjax.data.batches import to_unit
 from mcjax.losses import Batch, MetricFn
 from mcjax.sharding import make_mesh, replicate
@@ -48,7 +49,7 @@ def evaluate_path(
 
     Args:
         metric_fn: `metric_fn(curve(t), batch) -> {name: vector [B]}`. Keep one function and
-            pass it again: a new one is compiled anew.
+            pass it again: a new one is compiled anew (`mcjax.bound.Bound` makes equal ones).
         curve: `curve(t)` gives what metric_fn takes; a callable pytree (`Bezier`, `PolyChain`,
             `Plane`, `CurveWithStats`) or any function of t.
         ts: Points, [T], or [T, ...] where the curve takes more than a number.
@@ -123,6 +124,8 @@ def _along(
     mesh = make_mesh() if mesh is None else mesh
     chunk = default_chunk() if chunk is None else chunk
     named = isinstance(batches, Mapping) and "image" not in batches
+    if named and any(hasattr(one, "shape") for one in batches.values()):  # type: ignore[union-attr]
+        check_batch(batches)  # type: ignore[arg-type]  # one batch, under other names
     given: Mapping[str, Any] = batches if named else {"": batches}  # type: ignore[assignment]
     sets = {name: _stack(one) for name, one in given.items()}
     if jax.tree.leaves(curve) == [curve]:  # a plain function, not a pytree
@@ -168,7 +171,7 @@ def _values(metric_fn: MetricFn, point: PyTree, stack: Batch) -> dict[str, jax.A
     return {name: v.reshape(-1) for name, v in lax.map(of, stack).items()}
 
 
-@functools.partial(jax.jit, static_argnames=("metric_fn", "mesh", "chunk", "reduce"))
+@functools.partial(FewPrograms, static=("metric_fn", "mesh", "chunk", "reduce"))
 def _evaluate(
     curve: Any,
     ts: jax.Array,
@@ -200,8 +203,10 @@ def _evaluate(
 def _stack(batches: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> Batch:
     """Brings every form of batches to leaves [N, B, ...] with a mask."""
     if isinstance(batches, Mapping):
-        label = batches["label"]
-        stack = dict(batches) if label.ndim == 2 else {k: v[None] for k, v in batches.items()}
+        check_batch(batches)
+        stack = dict(batches)
+        if np.ndim(stack["label"]) == 1:
+            stack = {k: jnp.asarray(v)[None] for k, v in stack.items()}
         if "mask" not in stack:
             stack["mask"] = jnp.ones(stack["label"].shape, jnp.float32)
         return stack
@@ -211,6 +216,8 @@ def _stack(batches: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> Batch:
     if not all(isinstance(row, Mapping) for row in given):
         raise ValueError('a batch is a dict, {"image": [B, H, W, C], "label": [B]}; no tuple')
     rows = [dict(row) for row in given]
+    for row in rows:
+        check_batch(row, stacked=False)
     size = max(len(row["label"]) for row in rows)
     for row in rows:
         row.setdefault("mask", np.ones(len(row["label"]), np.float32))
@@ -220,3 +227,33 @@ def _stack(batches: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> Batch:
                 {k: np.pad(v, [(0, pad)] + [(0, 0)] * (np.ndim(v) - 1)) for k, v in row.items()}
             )
     return {k: jnp.stack([jnp.asarray(row[k]) for row in rows]) for k in rows[0]}
+
+
+def check_batch(batch: Mapping[str, Any], *, stacked: bool = True) -> None:
+    """Refuses batches whose arrays do not belong together; only names and shapes are looked at.
+
+    Args:
+        batch: "image" [B, H, W, C], "label" [B] and perhaps "mask" [B]; or all with one more
+            leading axis.
+        stacked: Whether the leading axis is allowed.
+
+    Raises:
+        ValueError: Names what is missing, or the shapes that differ.
+    """
+    missing = [name for name in ("image", "label") if name not in batch]
+    if missing:
+        raise ValueError(
+            f"a batch holds {', '.join(map(str, batch)) or 'nothing'}, and no {' or '.join(missing)}; "
+            "give image [B, H, W, C] and label [B]"
+        )
+    shape = np.shape(batch["label"])
+    if len(shape) not in ((1, 2) if stacked else (1,)) or 0 in shape:
+        raise ValueError(f"labels have shape {list(shape)}; give [B], one label per image")
+    for name, value in batch.items():
+        if np.shape(value)[: len(shape)] != shape:
+            raise ValueError(
+                f"{name} has shape {list(np.shape(value))}, but label {list(shape)}; give one "
+                f"{name} per label"
+            )
+    if "mask" in batch and np.shape(batch["mask"]) != shape:
+        raise ValueError(f"mask has shape {list(np.shape(batch['mask']))}; give {list(shape)}")

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mcjax.attacks.pgd import pgd
+from mcjax.bound import Bound
 from mcjax.curvature import input_hessian_eigenvalue, quadratic_model
 from mcjax.ensemble import log_mean_probabilities
 from mcjax.losses import Batch, MetricFn, accuracy, cross_entropy
@@ -13,7 +14,6 @@ from mcjax.network import Network
 from mcjax.tree import PyTree
 
 
-@functools.cache  # one function a setting, so one compiled program
 def robust_metrics(
     network: Network,
     *,
@@ -42,38 +42,41 @@ def robust_metrics(
         "eigenvalue" of the clean image's Hessian with its "residual"; "alignment",
         "gradient_term", "curvature_term", "model_error" of the attack's perturbation.
     """
+    attack = Bound(pgd, eps=eps, step_size=step_size, num_steps=num_steps, norm=norm)
+    return Bound(_robust_metrics, network, attack, seed, method)
 
-    def metric_fn(variables: PyTree, batch: Batch) -> dict[str, jax.Array]:
-        x, y = batch["image"], batch["label"]
-        logits_fn = functools.partial(network.apply, variables)
-        x_adv = pgd(jax.random.key(seed), logits_fn, x, y, eps, step_size, num_steps, norm=norm)
-        clean, robust = logits_fn(x), logits_fn(x_adv)
-        top = input_hessian_eigenvalue(
-            logits_fn,
-            x,
-            y,
-            method,
-            piecewise_linear=network.piecewise_linear,
-            return_eigenvector=True,
-        )
-        assert top.eigenvector is not None
-        model = quadratic_model(logits_fn, x, y, x_adv - x, top.eigenvector)
-        return {
-            "loss": cross_entropy(clean, y),
-            "accuracy": accuracy(clean, y),
-            "robust_loss": cross_entropy(robust, y),
-            "robust_accuracy": accuracy(robust, y),
-            "robust_margin": margin(robust, y) / jnp.maximum(robust.std(1), 1e-12),
-            "logit_scale": clean.std(1),
-            "eigenvalue": top.eigenvalue,
-            "residual": top.residual,
-            "alignment": model.alignment,
-            "gradient_term": model.gradient_term,
-            "curvature_term": model.curvature_term,
-            "model_error": model.error,
-        }
 
-    return metric_fn
+def _robust_metrics(
+    network: Network, attack: Bound, seed: int, method: str, variables: PyTree, batch: Batch
+) -> dict[str, jax.Array]:
+    x, y = batch["image"], batch["label"]
+    logits_fn = functools.partial(network.apply, variables)
+    x_adv = attack(jax.random.key(seed), logits_fn, x, y)
+    clean, robust = logits_fn(x), logits_fn(x_adv)
+    top = input_hessian_eigenvalue(
+        logits_fn,
+        x,
+        y,
+        method,
+        piecewise_linear=network.piecewise_linear,
+        return_eigenvector=True,
+    )
+    assert top.eigenvector is not None
+    model = quadratic_model(logits_fn, x, y, x_adv - x, top.eigenvector)
+    return {
+        "loss": cross_entropy(clean, y),
+        "accuracy": accuracy(clean, y),
+        "robust_loss": cross_entropy(robust, y),
+        "robust_accuracy": accuracy(robust, y),
+        "robust_margin": margin(robust, y) / jnp.maximum(robust.std(1), 1e-12),
+        "logit_scale": clean.std(1),
+        "eigenvalue": top.eigenvalue,
+        "residual": top.residual,
+        "alignment": model.alignment,
+        "gradient_term": model.gradient_term,
+        "curvature_term": model.curvature_term,
+        "model_error": model.error,
+    }
 
 
 def margin(logits: jax.Array, y: jax.Array) -> jax.Array:

@@ -5,16 +5,15 @@ batch under attack, which the attack's own passes do not add to the running ones
 same units in all passes of a step. The images that are found are constants to the gradient.
 """
 
-import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from mcjax.attacks.attack_losses import confident_cross_entropy, kl
-from mcjax.attacks.checks import check_sizes
+from mcjax.attacks.checks import check_count, check_sizes
 from mcjax.attacks.pgd import fgsm, pgd
+from mcjax.bound import Bound
 from mcjax.curves import Curve
 from mcjax.errors import UserError
 from mcjax.keys import stream
@@ -27,7 +26,6 @@ from mcjax.tree import PyTree
 Forward = Callable[[PyTree, jax.Array], tuple[jax.Array, PyTree]]
 
 
-@functools.cache  # one object a network and setting, so one compiled program
 def madry_loss(
     network: Network,
     *,
@@ -54,15 +52,14 @@ def madry_loss(
 
     Source: Madry et al. 2018, equation 2.1.
     """
-    check_sizes(eps=eps, step_size=step_size, num_steps=num_steps)
+    check_sizes(eps=eps, step_size=step_size)
+    check_count("num_steps", num_steps, 0)
+    attack = Bound(
+        pgd, eps=eps, step_size=step_size, num_steps=num_steps, norm=norm, keep_best=False
+    )
+    return Bound(_endpoint, network, attack)
 
-    def attack(key: jax.Array, logits_fn: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-        return pgd(key, logits_fn, x, y, eps, step_size, num_steps, norm, keep_best=False)
 
-    return _endpoint(network, attack)
-
-
-@functools.cache
 def fgsm_loss(
     network: Network,
     *,
@@ -88,14 +85,10 @@ def fgsm_loss(
     seen as a robust accuracy under PGD near 0).
     """
     check_sizes(eps=eps, step_size=0 if step_size is None else step_size)
-
-    def attack(key: jax.Array, logits_fn: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-        return fgsm(key, logits_fn, x, y, eps, step_size=step_size, norm=norm, random_start=True)
-
-    return _endpoint(network, attack)
+    attack = Bound(fgsm, eps=eps, step_size=step_size, norm=norm, random_start=True)
+    return Bound(_endpoint, network, attack)
 
 
-@functools.cache
 def trades_loss(
     network: Network,
     *,
@@ -126,27 +119,36 @@ def trades_loss(
 
     Source: Zhang et al. 2019, equation 5 and algorithm 1.
     """
-    check_sizes(beta=beta, eps=eps, step_size=step_size, num_steps=num_steps)
-
-    def loss_fn(
-        key: jax.Array, step: jax.Array, params: PyTree, stats: PyTree, fixed: None, batch: Batch
-    ) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
-        forward = _forward(network, key, step, stats)
-        x, y = batch["image"], batch["label"]
-        x_adv = pgd(
-            stream(key, "attack", step), _constant(forward, params), x, y, eps, step_size,
-            num_steps, norm, loss="kl", keep_best=False,
-        )  # fmt: skip
-        logits, stats = forward(params, x)
-        perturbed, stats = _forward(network, key, step, stats)(params, x_adv)
-        nll = cross_entropy(logits, y).mean()
-        loss = nll + beta * kl(logits, perturbed).mean()
-        return loss, (stats, StepMetrics(loss, nll, accuracy(logits, y).mean()))
-
-    return loss_fn
+    check_sizes(beta=beta, eps=eps, step_size=step_size)
+    check_count("num_steps", num_steps, 0)
+    attack = Bound(
+        pgd, eps=eps, step_size=step_size, num_steps=num_steps, norm=norm, loss="kl",
+        keep_best=False,
+    )  # fmt: skip
+    return Bound(_trades_loss, network, attack, beta)
 
 
-@functools.cache
+def _trades_loss(
+    network: Network,
+    attack: Bound,
+    beta: float,
+    key: jax.Array,
+    step: jax.Array,
+    params: PyTree,
+    stats: PyTree,
+    fixed: None,
+    batch: Batch,
+) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
+    forward = _forward(network, key, step, stats)
+    x, y = batch["image"], batch["label"]
+    x_adv = attack(stream(key, "attack", step), _constant(forward, params), x, y)
+    logits, stats = forward(params, x)
+    perturbed, stats = _forward(network, key, step, stats)(params, x_adv)
+    nll = cross_entropy(logits, y).mean()
+    loss = nll + beta * kl(logits, perturbed).mean()
+    return loss, (stats, StepMetrics(loss, nll, accuracy(logits, y).mean()))
+
+
 def robust_curve_loss(
     network: Network,
     kind: type[Curve],
@@ -180,28 +182,38 @@ def robust_curve_loss(
 
     Source: Zhao et al. 2020, section 4.3 (robust connection).
     """
-    check_sizes(eps=eps, step_size=step_size, num_steps=num_steps)
-
-    def loss_fn(
-        key: jax.Array, step: jax.Array, params: PyTree, stats: PyTree, fixed: PyTree, batch: Batch
-    ) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
-        t = sample_t(stream(key, "t"), step, num_strata=num_strata)
-        w = kind(**params, **fixed)(t)
-        forward = _forward(network, key, step, stats)
-        y = batch["label"]
-        x_adv = pgd(
-            stream(key, "attack", step), _constant(forward, w), batch["image"], y, eps, step_size,
-            num_steps, norm, keep_best=False,
-        )  # fmt: skip
-        logits, _ = forward(w, x_adv)
-        nll = cross_entropy(logits, y).mean()
-        loss = nll + weight_decay * l2(w)
-        return loss, (stats, StepMetrics(loss, nll, accuracy(logits, y).mean()))
-
-    return loss_fn
+    check_sizes(eps=eps, step_size=step_size)
+    check_count("num_steps", num_steps, 0)
+    attack = Bound(
+        pgd, eps=eps, step_size=step_size, num_steps=num_steps, norm=norm, keep_best=False
+    )
+    return Bound(_robust_curve_loss, network, attack, kind, weight_decay, num_strata)
 
 
-@functools.cache
+def _robust_curve_loss(
+    network: Network,
+    attack: Bound,
+    kind: type[Curve],
+    weight_decay: float,
+    num_strata: int,
+    key: jax.Array,
+    step: jax.Array,
+    params: PyTree,
+    stats: PyTree,
+    fixed: PyTree,
+    batch: Batch,
+) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
+    t = sample_t(stream(key, "t"), step, num_strata=num_strata)
+    w = kind(**params, **fixed)(t)
+    forward = _forward(network, key, step, stats)
+    y = batch["label"]
+    x_adv = attack(stream(key, "attack", step), _constant(forward, w), batch["image"], y)
+    logits, _ = forward(w, x_adv)
+    nll = cross_entropy(logits, y).mean()
+    loss = nll + weight_decay * l2(w)
+    return loss, (stats, StepMetrics(loss, nll, accuracy(logits, y).mean()))
+
+
 def gradient_penalty_loss(network: Network, *, weight: float) -> LossFn:
     """Mean of CE(f(x), y) + weight ||grad_x CE(f(x), y)||^2, differentiated through the gradient.
 
@@ -219,13 +231,15 @@ def gradient_penalty_loss(network: Network, *, weight: float) -> LossFn:
     """
     check_sizes(weight=weight)
 
-    def penalty(gradient_fn: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-        return weight * (gradient_fn(x) ** 2).sum((1, 2, 3)).mean()
-
-    return _penalised(network, penalty)
+    return Bound(_penalised, network, Bound(_squared_gradient, weight))
 
 
-@functools.cache
+def _squared_gradient(
+    weight: float, gradient_fn: Callable[[jax.Array], jax.Array], x: jax.Array
+) -> jax.Array:
+    return weight * (gradient_fn(x) ** 2).sum((1, 2, 3)).mean()
+
+
 def curvature_penalty_loss(network: Network, *, weight: float, h: float = 1.5) -> LossFn:
     """Mean of CE(f(x), y) + weight ||g(x + h z) - g(x)||^2, with g = grad_x CE and z = sign g / ||sign g||.
 
@@ -249,14 +263,17 @@ def curvature_penalty_loss(network: Network, *, weight: float, h: float = 1.5) -
     if not h > 0:
         raise UserError(f"h is {h}; give a number above 0")
 
-    def penalty(gradient_fn: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-        gradient = gradient_fn(x)
-        sign = jnp.sign(jax.lax.stop_gradient(gradient))
-        length = jnp.sqrt((sign**2).sum((1, 2, 3), keepdims=True))
-        z = sign / jnp.maximum(length, 1)  # at least 1 unless all is zero
-        return weight * ((gradient_fn(x + h * z) - gradient) ** 2).sum((1, 2, 3)).mean()
+    return Bound(_penalised, network, Bound(_squared_bend, weight, h))
 
-    return _penalised(network, penalty)
+
+def _squared_bend(
+    weight: float, h: float, gradient_fn: Callable[[jax.Array], jax.Array], x: jax.Array
+) -> jax.Array:
+    gradient = gradient_fn(x)
+    sign = jnp.sign(jax.lax.stop_gradient(gradient))
+    length = jnp.sqrt((sign**2).sum((1, 2, 3), keepdims=True))
+    z = sign / jnp.maximum(length, 1)  # at least 1 unless all is zero
+    return weight * ((gradient_fn(x + h * z) - gradient) ** 2).sum((1, 2, 3)).mean()
 
 
 def _forward(network: Network, key: jax.Array, step: jax.Array, stats: PyTree) -> Forward:
@@ -275,33 +292,38 @@ def _constant(forward: Forward, params: PyTree) -> Callable[[jax.Array], jax.Arr
     return lambda x: forward(params, x)[0]
 
 
-def _endpoint(network: Network, attack: Callable[..., jax.Array]) -> LossFn:
-    def loss_fn(
-        key: jax.Array, step: jax.Array, params: PyTree, stats: PyTree, fixed: None, batch: Batch
-    ) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
-        forward = _forward(network, key, step, stats)
-        y = batch["label"]
-        x_adv = attack(stream(key, "attack", step), _constant(forward, params), batch["image"], y)
-        logits, stats = forward(params, x_adv)
-        loss = cross_entropy(logits, y).mean()
-        return loss, (stats, StepMetrics(loss, loss, accuracy(logits, y).mean()))
-
-    return loss_fn
+def _endpoint(
+    network: Network,
+    attack: Bound,
+    key: jax.Array,
+    step: jax.Array,
+    params: PyTree,
+    stats: PyTree,
+    fixed: None,
+    batch: Batch,
+) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
+    forward = _forward(network, key, step, stats)
+    y = batch["label"]
+    x_adv = attack(stream(key, "attack", step), _constant(forward, params), batch["image"], y)
+    logits, stats = forward(params, x_adv)
+    loss = cross_entropy(logits, y).mean()
+    return loss, (stats, StepMetrics(loss, loss, accuracy(logits, y).mean()))
 
 
 def _penalised(
     network: Network,
-    penalty: Callable[[Callable[[jax.Array], jax.Array], jax.Array], jax.Array],
-) -> LossFn:
-    def loss_fn(
-        key: jax.Array, step: jax.Array, params: PyTree, stats: PyTree, fixed: None, batch: Batch
-    ) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
-        forward = _forward(network, key, step, stats)
-        x, y = batch["image"], batch["label"]
-        gradient_fn = jax.grad(lambda x: confident_cross_entropy(forward(params, x)[0], y).sum())
-        logits, stats = forward(params, x)
-        nll = cross_entropy(logits, y).mean()
-        loss = nll + penalty(gradient_fn, x)
-        return loss, (stats, StepMetrics(loss, nll, accuracy(logits, y).mean()))
-
-    return loss_fn
+    penalty: Bound,
+    key: jax.Array,
+    step: jax.Array,
+    params: PyTree,
+    stats: PyTree,
+    fixed: None,
+    batch: Batch,
+) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
+    forward = _forward(network, key, step, stats)
+    x, y = batch["image"], batch["label"]
+    gradient_fn = jax.grad(lambda x: confident_cross_entropy(forward(params, x)[0], y).sum())
+    logits, stats = forward(params, x)
+    nll = cross_entropy(logits, y).mean()
+    loss = nll + penalty(gradient_fn, x)
+    return loss, (stats, StepMetrics(loss, nll, accuracy(logits, y).mean()))

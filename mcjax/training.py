@@ -20,6 +20,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mcjax.bound import FewPrograms
 from mcjax.data.batches import epoch_indices, to_unit
 from mcjax.keys import stream
 from mcjax.losses import Batch
@@ -126,8 +127,8 @@ def init_state(
 
 
 @functools.partial(
-    jax.jit,
-    static_argnames=("capacity", "loss_fn", "optimizer", "batch_size", "augment_fn", "mesh"),
+    FewPrograms,
+    static=("capacity", "loss_fn", "optimizer", "batch_size", "augment_fn", "mesh"),
     donate_argnames=("state",),
 )
 def train_steps(

@@ -128,7 +128,7 @@ def test_any_function_of_t_is_a_curve():
 
 def test_traced_once_whatever_the_number_of_points_in_whole_blocks():
     chex.clear_trace_counter()
-    metric_fn = chex.assert_max_traces(METRICS, n=1)
+    metric_fn = chex.assert_max_traces(lambda params, batch: METRICS(params, batch), n=1)
     batches = random_batches(num_images=8)
     for _ in range(3):
         evaluate_path(metric_fn, CURVE, TS[:8], batches)
@@ -167,6 +167,55 @@ def test_what_is_no_point_no_batch_and_no_metric():
         evaluate_path(METRICS, CURVE, TS, (np.zeros((2, 4)), np.zeros(2, np.int32)))
     with pytest.raises(ValueError, match="metric_fn gave no dict"):
         evaluate_path(lambda params, batch: jnp.zeros(4), CURVE, TS, batches)
+
+
+LABEL = np.zeros(4, np.int32)
+IMAGE = np.zeros((4, 2, 2, 1), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("batch", "match"),
+    [
+        (
+            {"image": IMAGE, "label": LABEL[:, None]},
+            r"label \[4, 1\]|labels have shape \[4, 1\]",
+        ),
+        ({"image": IMAGE, "label": LABEL[:3]}, r"image has shape \[4, 2, 2, 1\], but label \[3\]"),
+        (
+            {"image": IMAGE, "label": LABEL, "mask": np.ones(1)},
+            r"mask has shape \[1\], but label \[4\]",
+        ),
+        (
+            {"image": IMAGE, "label": LABEL, "mask": np.ones((4, 1))},
+            r"mask has shape \[4, 1\]; give \[4\]",
+        ),
+        ({"image": IMAGE[:0], "label": LABEL[:0]}, "give .*one label per image"),
+        ({"image": IMAGE}, "a batch holds image, and no label"),
+        ({"x": IMAGE, "label": LABEL}, "a batch holds x, label, and no image"),
+        ({}, "a batch holds nothing"),
+    ],
+)
+def test_batches_whose_arrays_do_not_belong_together(batch, match):
+    forms = [batch, [batch], {"test": batch}] if batch else [[batch]]
+    for batches in forms:
+        with pytest.raises(ValueError, match=match):
+            evaluate_path(METRICS, CURVE, TS, batches)
+
+
+def test_equal_metrics_of_a_network_made_again_are_not_compiled_again():
+    traces = []
+
+    def count(variables, x):
+        traces.append(1)
+        return apply_fn(variables, x)
+
+    batches = random_batches(num_images=8)
+    first = evaluate_path(classification_metrics(count), CURVE, TS, batches)
+    num = len(traces)
+    second = evaluate_path(classification_metrics(count), CURVE, TS, batches)
+    assert num > 0
+    assert len(traces) == num
+    np.testing.assert_array_equal(first["loss"], second["loss"])
 
 
 def test_every_example_by_itself_and_its_mean():

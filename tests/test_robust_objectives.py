@@ -225,6 +225,6 @@ def test_mistakes():
         fgsm_loss(LINEAR, norm="l7")(KEY, STEP, {"w": W}, {}, None, batch())
 
 
-def test_one_object_a_setting():
-    assert madry_loss(LINEAR, eps=0.1) is madry_loss(LINEAR, eps=0.1)
-    assert madry_loss(LINEAR, eps=0.1) is not madry_loss(LINEAR, eps=0.2)
+def test_equal_settings_are_equal_losses():
+    assert madry_loss(LINEAR, eps=0.1) == madry_loss(LINEAR, eps=0.1)
+    assert madry_loss(LINEAR, eps=0.1) != madry_loss(LINEAR, eps=0.2)

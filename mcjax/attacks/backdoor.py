@@ -1,13 +1,13 @@
 """Backdoors: training sets with stamped, relabelled images, and the sets that measure success."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mcjax.attacks.stamped import Stamp, stamp_examples
+from mcjax.bound import Bound
 from mcjax.data.splits import Examples
 from mcjax.data.stratify import stream
 from mcjax.errors import UserError
@@ -181,7 +181,6 @@ def stamp_poisoned(stamp: Stamp, batch: Batch) -> Batch:
     return {**batch, "image": stamped}
 
 
-@functools.cache  # one object a loss and stamp, so one compiled program
 def stamping(loss_fn: LossFn, stamp: Stamp) -> LossFn:
     """A loss on batches that are stamped first, which in training is after augmentation.
 
@@ -192,13 +191,20 @@ def stamping(loss_fn: LossFn, stamp: Stamp) -> LossFn:
     Returns:
         A loss_fn for examples with "poisoned", those of `poison(..., when="after")`.
     """
+    return Bound(_stamped_loss, loss_fn, stamp)
 
-    def stamped_loss_fn(
-        key: jax.Array, step: jax.Array, params: PyTree, stats: PyTree, fixed: PyTree, batch: Batch
-    ) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
-        return loss_fn(key, step, params, stats, fixed, stamp_poisoned(stamp, batch))
 
-    return stamped_loss_fn
+def _stamped_loss(
+    loss_fn: LossFn,
+    stamp: Stamp,
+    key: jax.Array,
+    step: jax.Array,
+    params: PyTree,
+    stats: PyTree,
+    fixed: PyTree,
+    batch: Batch,
+) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
+    return loss_fn(key, step, params, stats, fixed, stamp_poisoned(stamp, batch))
 
 
 def attack_set(

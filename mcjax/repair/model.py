@@ -16,6 +16,7 @@ import optax
 
 from mcjax import alignment
 from mcjax.batch_stats import CurveWithStats
+from mcjax.bound import Bound
 from mcjax.curves import KINDS, Curve
 from mcjax.data import augmentation as augmentations
 from mcjax.data.batches import stack_batches
@@ -250,12 +251,14 @@ def _as_network(apply_fn: Any, variables: PyTree) -> tuple[Network, dict[str, Py
             "this network has running statistics, which a path must recompute at each t; give "
             "mcjax.network.from_linen(module, image_shape) in place of apply_fn"
         )
-    return _network_of(apply_fn), {"params": variables, "batch_stats": {}}
+    network = from_apply(Bound(_apply_to_params, apply_fn))
+    return network, {"params": variables, "batch_stats": {}}
 
 
-@functools.cache  # one network a function, so one compiled program
-def _network_of(apply_fn: Callable[[PyTree, jax.Array], jax.Array]) -> Network:
-    return from_apply(lambda variables, x: apply_fn(variables["params"], x))
+def _apply_to_params(
+    apply_fn: Callable[..., jax.Array], variables: PyTree, x: jax.Array
+) -> jax.Array:
+    return apply_fn(variables["params"], x)
 
 
 def _as_given(variables: dict[str, PyTree], like: PyTree, apply_fn: Any) -> PyTree:

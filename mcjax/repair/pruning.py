@@ -5,7 +5,6 @@ weights and bias are masked, and so are the scale and bias of the BatchNorm behi
 """
 
 import fnmatch
-import functools
 import re
 from collections.abc import Mapping
 
@@ -13,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mcjax import models
+from mcjax.bound import Bound
 from mcjax.errors import UserError
 from mcjax.losses import Batch
 from mcjax.training import LossFn, StepMetrics
@@ -174,7 +174,6 @@ def apply_masks(params: PyTree, masks: PyTree) -> PyTree:
     return jax.tree.map(lambda w, mask: w * mask, params, masks)
 
 
-@functools.cache  # one object a loss, so one compiled program
 def masked(loss_fn: LossFn) -> LossFn:
     """A loss at the masked parameters, so that what is pruned has no gradient.
 
@@ -187,10 +186,16 @@ def masked(loss_fn: LossFn) -> LossFn:
     Returns:
         A loss_fn for `train_steps`; its fixed are the masks.
     """
+    return Bound(_masked_loss, loss_fn)
 
-    def masked_loss(
-        key: jax.Array, step: jax.Array, params: PyTree, stats: PyTree, masks: PyTree, batch: Batch
-    ) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
-        return loss_fn(key, step, apply_masks(params, masks), stats, None, batch)
 
-    return masked_loss
+def _masked_loss(
+    loss_fn: LossFn,
+    key: jax.Array,
+    step: jax.Array,
+    params: PyTree,
+    stats: PyTree,
+    masks: PyTree,
+    batch: Batch,
+) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
+    return loss_fn(key, step, apply_masks(params, masks), stats, None, batch)

@@ -1,5 +1,7 @@
 """Repairing one network: what comes back, what is refused, and a real backdoor."""
 
+import os
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -222,3 +224,37 @@ def test_the_backdoor_of_two_networks_goes_and_their_accuracy_stays(backdoored):
     assert 0.3 < fixed.t < 0.7
     assert clean_after > clean - 0.03
     assert success_after < 0.5 * success
+
+
+def resident_mib():
+    """Memory of this process."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc here")
+def test_the_second_call_compiles_nothing_and_memory_stays_flat():
+    compiled = []
+    listener = lambda event, *_, **__: compiled.append(event)  # noqa: E731
+    network = from_linen(models.create("mlp", num_classes=4, hidden=(4,)), (2, 2, 1))
+    ends = [network.init(jax.random.key(i)) for i in range(2)]
+    for v in ends:  # linear in the image, and always right
+        v["params"]["fc1"] = {"kernel": 5 * jnp.eye(4), "bias": jnp.zeros(4)}
+        v["params"]["fc2"] = {"kernel": 5 * jnp.eye(4), "bias": jnp.zeros(4)}
+    ends[1]["params"]["fc2"]["kernel"] *= 2
+
+    def repair(network):
+        options = {"num_steps": 4, "num_points": 3, "batch_size": 8}
+        return repair_model(jax.random.key(0), network, ends[0], BONAFIDE, ends[1], **options)
+
+    repair(network)
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    try:
+        before = resident_mib()
+        for _ in range(3):
+            repair(network)
+            repair(from_linen(models.create("mlp", num_classes=4, hidden=(4,)), (2, 2, 1)))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listener)
+    assert [e for e in compiled if "backend_compile" in e] == []
+    assert resident_mib() - before < 5
