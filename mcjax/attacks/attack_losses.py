@@ -102,6 +102,26 @@ def confident_cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
     return _softplus(log_odds(logits, y))
 
 
+def log_cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
+    """The logarithm of -log softmax(z)_y, [B]: for sums of losses whose terms may all underflow.
+
+    Args:
+        logits: [B, classes], two classes or more.
+        y: Integer labels, [B].
+
+    Returns:
+        One number per example; about the log odds where these are far below 0.
+
+    Example:
+        >>> log_cross_entropy(jnp.array([[300.0, 0.0], [0.0, 0.0]]), jnp.array([0, 0])).round(3)
+        Array([-300.   ,   -0.367], dtype=float32)
+    """
+    u = log_odds(logits, y)
+    low = u < -10  # where log(1 + v) = v (1 - v / 2) to float32's precision, v = exp(u)
+    small, others = jnp.where(low, u, 0), jnp.where(low, 0, u)
+    return jnp.where(low, small - jnp.exp(small) / 2, jnp.log(_softplus(others)))
+
+
 def margin(logits: jax.Array, y: jax.Array) -> jax.Array:
     """max_{j != y} z_j - z_y: positive where the label is not the answer, [B].
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mcjax.attacks.attack_losses import log_odds
 from mcjax.attacks.triggers import Stamp
 from mcjax.batch_stats import CurveWithStats
 from mcjax.data.batches import stack_batches
@@ -20,7 +21,7 @@ from mcjax.experiments.run import first
 from mcjax.experiments.study import Study, with_stats
 from mcjax.experiments.walk import walk
 from mcjax.keys import stream
-from mcjax.losses import Batch, MetricFn, cross_entropy
+from mcjax.losses import Batch, MetricFn
 from mcjax.repair.noise import relative
 from mcjax.tree import PyTree
 from mcjax.workdir import write_csv
@@ -79,7 +80,8 @@ def gradient_similarity(
 
     def metric_fn(variables: PyTree, batch: Batch) -> dict[str, jax.Array]:
         def total(x: jax.Array) -> jax.Array:
-            return cross_entropy(apply_fn(variables, x), batch["label"]).sum()
+            # Its gradient points the same way, and does not vanish where the network is sure.
+            return log_odds(apply_fn(variables, x), batch["label"]).sum()
 
         x = batch["image"]
         a, b = (_directions(jax.grad(total)(x)), _directions(jax.grad(total)(stamp(x))))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from mcjax.attacks.attack_losses import log_cross_entropy
 from mcjax.data.batches import epoch_indices, to_unit
 from mcjax.errors import UserError
 from mcjax.keys import stream
@@ -205,14 +206,21 @@ def _round(
     def images(index: jax.Array) -> jax.Array:
         return to_unit(examples["image"][index])
 
-    def loss(delta: jax.Array, params: PyTree, x: jax.Array, y: jax.Array) -> jax.Array:
+    def logits(delta: jax.Array, params: PyTree, x: jax.Array) -> jax.Array:
         shifted = (x + jnp.broadcast_to(delta, x.shape)).clip(0, 1)
-        return cross_entropy(network.apply({**variables, "params": params}, shifted), y).mean()
+        return network.apply({**variables, "params": params}, shifted)
+
+    def loss(delta: jax.Array, params: PyTree, x: jax.Array, y: jax.Array) -> jax.Array:
+        return cross_entropy(logits(delta, params, x), y).mean()
+
+    def log_loss(delta: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+        # The loss's direction; of a sure network its own gradient underflows on every image.
+        return jax.nn.logsumexp(log_cross_entropy(logits(delta, variables["params"], x), y))
 
     def ascend(delta: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
         x = images(index)
         y = network.apply(variables, x).argmax(-1)
-        gradient = jax.grad(loss)(delta, variables["params"], x, y)
+        gradient = jax.grad(log_loss)(delta, x, y)
         unit = gradient / jnp.maximum(jnp.linalg.norm(gradient.ravel()), 1e-12)
         return project(delta + 2 * eps / num_inner * unit, eps), None
 

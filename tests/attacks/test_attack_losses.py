@@ -9,6 +9,7 @@ from mcjax.attacks.attack_losses import (
     confident_cross_entropy,
     difference_of_logits_ratio,
     kl,
+    log_cross_entropy,
     log_kl,
     log_odds,
     margin,
@@ -91,6 +92,20 @@ def test_log_odds_rank_and_climb_as_the_cross_entropy_without_saturating(factor)
         np.testing.assert_allclose(
             gradient, climb * (1 - softmax(z)[own])[:, None], rtol=1e-4, atol=1e-7
         )
+
+
+@pytest.mark.parametrize("factor", [1.0, 10.0, 100.0])
+def test_log_cross_entropy_and_its_gradient_in_both_branches(factor):
+    z = np.longdouble(np.float32(factor * Z))
+    own = np.arange(5)[None] == Y[:, None]
+    rest = np.where(own, 0, np.exp(z - z[own][:, None])).sum(1)
+    value, gradient = jax.vmap(
+        jax.value_and_grad(lambda z, y: log_cross_entropy(z[None], y[None])[0])
+    )(jnp.float32(z), jnp.asarray(Y))
+    np.testing.assert_allclose(value, np.float64(np.log(np.log1p(rest))), rtol=1e-5, atol=1e-5)
+    slope = np.where(own, 0, np.exp(z - z[own][:, None])) / ((1 + rest) * np.log1p(rest))[:, None]
+    slope[own] = -slope.sum(1)
+    np.testing.assert_allclose(gradient, np.float64(slope), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

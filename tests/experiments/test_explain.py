@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from mcjax.attacks import triggers
 from mcjax.experiments.explain import gradient_similarity
@@ -30,11 +31,12 @@ def test_cosine_of_two_gradients():
     np.testing.assert_allclose(found, cosine(gradient(x), gradient(stamp(x))), atol=1e-5)
 
 
-def test_tiny_gradients_keep_their_direction():
-    """A sure network's gradients are so small that their squares underflow in float32."""
+@pytest.mark.parametrize("factor", [60.0, 1000.0])
+def test_tiny_gradients_keep_their_direction(factor):
+    """A sure network's gradients underflow in float32: their squares, or they themselves."""
     stamp = triggers.create("pixel", (2, 2, 1), row=0, column=0)  # where the image is white anyway
     metric_fn = gradient_similarity(lambda v, x: x.reshape(len(x), -1) @ v, stamp)
-    v = jnp.eye(4) * 60.0
+    v = jnp.eye(4) * factor
     x = jnp.zeros((1, 2, 2, 1)).at[0, 0, 0, 0].set(1)
     value = metric_fn(v, {"image": x, "label": jnp.array([0])})["cosine"]
     assert abs(float(value[0]) - 1) < 1e-6

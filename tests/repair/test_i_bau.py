@@ -135,6 +135,16 @@ def test_a_backdoor_goes_and_accuracy_stays():
     assert success(tuned, data) > 0.9
 
 
+def test_a_sure_network_does_not_stall_the_ascent():
+    """With logits a hundred times as large the loss underflows on every image."""
+    variables, data = backdoored()
+    sure = {"params": {**variables["params"], "out": 100 * variables["params"]["out"]}}
+    assert float(jnp.abs(jnp.diff(mlp(sure, data["image"]))).min()) > 104
+    clean = unlearn(jax.random.key(0), from_apply(mlp), sure, data, **OPTIONS)
+    # The weight that sees the trigger falls; nothing moves where no perturbation is found.
+    assert clean["params"]["hidden"][15, 2] < sure["params"]["hidden"][15, 2] - 0.1
+
+
 def test_same_key_same_network_and_what_is_not_trained_is_kept():
     variables, data = backdoored()
     variables = {**variables, "batch_stats": {"mean": jnp.arange(3.0)}}
