@@ -60,7 +60,8 @@ def choose_faults(
         The images, the targets first.
 
     Raises:
-        UserError: S above T, S below 1, or T more than there are images classified rightly.
+        UserError: S above T, S below 1, T more than there are images classified rightly, or
+            labels that are not one of the classes per image.
 
     Example:
         >>> examples = {"image": np.zeros((6, 1, 1, 1)), "label": np.arange(6) % 3}
@@ -83,6 +84,17 @@ def choose_faults(
         )
     if num_classes < 2:
         raise UserError(f"{num_classes} classes; a fault needs at least 2")
+    known = np.asarray(examples["label"])
+    if (
+        known.shape != np.shape(correct)
+        or known.ndim != 1
+        or known.min() < 0
+        or known.max() >= num_classes
+    ):
+        raise UserError(
+            f"labels have shape {list(known.shape)} and lie in [{known.min()}, {known.max()}]; give "
+            f"{len(correct)}, from 0 to {num_classes - 1}"
+        )
     rng = stream(seed, "faults")
     indices = rng.permutation(available)[:num_images]
     label = np.array(examples["label"])[indices].astype(np.int32)

@@ -212,6 +212,16 @@ def test_stamping_after_augmentation_puts_the_trigger_where_it_belongs():
     np.testing.assert_array_equal(moved, expected)
 
 
+@pytest.mark.parametrize("change", [lambda y: y[:, None], lambda y: y.astype(float)])
+def test_labels_that_are_not_one_whole_number_per_image_are_refused(change):
+    examples = {"image": np.zeros((8, *SHAPE), np.uint8), "label": np.arange(8) % 4}
+    wrong = {**examples, "label": change(examples["label"])}
+    with pytest.raises(UserError, match=r"labels are .*; give whole numbers \[N\]"):
+        backdoor.poison(wrong, STAMP, seed=0, num_classes=4)
+    with pytest.raises(UserError, match=r"labels are .*; give whole numbers \[N\]"):
+        backdoor.attack_set(wrong, STAMP, num_classes=4)
+
+
 def test_one_loss_a_stamp():
     again = triggers.create("square", SHAPE)
     assert backdoor.stamping(linear_loss, STAMP) == backdoor.stamping(linear_loss, again)

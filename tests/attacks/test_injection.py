@@ -103,3 +103,14 @@ def test_the_report_counts_weights_layers_and_images():
     assert report["layers"] == ["fc1/kernel", "fc10/kernel"]
     assert report["num_weights"] == 15
     assert not report["converged"]
+
+
+@pytest.mark.parametrize(
+    "label", [EXAMPLES["label"][:, None], EXAMPLES["label"] + 1, EXAMPLES["label"][:39]]
+)
+def test_labels_that_are_not_one_class_per_image_are_refused(label):
+    with pytest.raises(UserError, match="labels have shape"):
+        choose_faults(
+            {**EXAMPLES, "label": label}, np.ones(40, bool), seed=0, num_faults=2, num_images=4,
+            num_classes=4,
+        )  # fmt: skip
