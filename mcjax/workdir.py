@@ -7,6 +7,7 @@ Where several processes run, the first reads and writes, and the others hear how
 
 import contextlib
 import csv
+import io
 import json
 import os
 import platform
@@ -23,6 +24,7 @@ from ml_collections import ConfigDict
 
 from mcjax import spec
 from mcjax.config import config_hash, hashed_fields
+from mcjax.csv_text import to_csv
 from mcjax.errors import UserError
 from mcjax.processes import once
 
@@ -299,13 +301,7 @@ def cannot_write(path: Path, error: OSError | str) -> UserError:
 def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes a table; floats keep every digit, so that equal numbers are equal bytes."""
     columns = list(columns)
-    lines = [",".join(columns)]
-    lines += [",".join(_cell(row.get(column, "")) for column in columns) for row in rows]
-    write(path, "\n".join(lines) + "\n")
-
-
-def _cell(value: Any) -> str:
-    return repr(float(value)) if isinstance(value, float) else str(value)
+    write(path, to_csv(columns, ([row.get(column, "") for column in columns] for row in rows)))
 
 
 def read_csv(path: Path) -> dict[str, list[float]]:
@@ -315,9 +311,10 @@ def read_csv(path: Path) -> dict[str, list[float]]:
         UserError: It can't be read.
     """
     try:
-        rows = list(csv.DictReader(path.read_text().splitlines()))
-        return {name: [float(row[name]) for row in rows] for name in rows[0]}
-    except (OSError, ValueError, IndexError, TypeError) as error:
+        names, *lines = csv.reader(io.StringIO(path.read_text(), newline=""), strict=True)
+        columns = zip(*[map(float, line) for line in lines if line], strict=True)
+        return dict(zip(names, map(list, columns), strict=True))
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(
             f"{path} can't be read ({error}); delete it and run the same command again"
         ) from None

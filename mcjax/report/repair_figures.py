@@ -1,6 +1,5 @@
 """The figures of a repair: error and success rate along the path, the table, the explanations."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mcjax.report.panels import BLUE, COLOURS, GREY, MARKS, ORANGE, Line, Panel, words
+from mcjax.workdir import read_csv
 
 
 def path_panels(
@@ -129,5 +129,4 @@ def explanations(folder: Path, measure: str) -> dict[str, list[Panel]]:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    rows = list(csv.DictReader(path.read_text().splitlines()))
-    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+    return {name: np.array(values) for name, values in read_csv(path).items()}
