@@ -21,6 +21,7 @@ from mcjax.report.chart import chart
 from mcjax.report.connect_figures import PATH_CAPTION, path_panels
 from mcjax.report.definitions import TERMS
 from mcjax.report.figures import chart_figure
+from mcjax.report.markup import Markup
 from mcjax.report.panels import Chart
 from mcjax.workdir import as_path, read_config, write
 
@@ -81,7 +82,7 @@ def evaluate(workdir: Path, num_points: int) -> Path:
         "Path": [chart(figure)],
         "Numbers": [page.numbers(metrics, caption=f"Over these {num_points} points")],
         "What the words mean": [page.definitions(TERMS.items())],
-        "Run": [f"<p>Config {run.config_hash}.</p>"],
+        "Run": [Markup("<p>Config {}.</p>").format(run.config_hash)],
     }
     head = page.head(title, connect.QUESTION, connect.answer(metrics))
     write(folder / "report.html", page.document(title, [*head, *page.parts(shown)]))

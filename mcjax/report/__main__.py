@@ -25,6 +25,7 @@ from mcjax.logs import say
 from mcjax.report import groups as grouping
 from mcjax.report import index_page, tidy
 from mcjax.report.jobs import find
+from mcjax.report.records import printable
 
 
 def define_flags() -> None:
@@ -68,7 +69,7 @@ def gather(folders: Sequence[Path], out: Path) -> None:
     tidy.write_both(out / "jobs", tidy.job_rows(jobs))
     tidy.write_both(out / "rows", tidy.table_rows(jobs), ("id",))
     tidy.write_both(out / "means", grouping.means(groups), ("experiment",))
-    title = ", ".join(folder.absolute().name for folder in folders)
+    title = printable(", ".join(folder.absolute().name for folder in folders))
     index_page.write_index(out, title, jobs, groups, notes)
     for note in notes:
         say(note)

@@ -3,8 +3,6 @@
 The drawing is there without the script, too: on paper, in a mail, in a browser that runs none.
 """
 
-import html
-import json
 import math
 from typing import Any
 
@@ -12,33 +10,37 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+from mcjax.report.markup import Markup, joined, script_data
 from mcjax.report.panels import COLOURS, Chart, Line, Panel
 
 WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 350, 10, 188
-DASHES = ' stroke-dasharray="2 3"'
+DASHES = Markup(' stroke-dasharray="2 3"')
 
 
-def chart(chart: Chart) -> str:
+def chart(chart: Chart) -> Markup:
     """A chart as HTML: its panels, each with its legend, and the caption.
 
     Args:
         chart: What it shows.
     """
     drawn = [_panel(panel) for panel in chart.panels]
-    data = json.dumps([numbers for _, numbers in drawn], separators=(",", ":"))
-    caption = f"<figcaption>{html.escape(chart.caption)}</figcaption>" if chart.caption else ""
-    title = f'<p class="title">{html.escape(chart.title)}</p>' if chart.title else ""
-    return (
-        f'<figure class="chart" id="{html.escape(chart.name)}">{title}<div class="panels">'
-        f"{''.join(drawing for drawing, _ in drawn)}</div>"
-        f'<p class="hint">Point, tap or use the arrow keys for the numbers at every place.</p>'
-        f"{caption}"
-        f'<script type="application/json">{data}</script></figure>'
+    caption = Markup("<figcaption>{}</figcaption>").format(chart.caption) if chart.caption else ""
+    title = Markup('<p class="title">{}</p>').format(chart.title) if chart.title else ""
+    return Markup(
+        '<figure class="chart" id="{}">{}<div class="panels">{}</div>'
+        '<p class="hint">Point, tap or use the arrow keys for the numbers at every place.</p>'
+        '{}<script type="application/json">{}</script></figure>'
+    ).format(
+        chart.name,
+        title,
+        joined(drawing for drawing, _ in drawn),
+        caption,
+        script_data([numbers for _, numbers in drawn]),
     )
 
 
-def _panel(panel: Panel) -> tuple[str, dict[str, Any]]:
+def _panel(panel: Panel) -> tuple[Markup, dict[str, Any]]:
     """A panel's HTML, and what the script needs: places and values, in pixels and in numbers."""
     x = np.asarray(panel.x, float)
     px = _scale(np.log(x) if panel.log_x else x, *_x_range(panel, x), LEFT, RIGHT)
@@ -52,16 +54,27 @@ def _panel(panel: Panel) -> tuple[str, dict[str, Any]]:
         parts.append(_line(line, px, y, low, high))
     if panel.chosen is not None:
         at = np.interp(panel.chosen, x, px)
-        parts.append(f'<path class="chosen" d="M{at:.1f},{TOP}V{BOTTOM}"/>')
-    dots = "".join(f'<circle r="3.5" class="{_colour(line)}"/>' for line in panel.lines)
-    cursor = f'<g class="cursor" visibility="hidden"><path d="M0,{TOP}V{BOTTOM}"/>{dots}</g>'
+        parts.append(Markup('<path class="chosen" d="M{:.1f},{}V{}"/>').format(at, TOP, BOTTOM))
+    dots = joined(
+        Markup('<circle r="3.5" class="{}"/>').format(_colour(line)) for line in panel.lines
+    )
+    cursor = Markup('<g class="cursor" visibility="hidden"><path d="M0,{}V{}"/>{}</g>').format(
+        TOP, BOTTOM, dots
+    )
     labels = ", ".join(line.label for line in panel.lines)
     text = f"{panel.title} {panel.ylabel} against {panel.xlabel}: {labels}".strip()
-    drawing = (
-        f'<div class="panel"><p>{html.escape(panel.title)} <output></output></p>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(text)}">'
-        f"{''.join(parts)}{cursor}</svg><ul>{''.join(map(_legend, panel.lines))}"
-        f"{'' if panel.chosen is None else _CHOSEN.format(panel.chosen)}</ul></div>"
+    drawing = Markup(
+        '<div class="panel"><p>{} <output></output></p>'
+        '<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}</svg><ul>{}{}</ul></div>'
+    ).format(
+        panel.title,
+        WIDTH,
+        HEIGHT,
+        text,
+        joined(parts),
+        cursor,
+        joined(map(_legend, panel.lines)),
+        "" if panel.chosen is None else _CHOSEN.format(panel.chosen),
     )
     numbers = {
         "name": panel.xlabel,
@@ -73,7 +86,7 @@ def _panel(panel: Panel) -> tuple[str, dict[str, Any]]:
     return drawing, numbers
 
 
-_CHOSEN = (
+_CHOSEN = Markup(
     '<li><svg viewBox="0 0 24 8"><path class="chosen" d="M0,4H24"/></svg>'
     '<span>chosen t</span><span class="value">{:.4g}</span></li>'
 )
@@ -115,32 +128,38 @@ def _ticks(low: float, high: float) -> np.ndarray:
     return ticks[(ticks >= low) & (ticks <= high)]
 
 
-def _axes(panel: Panel, x: np.ndarray, px: np.ndarray, low: float, high: float) -> str:
+def _axes(panel: Panel, x: np.ndarray, px: np.ndarray, low: float, high: float) -> Markup:
     parts = []
     ticks = _ticks(low, high)
     for value, y in zip(ticks, _scale(ticks, low, high, BOTTOM, TOP), strict=True):
-        parts.append(f'<path class="grid" d="M{LEFT},{y:.1f}H{RIGHT}"/>')
-        parts.append(f'<text x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{value:.4g}</text>')
+        parts.append(Markup('<path class="grid" d="M{},{:.1f}H{}"/>').format(LEFT, y, RIGHT))
+        parts.append(
+            Markup('<text x="{}" y="{:.1f}" text-anchor="end">{:.4g}</text>').format(
+                LEFT - 5, y + 4, value
+            )
+        )
     if not panel.log_x:
         left, right = _x_range(panel, x)
         x = _ticks(left, right)
         px = _scale(x, left, right, LEFT, RIGHT)
     for value, at in zip(x, px, strict=True):
-        parts.append(f'<path class="grid" d="M{at:.1f},{TOP}V{BOTTOM}"/>')
+        parts.append(Markup('<path class="grid" d="M{:.1f},{}V{}"/>').format(at, TOP, BOTTOM))
         parts.append(
-            f'<text x="{at:.1f}" y="{BOTTOM + 15}" text-anchor="middle">{value:.4g}</text>'
+            Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{:.4g}</text>').format(
+                at, BOTTOM + 15, value
+            )
         )
     middle = (TOP + BOTTOM) / 2
     parts.append(
-        f'<text x="{(LEFT + RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">'
-        f"{html.escape(panel.xlabel)}</text>"
-        f'<text transform="translate(12,{middle}) rotate(-90)" text-anchor="middle">'
-        f"{html.escape(panel.ylabel)}</text>"
+        Markup(
+            '<text x="{}" y="{}" text-anchor="middle">{}</text>'
+            '<text transform="translate(12,{}) rotate(-90)" text-anchor="middle">{}</text>'
+        ).format((LEFT + RIGHT) / 2, HEIGHT - 8, panel.xlabel, middle, panel.ylabel)
     )
-    return "".join(parts)
+    return joined(parts)
 
 
-def _line(line: Line, px: np.ndarray, py: np.ndarray, low: float, high: float) -> str:
+def _line(line: Line, px: np.ndarray, py: np.ndarray, low: float, high: float) -> Markup:
     """The line in pieces between values that are no numbers, its bars, marks and ends."""
     pieces, piece = [], ""
     for at, y in zip(px, py, strict=True):
@@ -153,37 +172,41 @@ def _line(line: Line, px: np.ndarray, py: np.ndarray, low: float, high: float) -
     if line.level:
         path = f"M{LEFT},{py[0]:.1f}H{RIGHT}"
     dashes = DASHES if line.dotted else ""
-    drawn = f'<path class="line" d="{path}"{dashes}/>'
+    drawn = [Markup('<path class="line" d="{}"{}/>').format(path, dashes)]
     if line.half is not None:
         half = np.nan_to_num(line.half) * (BOTTOM - TOP) / (high - low)
-        drawn += "".join(
-            f'<path class="bar" d="M{at:.1f},{max(y - h, TOP):.1f}V{min(y + h, BOTTOM):.1f}"/>'
+        drawn += (
+            Markup('<path class="bar" d="M{:.1f},{:.1f}V{:.1f}"/>').format(
+                at, max(y - h, TOP), min(y + h, BOTTOM)
+            )
             for at, y, h in zip(px, py, half, strict=True)
             if np.isfinite(y) and h > 0
         )
     marked = range(len(px)) if line.mark else (0, len(px) - 1) if line.ends else ()
-    drawn += "".join(
-        f'<circle cx="{px[i]:.1f}" cy="{py[i]:.1f}" r="3"/>' for i in marked if np.isfinite(py[i])
+    drawn += (
+        Markup('<circle cx="{:.1f}" cy="{:.1f}" r="3"/>').format(px[i], py[i])
+        for i in marked
+        if np.isfinite(py[i])
     )
-    return f'<g class="{_colour(line)}">{drawn}</g>'
+    return Markup('<g class="{}">{}</g>').format(_colour(line), joined(drawn))
 
 
-def _band(line: Line, px: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
+def _band(line: Line, px: np.ndarray, low: np.ndarray, high: np.ndarray) -> Markup:
     there = np.isfinite(low) & np.isfinite(high)
     down = list(zip(px[there], low[there], strict=True))
     up = list(zip(px[there], high[there], strict=True))[::-1]
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in down + up)
-    return f'<polygon class="band {_colour(line)}" points="{points}"/>'
+    return Markup('<polygon class="band {}" points="{}"/>').format(_colour(line), points)
 
 
-def _legend(line: Line) -> str:
+def _legend(line: Line) -> Markup:
     dashes = DASHES if line.dotted else ""
-    mark = '<circle cx="12" cy="4" r="3"/>' if line.mark or line.ends else ""
-    return (
-        f'<li><svg viewBox="0 0 24 8" class="{_colour(line)}" aria-hidden="true">'
-        f'<path class="line" d="M0,4H24"{dashes}/>{mark}</svg>'
-        f'<span>{html.escape(line.label)}</span><span class="value"></span></li>'
-    )
+    mark = Markup('<circle cx="12" cy="4" r="3"/>') if line.mark or line.ends else ""
+    return Markup(
+        '<li><svg viewBox="0 0 24 8" class="{}" aria-hidden="true">'
+        '<path class="line" d="M0,4H24"{}/>{}</svg>'
+        '<span>{}</span><span class="value"></span></li>'
+    ).format(_colour(line), dashes, mark, line.label)
 
 
 def _colour(line: Line) -> str:

@@ -4,6 +4,8 @@ Sizes are those of print: a column is 3.4 inches wide, a page's text 6.9; letter
 """
 
 import io
+import textwrap
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from mcjax.workdir import write
 __all__ = ["BLUE", "ORANGE", "chart_figure", "figure", "panels_figure"]
 
 COLUMN, TEXT, DPI = 3.4, 6.9, 180
+AXIS = 50  # letters beside an axis, or above one
 
 STYLE: Any = {
     "font.size": 9,
@@ -39,6 +42,7 @@ STYLE: Any = {
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
     "pdf.fonttype": 42,  # whole letters: publishers refuse type 3
+    "text.parse_math": False,  # a $ in a name is a $
 }
 
 
@@ -51,7 +55,9 @@ def figure(path: Path, size: tuple[float, float], *, pdf: bool = True) -> Iterat
         size: Width and height in inches.
         pdf: Whether to write a PDF beside it, for papers: lines and letters, not pixels.
     """
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        # A letter that the font lacks is drawn as a box; names may be in any script.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         fig = Figure(figsize=size, dpi=DPI)
         FigureCanvasAgg(fig)
         yield fig
@@ -100,7 +106,7 @@ def panels_figure(
         for axes in grid[len(panels) :]:
             axes.axis("off")
         if title:
-            fig.suptitle(title)
+            fig.suptitle(label(title))
 
 
 def _legend_below(fig: Figure, shown: Sequence[Line2D]) -> None:
@@ -139,8 +145,11 @@ def draw(axes: Axes, panel: Panel) -> None:
         axes.set_xscale("log")
         axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.minorticks_off()
-    axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel, xlim=panel.xlim, ylim=panel.ylim)
-    axes.set_title(panel.title)
+    axes.set(xlabel=label(panel.xlabel), ylabel=label(panel.ylabel, AXIS))
+    axes.set(ylim=panel.ylim)
+    if panel.xlim != (None, None):
+        axes.set(xlim=panel.xlim)
+    axes.set_title(label(panel.title, AXIS))
 
 
 def _sample(line: Line) -> Line2D:
@@ -150,5 +159,24 @@ def _sample(line: Line) -> Line2D:
         color=line.colour,
         ls=":" if line.dotted else "-",
         marker=line.mark or ("o" if line.ends else None),
-        label=line.label,
+        label=label(line.label),
     )
+
+
+def label(text: str, width: int = 100) -> str:
+    r"""Text that Matplotlib can draw and a figure has room for: short lines, three at most.
+
+    A name may be a setting's value, and that anything: it must not make a figure fail.
+
+    Args:
+        text: A name, a title.
+        width: Letters in a line.
+
+    Example:
+        >>> label("a\nb"), label("long " * 9, 20)
+        ('a b', 'long long long long\nlong long long long\nlong')
+    """
+    text = "".join(c if c.isprintable() else " " for c in text)
+    lines = textwrap.wrap(" ".join(text.split()), width, max_lines=3, placeholder=" ...")
+    short = "\n".join(lines)
+    return f" {short}" if short.startswith("_") else short  # else a legend leaves it out

@@ -6,22 +6,26 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 from mcjax.report import page
 from mcjax.report.chart import chart
-from mcjax.report.figures import TEXT, chart_figure, figure
+from mcjax.report.figures import TEXT, chart_figure, figure, label
 from mcjax.report.groups import Group
+from mcjax.report.markup import Markup
 from mcjax.report.means import Mean, Row, grouped, mean, summarise
-from mcjax.report.panels import BLUE, ORANGE, Chart, Panel
+from mcjax.report.panels import BLUE, ORANGE, Chart, Line, Panel
 from mcjax.report.repair_figures import table_panels
 
 # Settings; of more than that a figure says less than the table, and takes longer than all else.
 MOST_GROUPS = 8
+LARGEST = 1e100
+TICK = 36  # letters of a name beside an axis
 
 INTERVAL = "Means over seeds, bars their 95 % interval (none for one seed)."
 
 
-def draw(folder: Path, groups: Sequence[Group]) -> list[str]:
+def draw(folder: Path, groups: Sequence[Group]) -> list[Markup]:
     """Writes the figures of one experiment's groups.
 
     Args:
@@ -69,15 +73,28 @@ def rates(summary: Sequence[Row], measure: str) -> list[Panel]:
     """`table_panels` that end at 0 and 100 %, however far the intervals of few seeds reach."""
     panels = []
     for panel in table_panels(summary, measure, None):
-        halves = [np.nan_to_num(line.half) if line.half is not None else 0 for line in panel.lines]
-        low = min(np.nanmin(line.y - h) for line, h in zip(panel.lines, halves, strict=True))
-        high = max(np.nanmax(line.y + h) for line, h in zip(panel.lines, halves, strict=True))
+        lines = [_drawable(line) for line in panel.lines]
+        halves = [0 if line.half is None else np.nan_to_num(line.half) for line in lines]
+        edges = zip(lines, halves, strict=True)
+        low = min(np.nanmin(line.y - half, initial=np.inf) for line, half in edges)
+        edges = zip(lines, halves, strict=True)
+        high = max(np.nanmax(line.y + half, initial=-np.inf) for line, half in edges)
         ylim = (-2.0 if low < 0 else None, 102.0 if high > 100 else None)
-        panels.append(dataclasses.replace(panel, ylim=ylim))
+        panels.append(dataclasses.replace(panel, lines=lines, ylim=ylim))
     return panels
 
 
-def _barriers(folder: Path, i: int, group: Group) -> str:
+def _drawable(line: Line) -> Line:
+    """A line with gaps where its values are too large for Matplotlib, which squares and adds them."""
+    half = None if line.half is None else _small(line.half)
+    return dataclasses.replace(line, y=_small(line.y), half=half)
+
+
+def _small(values: ArrayLike) -> np.ndarray:
+    return np.where(np.abs(values) < LARGEST, values, np.nan)
+
+
+def _barriers(folder: Path, i: int, group: Group) -> Markup:
     """Barriers of the clean and the robust loss, and their correlation with the eigenvalue."""
     path = folder / f"{group.experiment}_{i + 1}.png"
     paths = {str(name): rows for (name,), rows in grouped(group.rows, ("path",)).items()}
@@ -88,7 +105,7 @@ def _barriers(folder: Path, i: int, group: Group) -> str:
             _dots(barriers, found, colour, column.removesuffix("_loss_barrier") + " loss")
         for column, colour in (("pearson", BLUE), ("spearman", ORANGE)):
             _dots(correlations, [mean(rows, column) for rows in paths.values()], colour, column)
-        barriers.set_yticks(range(len(paths)), list(paths))
+        barriers.set_yticks(range(len(paths)), [label(name, TICK) for name in paths])
         barriers.invert_yaxis()
         barriers.set(xlabel="barrier (nats)")
         # Student's interval may leave what a correlation can be.
@@ -98,12 +115,12 @@ def _barriers(folder: Path, i: int, group: Group) -> str:
     return page.picture(path, f"{group.title}. {INTERVAL}".removeprefix(". "))
 
 
-def _connections(folder: Path, groups: Sequence[Group]) -> str:
+def _connections(folder: Path, groups: Sequence[Group]) -> Markup:
     """The worst point of the curve and of the straight line, and their barriers, by setting."""
     path = folder / f"{groups[0].experiment}.png"
     with figure(path, (TEXT, 1.4 + 0.4 * len(groups))) as fig:
         panels = fig.subplots(1, 2, sharey=True)
-        for axes, column, label in zip(
+        for axes, column, xlabel in zip(
             panels,
             ("worst_test_accuracy", "train_loss_barrier"),
             ("worst test accuracy", "barrier of the training loss (nats)"),
@@ -112,9 +129,10 @@ def _connections(folder: Path, groups: Sequence[Group]) -> str:
             for of, colour in (("curve", BLUE), ("line", ORANGE)):
                 found = [mean(group.rows, f"{of}_{column}") for group in groups]
                 _dots(axes, found, colour, of)
-            axes.set(xlabel=label)
+            axes.set(xlabel=xlabel)
             _legend_above(axes)
-        panels[0].set_yticks(range(len(groups)), [group.title or "all jobs" for group in groups])
+        titles = [label(group.title or "all jobs", TICK) for group in groups]
+        panels[0].set_yticks(range(len(groups)), titles)
         panels[0].invert_yaxis()
     return page.picture(path, INTERVAL)
 
@@ -124,9 +142,9 @@ def _dots(axes: Axes, means: Sequence[Mean | None], colour: str, column: str) ->
     apart = -0.12 if colour == BLUE else 0.12
     found = [(y + apart, one) for y, one in enumerate(means) if one is not None]
     axes.errorbar(
-        [one.value for _, one in found],
+        _small([one.value for _, one in found]),
         [y for y, _ in found],
-        xerr=np.nan_to_num([one.half for _, one in found]),
+        xerr=np.nan_to_num(_small([one.half for _, one in found])),
         fmt="o",
         ms=5,
         capsize=2,

@@ -29,6 +29,7 @@ class Group:
         rows: What is averaged: the rows of the tables of those that are done, every seed once. A run
             that is one path ("connect") has its metrics for a row.
         num_repeats: Further rows of a seed that was counted already; they are left out.
+        repeats: Which jobs they are of, and which jobs' rows are counted instead, in words.
         conflicts: Those of them with other numbers, in words.
     """
 
@@ -37,6 +38,7 @@ class Group:
     jobs: list[Job]
     rows: list[Row]
     num_repeats: int
+    repeats: list[str]
     conflicts: list[str]
 
     @property
@@ -101,25 +103,30 @@ def field(job: Job, name: str) -> Any:
 
 def _group(fields: dict[str, Any], jobs: list[Job]) -> Group:
     counted: dict[tuple[Any, ...], tuple[Job, Row]] = {}
-    num_repeats, conflicts = 0, []
+    num_repeats, conflicts, repeats = 0, [], dict[str, None]()
     for job in jobs:
         for row in averaged(job):
             key = tuple(row.get(name) for name in (*ABOUT, *SEED))
             first, same = counted.setdefault(key, (job, row))
-            num_repeats += same is not row
-            if same != row:
+            if same is row:
+                continue
+            num_repeats += 1
+            repeats[f"{job.id} (of {first.id})"] = None
+            if repr(same) != repr(row):  # as text: NaN is no conflict with NaN
                 names = (n for n in (*ABOUT, *SEED) if row.get(n) is not None)
                 what = ", ".join(f"{name} {row[name]}" for name in names)
                 conflicts.append(f"{what}: the numbers of {first.id} count, not those of {job.id}")
     rows = [row for _, row in counted.values()]
-    return Group(jobs[0].experiment, fields, jobs, rows, num_repeats, conflicts)
+    return Group(jobs[0].experiment, fields, jobs, rows, num_repeats, list(repeats), conflicts)
 
 
 def averaged(job: Job) -> list[Row]:
     """The rows of a job that means are taken of, each with its seed."""
-    has_key = any(name in row for row in job.rows for name in (*SUCCESS, "path"))
-    rows = job.rows if has_key else [dict(job.result.get("metrics", {}))] * bool(job.result)
-    return [{"seed": job.config.get("seed"), **row} for row in rows]
+    seed = {"seed": job.config.get("seed")}
+    if any(name in row for row in job.rows for name in (*SUCCESS, "path")):
+        return [{**seed, **row} for row in job.rows]
+    numbers = {name: value for name, value in job.metrics.items() if name not in (*ABOUT, *SEED)}
+    return [{**seed, **numbers}] if job.result else []
 
 
 def means(groups: Sequence[Group]) -> list[Row]:

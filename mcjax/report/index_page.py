@@ -1,16 +1,18 @@
 """index.html: what a sweep has found, and a link to every job's own report."""
 
-import html
 import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
+
 from mcjax.report import layout, page
 from mcjax.report.gathered_figures import MOST_GROUPS, draw
 from mcjax.report.groups import SEEDS, Group, text
 from mcjax.report.jobs import STATES, Job, differing
+from mcjax.report.markup import Markup, plain
 from mcjax.workdir import write
 
 WORDS = {
@@ -47,14 +49,21 @@ def remarks(jobs: Sequence[Job], groups: Sequence[Group]) -> list[str]:
             lines.append(f"The jobs were computed by different {words}: {each}.")
     repeats = sum(group.num_repeats for group in groups)
     if repeats:
+        twice = [line for group in groups for line in group.repeats]
         lines.append(
-            f"{repeats} rows repeat a seed that another job has too; each seed counts once."
+            f"{repeats} rows repeat a seed that is counted already; each seed counts once. "
+            f"Left out are rows of {_some(twice)}."
         )
     conflicts = [line for group in groups for line in group.conflicts]
     if conflicts:
-        more = f" (and {len(conflicts) - 10} more)" if len(conflicts) > 10 else ""
-        lines.append(f"Of these, other numbers: {'; '.join(conflicts[:10])}{more}.")
+        lines.append(f"Of these, other numbers: {_some(conflicts, '; ')}.")
     return lines
+
+
+def _some(items: Sequence[str], between: str = ", ") -> str:
+    """The first ten."""
+    more = f" (and {len(items) - 10} more)" if len(items) > 10 else ""
+    return between.join(items[:10]) + more
 
 
 def write_index(
@@ -69,10 +78,10 @@ def write_index(
         groups: The jobs by what they have in common.
         notes: Remarks that come first.
     """
-    head = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(counts(jobs))}.</p>"]
-    head += [f"<p>{html.escape(note)}</p>" for note in notes]
-    lines = [f"# {title}", f"{counts(jobs)}.", *notes]
-    sections: dict[str, list[str]] = {}
+    head = [Markup("<h1>{}</h1>").format(title), Markup("<p>{}.</p>").format(counts(jobs))]
+    head += [Markup("<p>{}</p>").format(note) for note in notes]
+    lines = [f"# {plain(title)}", f"{counts(jobs)}.", *map(plain, notes)]
+    sections: dict[str, list[Markup]] = {}
     for experiment in dict.fromkeys(group.experiment for group in groups):
         same = [group for group in groups if group.experiment == experiment]
         body = sections[experiment.capitalize()] = _figures(out / "figures", same)
@@ -82,23 +91,25 @@ def write_index(
         lines += [table.markdown() for table in side_by_side]
         for group in same:
             name, of = group.title or "All jobs", _of(group)
-            body.append(f"<h3>{html.escape(name)}</h3><p>{html.escape(of)}</p>")
-            lines += [f"### {name}", of]
+            body.append(Markup("<h3>{}</h3><p>{}</p>").format(name, of))
+            lines += [f"### {plain(name)}", plain(of)]
             tables = layout.tables(group)
             body += [table.html() for table in tables]
             lines += [table.markdown() for table in tables]
-    sections["Jobs"] = [_jobs_table(out, jobs)]
+    sections["All jobs"] = [_jobs_table(out, jobs)]
     sections["What the words mean"] = [page.definitions(WORDS.items())]
     write(out / "index.html", page.document(title, [*head, *page.parts(sections)]))
     write(out / "tables.md", "\n\n".join(line.strip() for line in lines) + "\n")
 
 
-def _figures(folder: Path, groups: Sequence[Group]) -> list[str]:
+def _figures(folder: Path, groups: Sequence[Group]) -> list[Markup]:
     if len(groups) <= MOST_GROUPS:
-        return draw(folder, groups)
+        with np.errstate(invalid="ignore", over="ignore"):  # infinite losses leave gaps
+            return draw(folder, groups)
     return [
-        f"<p>{len(groups)} settings are too many for figures; all means are in "
-        "<code>means.csv</code>.</p>"
+        Markup(
+            "<p>{} settings are too many for figures; all means are in <code>means.csv</code>.</p>"
+        ).format(len(groups))
     ]
 
 
@@ -109,29 +120,25 @@ def _of(group: Group) -> str:
     words = f"{len(done)} of {len(group.jobs)} jobs done"
     if not lacking:
         return words + "."
-    more = ", ..." if len(lacking) > 10 else ""
-    return f"{words}; not in the means: {', '.join(lacking[:10])}{more}."
+    return f"{words}; not in the means: {_some(lacking)}."
 
 
-def _jobs_table(out: Path, jobs: Sequence[Job]) -> str:
+def _jobs_table(out: Path, jobs: Sequence[Job]) -> Markup:
     """Every declared job, with a link to its report where it has one."""
     names = differing(jobs)
     names.sort(key=lambda name: name in SEEDS)
     head = ["job", "state", *names, "seconds", "last line, or what is wrong"]
     lines = []
     for job in jobs:
-        label = html.escape(job.id)
-        report = job.folder / "report.html"
-        if report.exists():
-            where = Path(os.path.relpath(report.absolute(), out.absolute())).as_posix()
-            label = f'<a href="{html.escape(quote(where))}">{label}</a>'
-        values = [job.state, *(text(job.config.get(n, "")) for n in names)]
-        seconds = job.result.get("seconds")
-        values += ["" if seconds is None else f"{seconds:.0f}", job.note]
-        cells = "".join(f"<td>{html.escape(value)}</td>" for value in values)
-        lines.append(f'<tr><th scope="row">{label}</th>{cells}</tr>')
-    titles = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in head)
-    return (
-        '<div class="scroll" tabindex="0"><table><caption>Every declared job</caption>'
-        f"<thead><tr>{titles}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-    )
+        fields = [text(job.config.get(name, "")) for name in names]
+        seconds = "" if job.seconds is None else f"{job.seconds:.0f}"
+        lines.append([_linked(out, job), job.state, *fields, seconds, job.note])
+    return page.table(head, lines, caption="Every declared job")
+
+
+def _linked(out: Path, job: Job) -> Markup:
+    report = job.folder / "report.html"
+    if not report.exists():
+        return Markup("{}").format(job.id)
+    where = Path(os.path.relpath(report.absolute(), out.absolute())).as_posix()
+    return Markup('<a href="{}">{}</a>').format(quote(os.fsencode(where)), job.id)

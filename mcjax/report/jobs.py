@@ -7,26 +7,23 @@ SWEEP_DIR/jobs/ID/result.json           the result, and which attempt it is of
 
 import dataclasses
 import functools
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.csv
-
 from mcjax.config import deciding
 from mcjax.errors import UserError
-from mcjax.report.means import Row
+from mcjax.report import records
+from mcjax.report.records import Damaged, Result, Row
 
 STATES = {
     "done": "has its result",
     "failed": "its last attempt ended by itself, without a result",
     "unfinished": "begun and without a result: it was stopped, or is running",
     "missing": "declared, and not begun",
-    "damaged": "one of its files can't be read",
+    "damaged": "one of its files can't be read, or has values that no run leaves",
     "other config": "its result is of another config than the declared one",
 }
 
@@ -41,8 +38,8 @@ class Job:
         folder: Where its report.html is, if it came so far: a run's working directory.
         config: Its fields, by dotted name.
         declared: Names of the fields that the sweep sets; none of a plain run.
-        result: result.json of a job that is done.
-        rows: table.csv of a job that is done.
+        result: Of a job that is done.
+        rows: table.csv of a job that is done; [] otherwise.
         where: What it ran on and with: "git_revision", "device_kind", "num_devices".
         note: Why it is not done: what is damaged, or the last line of its log.
     """
@@ -52,7 +49,7 @@ class Job:
     folder: Path
     config: Mapping[str, Any]
     declared: tuple[str, ...] = ()
-    result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    result: Result | None = None
     rows: Sequence[Row] = ()
     where: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     note: str = ""
@@ -60,16 +57,22 @@ class Job:
     @property
     def experiment(self) -> str:
         """What kind of run it is; "unknown" where its config can't be read."""
-        return str(self.config.get("experiment", "unknown"))
+        return self.config.get("experiment", "unknown")
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took, if it is done and says so."""
+        return self.result.seconds if self.result else None
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The numbers of a job that is done."""
+        return (self.result.metrics if self.result else None) or {}
 
     @functools.cached_property
     def deciding(self) -> dict[str, Any]:
         """The fields that decide its result."""
         return deciding(self.config)
-
-
-class Damaged(Exception):
-    """A file of a job that can't be read; the job is listed with this message."""
 
 
 def find(folders: Sequence[Path]) -> tuple[list[Job], list[str]]:
@@ -89,10 +92,10 @@ def find(folders: Sequence[Path]) -> tuple[list[Job], list[str]]:
     for folder in folders:
         for place in _places(folder):
             if place.resolve() in seen:
-                notes.append(f"{place} was given twice; it counts once")
+                notes.append(records.printable(f"{place} was given twice; it counts once"))
                 continue
             seen.add(place.resolve())
-            if (place / "sweep.json").exists():
+            if os.path.exists(place / "sweep.json"):
                 declared, undeclared = _sweep(place)
                 jobs += declared
                 notes += undeclared
@@ -120,62 +123,94 @@ def _places(folder: Path) -> list[Path]:
 
 
 def _is_place(folder: Path) -> bool:
-    return any((folder / name).exists() for name in ("sweep.json", "config.json"))
+    return any(os.path.exists(folder / name) for name in ("sweep.json", "config.json"))
 
 
 def _sweep(folder: Path) -> tuple[list[Job], list[str]]:
     path = folder / "sweep.json"
     try:
-        declared = [
-            (str(job["id"]), dict(job["config"]), tuple(job["overrides"]), job["config_hash"])
-            for job in _json(path)["jobs"]
-        ]
-    except (Damaged, KeyError, TypeError, ValueError) as error:
-        what = error if isinstance(error, Damaged) else f"{path} is not a list of jobs ({error!r})"
+        declared = [_declaration(job) for job in _listed(path)]
+    except ValueError as error:
+        what = error if isinstance(error, Damaged) else f"{path} is not a list of jobs ({error})"
         raise UserError(f"{what}; the same launch.sweep command writes it again") from None
-    names = [name for name, *_ in declared]
+    names = [name for name, _ in declared]
     twice = [name for name, number in Counter(names).items() if number > 1]
     if twice:
         raise UserError(f"{path} declares {twice[0]} twice; give the jobs different overrides")
-    jobs = [_declared_job(folder / "jobs" / name, *rest) for name, *rest in declared]
-    here = folder / "jobs"
-    others = (
-        sorted({p.name for p in here.iterdir() if p.is_dir()} - set(names)) if here.exists() else []
-    )
+    jobs = [_declared_job(folder / "jobs" / name, *rest) for name, rest in declared]
+    try:
+        others = sorted({p.name for p in (folder / "jobs").iterdir() if p.is_dir()} - set(names))
+    except OSError:
+        others = []
     if not others:
         return jobs, []
     some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-    return jobs, [f"{len(others)} in {here} not declared by sweep.json, left out: {some}"]
+    note = f"{len(others)} in {folder / 'jobs'} not declared by sweep.json, left out: {some}"
+    return jobs, [records.printable(note)]
+
+
+def _listed(path: Path) -> list[Any]:
+    jobs = records.read_object(path, records.LARGEST_SWEEP).get("jobs")
+    if not isinstance(jobs, list):
+        raise ValueError('it has no list "jobs"')
+    return jobs
+
+
+def _declaration(job: Any) -> tuple[str, tuple[dict[str, Any], tuple[str, ...], str]]:
+    """A row of sweep.json: the job's id; its config, names of overrides, hash.
+
+    Raises:
+        ValueError: It is none.
+    """
+    job = job if isinstance(job, dict) else {}
+    name, config, overrides, config_hash = (
+        job.get(key) for key in ("id", "config", "overrides", "config_hash")
+    )
+    if not records.is_folder_name(name):
+        raise ValueError("a job's id is not the name of a folder")
+    if not (isinstance(config, dict) and isinstance(overrides, dict)):
+        raise ValueError(f"{name} lacks its config or overrides")
+    if not isinstance(config_hash, str):
+        raise ValueError(f"{name} lacks its config_hash")
+    return name, (config, tuple(overrides), config_hash)
 
 
 def _declared_job(
     folder: Path, config: Mapping[str, Any], declared: tuple[str, ...], config_hash: str
 ) -> Job:
-    attempts = sorted(p for p in (folder / "attempts").glob("*") if p.is_dir())
-    last = attempts[-1] if attempts else folder
-    job = Job(folder.name, "missing", last, config, declared)
-    if not (folder / "result.json").exists():
-        if not attempts:
-            return job
-        return dataclasses.replace(job, state=_unfinished(last), note=_last_line(last))
+    begun = _attempts(folder)
+    job = Job(folder.name, "missing", begun[-1] if begun else folder, {}, declared)
     try:
-        result = _result(folder / "result.json")
-        attempt = folder / "attempts" / str(result.get("attempt"))
+        job = dataclasses.replace(job, config=records.checked_fields(config, "sweep.json"))
+        if not os.path.lexists(folder / "result.json"):
+            if not begun:
+                return job
+            state, note = _unfinished(job.folder), _last_line(job.folder)
+            return dataclasses.replace(job, state=state, note=note)
+        result = records.read_result(folder / "result.json")
+        attempt = folder / "attempts" / str(result.attempt)
         if not attempt.is_dir():
             raise Damaged(f"{folder / 'result.json'} names an attempt that is not there: {attempt}")
+        return _complete(dataclasses.replace(job, folder=attempt), result, config_hash)
     except Damaged as error:
         return dataclasses.replace(job, state="damaged", note=str(error))
-    if result["config_hash"] != config_hash:
-        note = f"the result is of config {result['config_hash']}, declared is {config_hash}"
-        return dataclasses.replace(job, state="other config", note=note)
-    return _complete(dataclasses.replace(job, folder=attempt), result)
+
+
+def _attempts(job_dir: Path) -> list[Path]:
+    """The folders of a job's attempts, oldest first."""
+    try:
+        names = [name for name in os.listdir(job_dir / "attempts") if records.is_attempt(name)]
+    except OSError:
+        return []
+    folders = [job_dir / "attempts" / name for name in sorted(names, key=int)]
+    return [folder for folder in folders if folder.is_dir()]
 
 
 def _unfinished(attempt: Path) -> str:
     """Whether an attempt without a result failed by itself; 128 and more: a signal ended it."""
     try:
-        code = json.loads((attempt / "attempt.json").read_text()).get("exit_code")
-    except (OSError, ValueError, AttributeError):
+        code = records.read_object(attempt / "attempt.json").get("exit_code")
+    except Damaged:
         code = None
     return "failed" if isinstance(code, int) and code < 128 else "unfinished"
 
@@ -184,91 +219,52 @@ def _run(folder: Path) -> Job:
     """A plain run; config.json says what it was to be."""
     job = Job(folder.name, "damaged", folder, {})
     try:
-        record = _json(folder / "config.json")
-        if not isinstance(record.get("hashed"), dict):
-            raise Damaged(f"{folder / 'config.json'} lacks the run's fields")
-        job = dataclasses.replace(job, config=record["hashed"])
-        if not (folder / "result.json").exists():
+        config = records.read_config(folder / "config.json")
+        job = dataclasses.replace(job, config=config.fields)
+        if not os.path.lexists(folder / "result.json"):
             return dataclasses.replace(job, state="unfinished", note=_last_line(folder))
-        result = _result(folder / "result.json")
+        return _complete(job, records.read_result(folder / "result.json"), config.config_hash)
     except Damaged as error:
         return dataclasses.replace(job, note=str(error))
-    if result["config_hash"] != record.get("hash"):
-        note = (
-            f"result.json is of config {result['config_hash']}, config.json of {record.get('hash')}"
-        )
-        return dataclasses.replace(job, state="other config", note=note)
-    return _complete(job, result)
 
 
-def _complete(job: Job, result: Mapping[str, Any]) -> Job:
-    try:
-        record = _json(job.folder / "config.json")
-        where = {key: record.get(key) for key in ("git_revision", "device_kind", "num_devices")}
-        rows = read_table(job.folder / "table.csv")
-    except Damaged as error:
-        return dataclasses.replace(job, state="damaged", note=str(error))
-    return dataclasses.replace(job, state="done", result=result, rows=rows, where=where)
-
-
-def _result(path: Path) -> dict[str, Any]:
-    result = _json(path)
-    good = isinstance(result.get("metrics"), dict) and "config_hash" in result
-    if not good or not all(isinstance(v, int | float) for v in result["metrics"].values()):
-        raise Damaged(f"{path} is no result: it lacks metrics or config_hash")
-    return result
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise Damaged(f"{path} can't be read ({error})") from None
-    if not isinstance(content, dict):
-        raise Damaged(f"{path} can't be read (it holds no object)")
-    return content
-
-
-def read_table(path: Path) -> list[Row]:
-    """table.csv's rows; numbers as numbers, None where a cell is empty.
+def _complete(job: Job, result: Result, config_hash: str) -> Job:
+    """A job with its result and the table that belongs to it, if both are of its own config.
 
     Raises:
-        Damaged: It isn't there, or has no rows, or a row of another length.
+        Damaged: They are not what a run leaves.
     """
-    try:
-        table = pyarrow.csv.read_csv(
-            path,
-            read_options=pyarrow.csv.ReadOptions(use_threads=False),
-            convert_options=pyarrow.csv.ConvertOptions(null_values=[""], strings_can_be_null=True),
+    config = records.read_config(job.folder / "config.json")
+    for file, found in (("result", result.config_hash), ("folder", config.config_hash)):
+        if found != config_hash:
+            note = f"the {file} is of config {found}, the job of {config_hash}"
+            return dataclasses.replace(job, state="other config", note=note)
+    if result.metrics is None:
+        raise Damaged(f"{job.folder}: its result.json has no metrics")
+    if result.experiment not in (None, job.experiment):
+        raise Damaged(
+            f"{job.folder}: its result.json is of experiment {result.experiment}, "
+            f"its config.json of {job.experiment}"
         )
-    except (OSError, pa.ArrowException) as error:
-        raise Damaged(f"{path} can't be read ({' '.join(str(error).split())})") from None
-    names = table.column_names
-    if len(set(names)) < len(names) or not table.num_rows:
-        raise Damaged(f"{path} can't be read (no rows, or two columns of one name)")
-    return table.to_pylist()
+    rows = records.read_table(job.folder / "table.csv", job.experiment)
+    return dataclasses.replace(job, state="done", result=result, rows=rows, where=config.where)
 
 
 def _last_line(folder: Path) -> str:
     """The last line of an attempt's log; of its metrics where there is none."""
-    for name in ("log.txt", "metrics.jsonl"):
-        try:
-            with (folder / name).open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-                lines = file.read().decode(errors="replace").split("\n")
-        except OSError:
-            continue
-        lines = [line.strip() for line in "\n".join(lines).splitlines() if line.strip()]
-        if lines:
-            return lines[-1]
-    return ""
+    return records.last_line(folder / "log.txt") or records.last_line(folder / "metrics.jsonl")
 
 
 def _with_own_ids(jobs: list[Job]) -> list[Job]:
-    """Jobs of equal names are called by their folders."""
+    """Jobs of equal names are called by their folders; all names and notes are one line of text."""
     number = Counter(job.id for job in jobs)
     return [
-        dataclasses.replace(job, id=str(job.folder)) if number[job.id] > 1 else job for job in jobs
+        dataclasses.replace(
+            job,
+            id=records.printable(str(job.folder) if number[job.id] > 1 else job.id),
+            note=records.printable(job.note),
+        )
+        for job in jobs
     ]
 
 

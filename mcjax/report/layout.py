@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from mcjax.report import page
 from mcjax.report.groups import Group
+from mcjax.report.markup import Markup, plain
 from mcjax.report.means import SEED, Mean, Row, grouped, mean
 
 BOTH = "clean accuracy / success of the attack"
@@ -33,7 +34,7 @@ class Table:
     head: list[str]
     rows: list[list[str]]
 
-    def html(self) -> str:
+    def html(self) -> Markup:
         """As a part of a page."""
         whole = [[cell.replace(" ± ", "\u00a0±\u00a0") for cell in row] for row in self.rows]
         return page.table(self.head, whole, caption=self.title)
@@ -41,8 +42,8 @@ class Table:
     def markdown(self) -> str:
         """As Markdown."""
         lines = [self.head, ["---"] * len(self.head), *self.rows]
-        bars = ["| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines]
-        return f"{self.title}\n\n" + "\n".join(bars) + "\n"
+        bars = ["| " + " | ".join(map(plain, line)) + " |" for line in lines]
+        return f"{plain(self.title)}\n\n" + "\n".join(bars) + "\n"
 
 
 def tables(group: Group) -> list[Table]:

@@ -1,8 +1,11 @@
 """Means over seeds with their intervals: the numbers of every table, of one run or of many."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from mcjax.intervals import mean_interval
 
@@ -44,7 +47,8 @@ def mean(rows: Sequence[Row], column: str) -> Mean | None:
     having = [row for row in rows if row.get(column) not in ("", None)]
     if not having:
         return None
-    value, half = mean_interval([row[column] for row in having])
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite losses: the mean is, too
+        value, half = mean_interval([row[column] for row in having])
     return Mean(value, half, len(having), len({row.get("seed") for row in having}))
 
 
@@ -72,7 +76,8 @@ def summarise(rows: Sequence[Row], measure: str) -> list[Row]:
         line: Row = {"method": method, "bonafide": bonafide, "num": len(group)}
         line["t"] = "" if t is None else t.value
         for column in ("clean_accuracy", measure):
-            value, half = mean_interval([one[column] for one in group])
+            found = mean(group, column)
+            value, half = (found.value, found.half) if found else (math.nan, math.nan)
             line |= {column: value, f"{column}_interval": half}
         summary.append(line)
     return summary

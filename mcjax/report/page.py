@@ -1,7 +1,6 @@
 """report.html: one self-contained page of a run, for screens of any width and for paper."""
 
 import base64
-import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,12 +9,13 @@ from typing import Any
 from mcjax.report.chart import chart
 from mcjax.report.definitions import TERMS, meaning, meanings
 from mcjax.report.figures import DPI
+from mcjax.report.markup import Markup, joined
 from mcjax.report.panels import Chart
 from mcjax.workdir import read_config, write
 
 HERE = Path(__file__).parent
-STYLE = (HERE / "page.css").read_text()
-SCRIPT = (HERE / "chart.js").read_text()
+STYLE = Markup((HERE / "page.css").read_text())
+SCRIPT = Markup("<script>{}</script>").format(Markup((HERE / "chart.js").read_text()))
 
 CAPTIONS = {
     "plane": "Test loss on the plane through the two networks and the bend of the curve, in units of "
@@ -57,8 +57,10 @@ def write_page(
         "Figures": [
             *map(chart, charts),
             *(picture(path, CAPTIONS.get(path.stem, path.stem)) for path in pictures),
-            "<p>The same for papers: <code>figures/*.pdf</code>; the numbers: <code>path.csv</code>, "
-            "<code>table.csv</code> and the tables in <code>figures</code> and <code>paths</code>.</p>",
+            Markup(
+                "<p>The same for papers: <code>figures/*.pdf</code>; the numbers: <code>path.csv</code>, "
+                "<code>table.csv</code> and the tables in <code>figures</code> and <code>paths</code>.</p>"
+            ),
         ],
         "Tables": [table_of(rows, caption) for caption, rows in tables.items()],
         "Numbers": [numbers(result["metrics"])],
@@ -69,16 +71,21 @@ def write_page(
             table(("set", "images"), data["num_images"].items(), caption="Disjoint sets of images")
             if data["protocol"] == "disjoint"
             else table(("set", "images"), data["num_images"].items(), caption="Sets of images"),
-            f"<p>{html.escape(data['source'])}. Protocol: {html.escape(data['protocol'])}. "
-            f"BatchNorm recomputed from: {html.escape(result['batch_stats'] or 'no BatchNorm')}.</p>",
+            Markup("<p>{}. Protocol: {}. BatchNorm recomputed from: {}.</p>").format(
+                data["source"], data["protocol"], result["batch_stats"] or "no BatchNorm"
+            ),
         ],
         "Settings": [
             table(
                 ("field", "value"), config["hashed"].items(), caption="All that decides the result"
             ),
-            f"<p>Config {result['config_hash']}, revision {config['git_revision']}, "
-            f"{config['num_devices']} x {html.escape(config['device_kind'])}, "
-            f"{result['seconds']:.0f} s.</p>",
+            Markup("<p>Config {}, revision {}, {} x {}, {:.0f} s.</p>").format(
+                result["config_hash"],
+                config["git_revision"],
+                config["num_devices"],
+                config["device_kind"],
+                result["seconds"],
+            ),
         ],
     }
     write(
@@ -86,131 +93,133 @@ def write_page(
     )
 
 
-def head(title: str, question: str, answer: Iterable[str]) -> list[str]:
+def head(title: str, question: str, answer: Iterable[str]) -> list[Markup]:
     """The first words of a page: its title, the question, and what came out."""
-    items = "".join(f"<li>{html.escape(line)}</li>" for line in answer)
+    items = joined(Markup("<li>{}</li>").format(line) for line in answer)
     return [
-        f"<h1>{html.escape(title)}</h1>",
-        f'<p class="question">{html.escape(question)}</p><ul class="answer">{items}</ul>',
+        Markup("<h1>{}</h1>").format(title),
+        Markup('<p class="question">{}</p><ul class="answer">{}</ul>').format(question, items),
     ]
 
 
-def parts(sections: Mapping[str, Iterable[str]]) -> list[str]:
+def parts(sections: Mapping[str, Iterable[Markup]]) -> list[Markup]:
     """Sections under their titles, and before them a list of links to each."""
     names = {title: re.sub(r"[^\w]+", "-", title.lower()) for title in sections}
-    links = "".join(
-        f'<li><a href="#{name}">{html.escape(title)}</a></li>' for title, name in names.items()
+    links = joined(
+        Markup('<li><a href="#{}">{}</a></li>').format(name, title) for title, name in names.items()
     )
     return [
-        f'<nav aria-label="Sections"><ul>{links}</ul></nav>',
+        Markup('<nav aria-label="Sections"><ul>{}</ul></nav>').format(links),
         *(
-            f'<section><h2 id="{names[title]}">{html.escape(title)}</h2>{"".join(body)}</section>'
+            Markup('<section><h2 id="{}">{}</h2>{}</section>').format(
+                names[title], title, joined(body)
+            )
             for title, body in sections.items()
         ),
     ]
 
 
-def document(title: str, sections: Iterable[str]) -> str:
+def document(title: str, sections: Iterable[Markup]) -> Markup:
     """A self-contained page of the sections, in the common style."""
-    body = "\n".join(sections)
-    script = f"<script>{SCRIPT}</script>" if '<figure class="chart"' in body else ""
-    return "\n".join(
-        [
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            # Else a browser asks the server for an icon.
-            '<link rel="icon" href="data:,">',
-            f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body><main>",
-            body,
-            f"</main>{script}</body></html>\n",
-        ]
-    )
+    body = joined(sections, between="\n")
+    has_chart = '<figure class="chart"' in body
+    return Markup(
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        # Else a browser asks the server for an icon.
+        '<link rel="icon" href="data:,">\n'
+        "<title>{}</title><style>{}</style></head><body><main>\n{}\n</main>{}</body></html>\n"
+    ).format(title, STYLE, body, SCRIPT if has_chart else "")
 
 
-def picture(path: Path, caption: str) -> str:
+def picture(path: Path, caption: str) -> Markup:
     """A PNG inside the page, with its caption: letters as large as the page's own.
 
     Where the screen is narrower than the picture, it scrolls by itself.
     """
-    data, caption = path.read_bytes(), html.escape(caption)
-    width = int.from_bytes(data[16:20]) * 96 // DPI  # a PNG's first chunk begins with its width
-    return (
-        f'<figure><div class="scroll" tabindex="0"><img width="{width}" alt="{caption}" '
-        f'src="data:image/png;base64,{base64.b64encode(data).decode()}"></div>'
-        f"<figcaption>{caption}</figcaption></figure>"
+    data = path.read_bytes()
+    return Markup(
+        '<figure><div class="scroll" tabindex="0"><img width="{width}" alt="{caption}" '
+        'src="data:image/png;base64,{data}"></div><figcaption>{caption}</figcaption></figure>'
+    ).format(
+        width=int.from_bytes(data[16:20]) * 96 // DPI,  # a PNG's first chunk begins with its width
+        caption=caption,
+        data=base64.b64encode(data).decode(),
     )
 
 
-def numbers(metrics: Mapping[str, Any], *, caption: str = "The run's numbers (result.json)") -> str:
+def numbers(
+    metrics: Mapping[str, Any], *, caption: str = "The run's numbers (result.json)"
+) -> Markup:
     """A table of named numbers, each with its meaning."""
     rows = ((name, value, meaning(name)) for name, value in metrics.items())
     return table(("quantity", "value", "meaning"), rows, caption=caption)
 
 
-def definitions(terms: Iterable[tuple[str, str]]) -> str:
+def definitions(terms: Iterable[tuple[str, str]]) -> Markup:
     """A table of words and their meanings."""
     return table(("word", "meaning"), terms, caption="Words, and columns of the tables")
 
 
-def table_of(rows: Rows, caption: str = "") -> str:
+def table_of(rows: Rows, caption: str = "") -> Markup:
     """A table of rows that are dicts with the same names."""
     names = list(rows[0])
     return table(names, ([row.get(name, "") for name in names] for row in rows), caption=caption)
 
 
-def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], *, caption: str = "") -> str:
+def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], *, caption: str = "") -> Markup:
     """A table that scrolls by itself where it is too wide; columns of numbers stand to the right.
 
     Args:
         head: Names of the columns.
-        rows: Values; the first of a row names it.
+        rows: Values; the first of a row names it. `Markup` is shown as it is.
         caption: What the table shows.
     """
-    lines = [list(row) for row in rows]
+    names, lines = list(head), [list(row) for row in rows]
     cells = [[_cell(value) for value in rest] for _, *rest in lines]
-    right = [
-        all(cell.startswith(NUMBER) or cell == EMPTY for cell in column)
-        for column in zip(*cells, strict=True)
-    ]
-    cells = [
-        [
-            cell if numeric else cell.replace(NUMBER, "<td>", 1)
-            for cell, numeric in zip(row, right, strict=True)
-        ]
-        for row in cells
-    ]
-    titles = "".join(
-        f'<th scope="col"{" class=number" if numeric else ""}>{_words(name)}</th>'
-        for name, numeric in zip(head, [False, *right], strict=False)
+    right = [all(numeric or not text for text, numeric in c) for c in zip(*cells, strict=True)]
+    titles = joined(
+        Markup('<th scope="col"{}>{}</th>').format(_CLASS[numeric], _words(name))
+        for name, numeric in zip(names, [False, *(right or [False] * len(names))], strict=False)
     )
-    body = "".join(
-        f'<tr><th scope="row">{_words(line[0])}</th>{"".join(row)}</tr>'
+    body = joined(
+        Markup('<tr><th scope="row">{}</th>{}</tr>').format(
+            _words(line[0]),
+            joined(
+                Markup("<td{}>{}</td>").format(_CLASS[numeric and bool(text)], text)
+                for (text, _), numeric in zip(row, right, strict=True)
+            ),
+        )
         for line, row in zip(lines, cells, strict=True)
     )
-    words = html.escape(caption)
-    named = f"<caption>{words}</caption>" if caption else ""
-    region = f' role="region" aria-label="{words}"' if caption else ""
-    return (
-        f'<div class="scroll" tabindex="0"{region}><table>{named}<thead><tr>{titles}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    named = Markup("<caption>{}</caption>").format(caption) if caption else ""
+    region = Markup(' role="region" aria-label="{}"').format(caption) if caption else ""
+    return Markup(
+        '<div class="scroll" tabindex="0"{}><table>{}<thead><tr>{}</tr></thead>'
+        "<tbody>{}</tbody></table></div>"
+    ).format(region, named, titles, body)
 
 
-def _words(name: Any) -> str:
+_CLASS = {False: Markup(""), True: Markup(' class="number"')}
+
+
+def _words(name: Any) -> Markup:
     """Text that may be broken after an underscore or a dot, so that columns stay narrow."""
-    return html.escape(str(name)).replace("_", "_<wbr>").replace(".", ".<wbr>")
+    if isinstance(name, Markup):
+        return name
+    return joined(re.split(r"(?<=[_.])", str(name)), between="<wbr>")
 
 
-NUMBER, EMPTY = '<td class="number">', "<td></td>"
-
-
-def _cell(value: Any) -> str:
+def _cell(value: Any) -> tuple[str, bool]:
+    """What a cell shows, and whether it is a number."""
     if isinstance(value, bool) or value is None:
-        return f"<td>{value}</td>"
+        return str(value), False
     try:
         number = float(value)
     except (TypeError, ValueError):
-        return f"<td>{html.escape(str(value))}</td>"
-    if isinstance(value, int) or number.is_integer():
-        return f"{NUMBER}{value if isinstance(value, int) else int(number)}</td>"
-    return f"{NUMBER}{number:.5g}</td>"
+        return value if isinstance(value, str) else str(value), False
+    except OverflowError:  # a whole number beyond every float
+        return str(value), True
+    if isinstance(value, str | int):
+        return str(value), True
+    return (str(int(number)) if number.is_integer() else f"{number:.5g}"), True

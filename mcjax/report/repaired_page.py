@@ -1,6 +1,5 @@
 """What `python -m mcjax.repair` leaves beside the checkpoint: path.csv, a figure, a page, result.json."""
 
-import html
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from mcjax.repair.model import Repaired
 from mcjax.report import page
 from mcjax.report.figures import chart_figure
+from mcjax.report.markup import Markup
 from mcjax.report.panels import BLUE, GREY, ORANGE, Chart, Line, Panel
 from mcjax.workdir import write, write_csv
 
@@ -51,7 +51,7 @@ def write_repaired(folder: Path, repaired: Repaired, settings: Mapping[str, Any]
     title = "Repair of a suspect network"
     shown = {
         "Path": [page.chart(path)],
-        "What this does not promise": [f"<p>{html.escape(NO_PROMISE)}</p>"],
+        "What this does not promise": [Markup("<p>{}</p>").format(NO_PROMISE)],
         "Numbers": [page.numbers(numbers)],
         "Settings": [page.table(("setting", "value"), settings.items(), caption="The command's")],
     }

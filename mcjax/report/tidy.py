@@ -1,6 +1,6 @@
 """Tidy tables as CSV and as parquet: one row a thing, one column a quantity."""
 
-import csv
+import contextlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,9 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
+from mcjax.csv_text import to_csv
 from mcjax.report.jobs import Job, differing
 from mcjax.report.means import Row
 from mcjax.workdir import write
+
+WHERE = ("git_revision", "device_kind", "num_devices")
 
 
 def write_both(stem: Path, rows: Sequence[Mapping[str, Any]], columns: Iterable[str] = ()) -> None:
@@ -24,11 +27,8 @@ def write_both(stem: Path, rows: Sequence[Mapping[str, Any]], columns: Iterable[
         columns: Columns that come first, there even without rows.
     """
     table = arrow(rows, columns)
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(table.column_names)
-    lines.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))
-    write(stem.with_name(stem.name + ".csv"), text.getvalue())
+    lines = zip(*(column.to_pylist() for column in table.columns), strict=True)
+    write(stem.with_name(stem.name + ".csv"), to_csv(table.column_names, lines))
     sink = io.BytesIO()
     pyarrow.parquet.write_table(table, sink)
     write(stem.with_name(stem.name + ".parquet"), sink.getvalue())
@@ -48,7 +48,8 @@ def arrow(rows: Sequence[Mapping[str, Any]], columns: Iterable[str] = ()) -> pa.
 def _column(values: list[Any]) -> pa.Array:
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {int, float} or (len(kinds) == 1 and kinds <= {bool, str}):
-        return pa.array(values)
+        with contextlib.suppress(OverflowError, pa.ArrowInvalid):  # beyond 64 bits
+            return pa.array(values)
     text = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
     return pa.array(text, pa.string())
 
@@ -56,27 +57,33 @@ def _column(values: list[Any]) -> pa.Array:
 def job_rows(jobs: Sequence[Job]) -> list[Row]:
     """jobs.csv: a row each declared job, whatever has become of it."""
     names = differing(jobs)
-    return [
-        {
+    rows = []
+    for job in jobs:
+        about = {
             "id": job.id,
             "state": job.state,
             "experiment": job.experiment,
             **fields_of(job, names),
-            "seconds": job.result.get("seconds"),
-            **job.result.get("metrics", {}),
-            "git_revision": job.where.get("git_revision"),
-            "device_kind": job.where.get("device_kind"),
-            "num_devices": job.where.get("num_devices"),
-            "note": job.note,
+            "seconds": job.seconds,
         }
-        for job in jobs
-    ]
+        after = {name: job.where.get(name) for name in WHERE} | {"note": job.note}
+        rows.append({**about, **_others(job.metrics, {**about, **after}), **after})
+    return rows
 
 
 def table_rows(jobs: Sequence[Job]) -> list[Row]:
     """rows.csv: every row of every table.csv, with its job's id and fields."""
     names = differing(jobs)
-    return [{"id": job.id, **fields_of(job, names), **row} for job in jobs for row in job.rows]
+    rows = []
+    for job in jobs:
+        about = {"id": job.id, **fields_of(job, names)}
+        rows += [{**about, **_others(row, about)} for row in job.rows]
+    return rows
+
+
+def _others(numbers: Mapping[str, Any], taken: Mapping[str, Any]) -> Row:
+    """Those whose names are not taken: a metric called "state" is not the job's state."""
+    return {name: value for name, value in numbers.items() if name not in taken}
 
 
 def fields_of(job: Job, names: Sequence[str]) -> Row:
