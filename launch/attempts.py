@@ -8,10 +8,13 @@ imports JAX: a worker should start at once and stay small.
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
+import re
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,16 +22,18 @@ from typing import Any
 
 HEARTBEAT_SECONDS = 5.0
 DEAD_AFTER_SECONDS = 60.0
-OWN_FILES = ("attempt.json", "log.txt", "alive", "config.json")  # not handed on
+OWN_FILES = ("attempt.json", "log.txt", "alive", "config.json", "result.json")  # not handed on
+LARGEST_JSON = 2**24  # bytes
 UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a checkpoint that is being written
 
 
 def folders(job_dir: Path) -> list[Path]:
     """The folders of a job's attempts, oldest first."""
     try:
-        names = [name for name in os.listdir(job_dir / "attempts") if name.isdigit()]
-    except FileNotFoundError:
+        names = os.listdir(job_dir / "attempts")
+    except OSError:
         return []
+    names = [name for name in names if re.fullmatch("[0-9]{1,9}", name)]
     return [job_dir / "attempts" / name for name in sorted(names, key=int)]
 
 
@@ -50,12 +55,42 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON file's object; None where there is none that can be read."""
+    """A JSON file's object; None where there is none that can be read.
+
+    Results are read by `mcjax.report.records`, which says why; a worker knows no mcjax.
+    """
     try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
+        about = path.stat()  # a pipe would be waited for
+        if not stat.S_ISREG(about.st_mode) or about.st_size > LARGEST_JSON:
+            return None
+        value = json.loads(path.read_bytes().decode())
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def code_of(folder: Path) -> dict[str, Any]:
+    """The version of mcjax that an attempt ran with, {} where it does not say."""
+    run = read_json(folder / "config.json") or {}
+    packages, revision = run.get("packages", {}), run.get("git_revision")
+    version = packages.get("mcjax") if isinstance(packages, dict) else None
+    code = {"version": version, "git_revision": revision}
+    good = run and all(value is None or isinstance(value, str) for value in code.values())
+    return code if good else {}
+
+
+def set_aside(result: Path) -> Path:
+    """Gives a published file that is no result of its job another name, beside it.
+
+    Returns:
+        That name's path.
+    """
+    for number in itertools.count(1):
+        target = result.with_name(f"{result.stem}.damaged-{number}{result.suffix}")
+        if not os.path.lexists(target):
+            result.rename(target)
+            return target
+    raise AssertionError
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -88,8 +123,10 @@ def alive(folder: Path) -> bool:
     """Whether an attempt's worker is at work: on this host its lock tells, else its heartbeat."""
     path = folder / "alive"
     try:
-        with path.open() as file:
-            if file.read() == socket.gethostname():
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
+        with path.open("rb") as file:
+            if file.read(4096) == socket.gethostname().encode():
                 try:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -99,11 +136,11 @@ def alive(folder: Path) -> bool:
                 else:
                     return False
         return time.time() - path.stat().st_mtime < DEAD_AFTER_SECONDS
-    except FileNotFoundError:
+    except OSError:
         return False
 
 
-def take_over(folder: Path) -> str | None:
+def take_over(folder: Path, config_hash: str | None = None) -> str | None:
     """Gives a new attempt what the newest earlier one with checkpoints has left.
 
     Files are copied; checkpoints, which nobody writes to once they are there, are linked where the
@@ -112,6 +149,7 @@ def take_over(folder: Path) -> str | None:
 
     Args:
         folder: The new attempt's.
+        config_hash: The job's; an attempt whose config.json names another one is left alone.
 
     Returns:
         The earlier attempt's name, or None.
@@ -119,6 +157,9 @@ def take_over(folder: Path) -> str | None:
     earlier = [f for f in folders(folder.parent.parent) if int(f.name) < int(folder.name)]
     for old in reversed(earlier):
         if not (old / "checkpoints").is_dir():
+            continue
+        config = read_json(old / "config.json") or {}
+        if config_hash is not None and config.get("hash", config_hash) != config_hash:
             continue
         for _ in range(5):
             with contextlib.suppress(FileNotFoundError, shutil.Error):
@@ -137,7 +178,7 @@ def _copy(old: Path, new: Path) -> None:
             continue
         if child.is_dir():
             shutil.copytree(child, new / child.name, ignore=leave_out, dirs_exist_ok=True)
-        else:
+        elif child.is_file():
             shutil.copy2(child, new / child.name)
     # Under another name first: a folder called checkpoints is a whole copy.
     part = new / ".checkpoints"
@@ -171,8 +212,8 @@ def progress(folder: Path) -> dict[str, Any]:
             continue
         inside.clear()
         name = Path(path).relative_to(root)
-        if name.parts[0] == ".partial":
-            partial[str(Path(*name.parts[1:-1]))] = int(name.name)
-        else:
+        if name.parts[:1] != (".partial",):
             finished.append(str(name))
+        elif re.fullmatch("[0-9]{1,18}", name.name):
+            partial[str(Path(*name.parts[1:-1]))] = int(name.name)
     return {"finished": finished, "partial": partial}

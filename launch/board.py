@@ -16,7 +16,13 @@ from mcjax.logs import say
 
 SECONDS_BETWEEN_LINES = 30.0
 MOST_ROWS = 20
-MARKS = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow"}
+MARKS = {
+    "done": "green",
+    "running": "cyan",
+    "failed": "red",
+    "stopped": "yellow",
+    "damaged": "red",
+}
 
 
 class Board:
@@ -75,7 +81,7 @@ class Board:
         for column in ("job", "state", "attempts"):
             table.add_column(column, no_wrap=column != "job", overflow="ellipsis")
         table.add_column("last line of its log", no_wrap=True, overflow="ellipsis")
-        order = ("running", "failed", "stopped")
+        order = ("running", "failed", "stopped", "damaged")
         shown = [
             (name, state)
             for status in order
@@ -130,6 +136,8 @@ def failures(states: Mapping[str, State]) -> list[str]:
         log = state.attempt / "log.txt" if state.attempt else Path("no attempt")
         if state.status in ("failed", "stopped"):
             lines.append(f"{state.status} {name}: {state.line or 'it said nothing'} ({log})")
+        elif state.status == "damaged":
+            lines.append(f"damaged {name}: {state.line}")
         elif state.status == "missing" and state.line:  # its worker could not even begin
             lines.append(f"missing {name}: {state.line}")
         elif state.status == "done" and state.exit_code:

@@ -225,6 +225,10 @@ def run(
     if not todo:
         return states
     wanted = [job for job in declared if job.id in set(todo)]
+    for name in todo:
+        if states[name].status == "damaged":
+            kept = attempts.set_aside(sweep_dir / "jobs" / name / "result.json")
+            say(f"{states[name].line}; it is kept as {kept.name}, and the job runs again")
     try:
         engine.submit(sweep_dir, todo)
         with board(states, len(todo)) as view:

@@ -42,15 +42,18 @@ def run_attempt(job_dir: Path, *, parent: int | None = None, command: Sequence[s
         The exit code.
     """
     job = attempts.read_json(job_dir / "job.json")
-    if job is None:
+    if job is None or not isinstance(job.get("config_hash"), str):
         print(f"{job_dir} has no job.json; python -m launch.sweep writes it", file=sys.stderr)
         return 2
-    if attempts.read_json(job_dir / "result.json") is not None:
-        return 0
-    (job_dir / "result.json").unlink(missing_ok=True)  # half of one is none
+    if os.path.lexists(job_dir / "result.json"):
+        published = attempts.read_json(job_dir / "result.json") or {}
+        if published.get("config_hash") == job["config_hash"]:
+            return 0
+        with contextlib.suppress(FileNotFoundError):  # another worker was faster
+            attempts.set_aside(job_dir / "result.json")  # half of one, or another job's
     folder = attempts.begin(job_dir)
     with attempts.hold(folder) as heartbeat:
-        resumed = attempts.take_over(folder)
+        resumed = attempts.take_over(folder, job["config_hash"])
         record: dict[str, Any] = {
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "host": socket.gethostname(),
@@ -121,11 +124,7 @@ def _publish(job_dir: Path, job: dict[str, Any], folder: Path, code: int) -> int
         with (folder / "log.txt").open("a") as file:
             file.write("launch.worker: the run left no result.json of this job's config\n")
         return 1
-    run = attempts.read_json(folder / "config.json") or {}
-    code_version = {
-        "version": run.get("packages", {}).get("mcjax"),
-        "git_revision": run.get("git_revision"),
-    }
+    code_version = attempts.code_of(folder)
     result |= {"attempt": folder.name, "exit_code": code, "code": code_version}
     complete = job_dir / f".result.{folder.name}.json"
     attempts.write_json(complete, result)

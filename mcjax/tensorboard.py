@@ -57,8 +57,8 @@ class EventLog:
                 self.close()
                 self._writer, self._stage = self._open_writer(str(self._folder / stage)), stage
             for name, value in row.items():
-                if name not in ("stage", "step"):
-                    self._writer.add_scalar(name, value, step)
+                if name not in ("stage", "step") and isinstance(value, int | float):
+                    self._writer.add_scalar(name, float(value), step)
             self._writer.flush()
         except OSError as error:
             raise cannot_write(self._folder, error) from None
@@ -80,9 +80,28 @@ class EventLog:
 
 
 def rows(metrics: Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics.jsonl; one that a kill has cut is left out."""
+    """The whole lines of a metrics.jsonl; what a kill has cut, or is no line of a run, is left out."""
     found = []
-    for line in metrics.read_text().splitlines() if metrics.exists() else ():
-        with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
+    text = metrics.read_text(errors="replace") if metrics.exists() else ""
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if _is_row(row):
+                found.append(row)
     return found
+
+
+def _is_row(row: Any) -> bool:
+    """Whether it is an object of numbers, whose stage is the name of a folder below the events."""
+    if not isinstance(row, dict):
+        return False
+    stage, step = row.get("stage", ""), row.get("step", 0)
+    numbers = [value for name, value in row.items() if name != "stage"]
+    return (
+        isinstance(stage, str)
+        and stage.isprintable()
+        and not stage.startswith("/")
+        and ".." not in stage.split("/")
+        and isinstance(step, int)
+        and all(isinstance(v, float) or (isinstance(v, int) and abs(v) < 2**63) for v in numbers)
+    )

@@ -312,6 +312,8 @@ def read_csv(path: Path) -> dict[str, list[float]]:
     """
     try:
         names, *lines = csv.reader(io.StringIO(path.read_text(), newline=""), strict=True)
+        if len(set(names)) < len(names):
+            raise ValueError("two columns of one name")
         columns = zip(*[map(float, line) for line in lines if line], strict=True)
         return dict(zip(names, map(list, columns), strict=True))
     except (OSError, ValueError, csv.Error) as error:

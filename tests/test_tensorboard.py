@@ -1,5 +1,6 @@
 """TensorBoard's events hold what metrics.jsonl holds, after a kill too; without the package, one line."""
 
+import importlib.util
 import sys
 
 import numpy as np
@@ -88,3 +89,27 @@ def test_the_field_changes_no_hash():
     before = base.config_hash(config)
     config.run.tensorboard = True
     assert base.config_hash(config) == before
+
+
+def test_lines_that_no_run_has_written_are_left_out(tmp_path):
+    """Of another program, edited or damaged: no traceback, and no folder outside the events."""
+    good = '{"stage": "curve", "step": 1, "loss": NaN}'
+    lines = [
+        "[1]",
+        "3",
+        "[" * 100_000,
+        '{"stage": "../../outside", "step": 1, "loss": 1.0}',
+        '{"stage": "/outside", "step": 1, "loss": 1.0}',
+        '{"stage": ["curve"], "step": 1, "loss": 1.0}',
+        '{"stage": "curve", "step": "one", "loss": 1.0}',
+        '{"stage": "curve", "step": 1, "loss": "low"}',
+        '{"stage": "curve", "step": 1, "loss": 1' + "0" * 400 + "}",
+        good,
+    ]
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"\xff\xfe\n" + "\n".join(lines).encode())
+    (row,) = rows(path)
+    assert (row["stage"], row["step"]) == ("curve", 1)
+    if importlib.util.find_spec("tensorboardX"):
+        metric_log(tmp_path, tensorboard=True).close()
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.jsonl", "tensorboard"]

@@ -83,17 +83,20 @@ class Slurm:
         if shutil.which("squeue") is None:
             return held
         for list_file in sorted((sweep_dir / "slurm").glob("*.jobs")):
-            number = (list_file.with_suffix(".submitted")).read_text().strip()
+            try:
+                number = list_file.with_suffix(".submitted").read_text().strip()
+                ids = list_file.read_text().splitlines()
+            except (OSError, ValueError):
+                continue  # an array whose number is lost; squeue can't be asked
             done = subprocess.run(
                 ["squeue", "--noheader", "--array", f"--jobs={number}", "--format=%K %T"],
                 capture_output=True,
                 text=True,
             )
             # An array that is over may be forgotten: then squeue fails, and nothing is held.
-            ids = list_file.read_text().splitlines()
             for line in done.stdout.splitlines() if done.returncode == 0 else ():
-                index, status = line.split()
-                if status in WAITING and index.isdigit():
+                index, _, status = line.strip().partition(" ")
+                if status in WAITING and index.isdigit() and int(index) < len(ids):
                     held.add(ids[int(index)])
         return held
 
@@ -132,7 +135,7 @@ class Slurm:
 
     def _list_file(self, sweep_dir: Path, ahead: int) -> Path:
         folder = sweep_dir / "slurm"
-        taken = [int(f.stem) for f in folder.glob("*.sh")] if folder.is_dir() else []
+        taken = [int(f.stem) for f in folder.glob("*.sh") if f.stem.isdigit()]
         return folder / f"{max(taken, default=0) + 1 + ahead:04d}.jobs"
 
     def poll(self) -> bool:

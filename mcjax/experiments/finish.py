@@ -1,6 +1,7 @@
 """The end of every experiment: the page, and last of all result.json, whose presence says complete."""
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,7 +46,7 @@ def finish(
         "config_hash": run.config_hash,
         "status": "complete",
         "seconds": round(time.monotonic() - run.began, 3),
-        "metrics": dict(metrics),
+        "metrics": {name: defined(value) for name, value in metrics.items()},
         "data": describe(run),
         "batch_stats": run.config.evaluation.batch_stats if run.network.has_batch_stats else None,
     }
@@ -55,3 +56,13 @@ def finish(
     if not publish(result_file, json.dumps(result, indent=2) + "\n"):
         return json.loads(result_file.read_text())  # another attempt of the same run was first
     return result
+
+
+def defined(value: Any) -> Any:
+    """A number, or None for one that is not defined: JSON has no NaN and no infinity.
+
+    Example:
+        >>> defined(0.5), defined(float("nan"))
+        (0.5, None)
+    """
+    return None if isinstance(value, float) and not math.isfinite(value) else value
