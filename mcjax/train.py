@@ -40,7 +40,7 @@ def main() -> None:
     workdir = flags.FLAGS.workdir or default_workdir(config_file, config)
     result = run_experiment(config, workdir)
     for name, value in result["metrics"].items():
-        say(f"{name:32} {value:.4f}")
+        say(f"{name:32} {'not defined' if value is None else f'{value:.4f}'}")
     say(f"done in {result['seconds']:.0f} s: {as_path(workdir) / 'report.html'}")
 
 

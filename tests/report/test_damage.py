@@ -1,6 +1,7 @@
 """A job's files damaged in every way: it is marked, with the reason, and the other jobs go on."""
 
 import csv
+import io
 import json
 import math
 import os
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
-from mcjax.report import groups, records
+from mcjax import csv_text
+from mcjax.report import groups, index_page, records, tidy
 from mcjax.report.__main__ import gather
 from mcjax.report.jobs import find
 from mcjax.report.records import Damaged
@@ -65,6 +67,11 @@ def damaged(runs, file, content):
     finally:
         path.write_bytes(before)
     found = groups.of(jobs)
+    for rows in (tidy.job_rows(jobs), tidy.table_rows(jobs), groups.means(found)):
+        table = tidy.arrow(rows)
+        csv_text.to_csv(table.column_names, zip(*table.to_pydict().values(), strict=True)).encode()
+    index_page._jobs_table(runs, jobs).encode()
+    index_page.remarks(jobs, found)
     assert [job.state for job in jobs if job.id != "bad"] == ["done", "done"]
     means = groups.means([group for group in found if group.experiment == "backdoor"])
     (bad,) = (job for job in jobs if job.id == "bad")
@@ -365,8 +372,11 @@ def test_damaged_bytes(runs, file, data):
             content[at:at] = data.draw(st.binary(max_size=4))
     bad = damaged(runs, file, bytes(content))
     if bad.state == "done" and file == "table.csv":
-        rows = list(csv.DictReader(content.decode("utf-8-sig").splitlines()))
-        assert [str(r["method"]) for r in bad.rows] == [r["method"] for r in rows]
+        text = io.StringIO(content.decode("utf-8-sig"), newline="")
+        rows = list(csv.DictReader(text))
+        assert [str(r["method"]) for r in bad.rows] == [
+            csv_text.unescape(r["method"]) for r in rows
+        ]
         for got, want in zip(bad.rows, rows, strict=True):
             for name in set(want) - {"method", None}:
                 value = float(want[name]) if want[name].strip() else None

@@ -3,11 +3,13 @@
 import json
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from mcjax.report import chart, page
+from mcjax.experiments import finish
+from mcjax.report import chart, page, records
 from mcjax.report.definitions import meaning
 from mcjax.report.panels import Chart, Line, Panel
 
@@ -154,3 +156,21 @@ def test_meanings_of_names():
     assert meaning("path_400_attack_success_rate") == meaning("attack_success_rate")
     assert meaning("clean_accuracy_interval").startswith("half-width")
     assert meaning("nobody's number") == ""
+
+
+def test_a_metric_that_is_not_defined_is_null_in_result_json(tmp_path, monkeypatch):
+    """The correlation of a constant, say: JSON has no NaN, and reports take one for damage."""
+    monkeypatch.setattr(finish, "describe", lambda _: {"num_images": {}})
+    monkeypatch.setattr(finish.page, "write_page", lambda *_, **__: None)
+    run = SimpleNamespace(
+        workdir=tmp_path,
+        log=SimpleNamespace(close=lambda: None),
+        config=SimpleNamespace(experiment="evasion"),
+        config_hash="h",
+        began=0.0,
+        network=SimpleNamespace(has_batch_stats=False),
+    )
+    metrics = {"pearson": float("nan"), "barrier": float("inf"), "loss": 0.5, "n": 3}
+    finish.finish(run, metrics, question="", answer=[], charts=[], tables={})
+    found = records.read_result(tmp_path / "result.json")
+    assert found.metrics == {"pearson": None, "barrier": None, "loss": 0.5, "n": 3}
