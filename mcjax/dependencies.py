@@ -43,7 +43,7 @@ def _through(jaxpr: jax.extend.core.Jaxpr, inputs: Sequence[Inputs]) -> list[Inp
         inner = list(jax.extend.core.jaxprs_in_params(equation.params))
         same = len(inner) == 1 and len(inner[0].invars) == len(given)
         if equation.primitive.name == "scan":
-            found = _through_scan(inner[0], given, equation.params)
+            found = _through_scan(inner[0], given, equation)
         elif same and equation.primitive.name != "while":
             found = _through(inner[0], given)
         else:
@@ -52,10 +52,17 @@ def _through(jaxpr: jax.extend.core.Jaxpr, inputs: Sequence[Inputs]) -> list[Inp
     return [of(v) for v in jaxpr.outvars]
 
 
-def _through_scan(
-    body: jax.extend.core.Jaxpr, given: list[Inputs], params: dict[str, Any]
-) -> list[Inputs]:
-    first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+def _through_scan(body: jax.extend.core.Jaxpr, given: list[Inputs], equation: Any) -> list[Inputs]:
+    # What is scanned over, and what is stacked, has one axis less inside; what is carried has not.
+    num_scanned, num_stacked = (
+        sum(v.aval.ndim > w.aval.ndim for v, w in zip(outside, inside, strict=True))
+        for outside, inside in (
+            (equation.invars, body.invars),
+            (equation.outvars, body.outvars),
+        )
+    )
+    last = len(given) - num_scanned
+    first = last - (len(body.outvars) - num_stacked)
     while True:  # ends: the carried values' inputs only grow
         found = _through(body, given)
         carried = [a | b for a, b in zip(given[first:last], found, strict=False)]
