@@ -54,15 +54,12 @@ def _through(jaxpr: jax.extend.core.Jaxpr, inputs: Sequence[Inputs]) -> list[Inp
 
 def _through_scan(body: jax.extend.core.Jaxpr, given: list[Inputs], equation: Any) -> list[Inputs]:
     # What is scanned over, and what is stacked, has one axis less inside; what is carried has not.
-    num_scanned, num_stacked = (
-        sum(v.aval.ndim > w.aval.ndim for v, w in zip(outside, inside, strict=True))
-        for outside, inside in (
-            (equation.invars, body.invars),
-            (equation.outvars, body.outvars),
-        )
-    )
-    last = len(given) - num_scanned
-    first = last - (len(body.outvars) - num_stacked)
+    def num_split(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+        return sum(v.aval.ndim > w.aval.ndim for v, w in zip(outside, inside, strict=True))
+
+    num_carried = len(body.outvars) - num_split(equation.outvars, body.outvars)
+    last = len(given) - num_split(equation.invars, body.invars)
+    first = last - num_carried
     while True:  # ends: the carried values' inputs only grow
         found = _through(body, given)
         carried = [a | b for a, b in zip(given[first:last], found, strict=False)]
