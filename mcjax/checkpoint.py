@@ -11,6 +11,7 @@ the whole tree, so the others would have nothing to add.
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,24 +82,29 @@ def _save(path: Path, tree: PyTree, metadata: dict[str, Any]) -> None:
         raise cannot_write(path, _first_line(error)) from None
 
 
-def restore(path: Path, like: PyTree | None = None) -> tuple[PyTree, dict[str, Any]]:
+def restore(
+    path: Path, like: PyTree | None = None, *, identity: Mapping[str, str] | None = None
+) -> tuple[PyTree, dict[str, Any]]:
     """Reads a tree and its metadata.
 
     Args:
         path: The folder.
         like: A tree of the structure, shapes and dtypes to expect; None takes what is there, as
             nested dicts.
+        identity: Metadata that it must carry: whose it is. None takes anybody's.
 
     Returns:
         The tree, of numpy arrays, and the metadata.
 
     Raises:
-        UserError: It is missing, damaged, or of another structure.
+        UserError: It is missing, damaged, of another structure or of another identity.
     """
-    return once(lambda: _checked(path, like))
+    return once(lambda: _checked(path, like, identity or {}))
 
 
-def _checked(path: Path, like: PyTree | None) -> tuple[PyTree, dict[str, Any]]:
+def _checked(
+    path: Path, like: PyTree | None, identity: Mapping[str, str]
+) -> tuple[PyTree, dict[str, Any]]:
     if not _whole(path):
         raise UserError(
             f"there is no checkpoint {path}; give the folder of one, or run the training first"
@@ -117,11 +123,31 @@ def _checked(path: Path, like: PyTree | None) -> tuple[PyTree, dict[str, Any]]:
         raise _damaged(path, _first_line(error)) from None
     if not intact:
         raise _damaged(path, "its contents do not match their checksum")
+    check_identity(path, metadata, identity)
     if like is None:
         return tree, metadata
     expected = serialization.to_state_dict(like)
     check_same_structure(expected, tree, ("this network", f"checkpoint {path}"))
     return serialization.from_state_dict(like, tree), metadata
+
+
+def check_identity(path: Path, found: Mapping[str, Any], expected: Mapping[str, str]) -> None:
+    """Refuses what another run has computed.
+
+    Args:
+        path: Where it was found.
+        found: What it says of itself.
+        expected: What it must say; see `mcjax.experiments.run.Run.identity`.
+
+    Raises:
+        UserError: Names the first difference.
+    """
+    for name, value in expected.items():
+        if found.get(name) != value:
+            raise UserError(
+                f"{path} was computed by another run ({name} {found.get(name)}, this one's is "
+                f"{value}); delete it and run again, or give another --workdir"
+            )
 
 
 def restore_network(path: Path) -> tuple[dict[str, PyTree], dict[str, Any]]:
@@ -177,10 +203,12 @@ def save_partial(folder: Path, tree: PyTree, *, step: int, **metadata: Any) -> N
     once(forget_older)
 
 
-def restore_partial(folder: Path, like: PyTree) -> PyTree | None:
+def restore_partial(
+    folder: Path, like: PyTree, *, identity: Mapping[str, str] | None = None
+) -> PyTree | None:
     """The newest state kept by `save_partial`, or None."""
     steps = once(lambda: _steps(folder))
-    return restore(folder / str(steps[-1]), like)[0] if steps else None
+    return restore(folder / str(steps[-1]), like, identity=identity)[0] if steps else None
 
 
 def _steps(folder: Path) -> list[int]:

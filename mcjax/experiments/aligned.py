@@ -5,8 +5,8 @@ import math
 import optax
 
 from mcjax import alignment
-from mcjax.checkpoint import exists, restore, save
 from mcjax.experiments.run import Run
+from mcjax.experiments.stage import Found, stage
 from mcjax.logs import say
 from mcjax.tree import PyTree
 
@@ -28,13 +28,10 @@ def aligned(run: Run, name: str, start: PyTree, end: PyTree) -> PyTree:
         return end
     image_shape = run.dataset.image_shape
     spec = alignment.permutation_spec(run.network.apply, start, image_shape)
-    place = run.checkpoint(name)
     like = {str(i): p for i, p in enumerate(alignment.identity(spec))}
-    if exists(place):
-        kept = restore(place, like)[0]
-    else:
+
+    def compute() -> Found:
         matching = alignment.weight_matching(run.key(name), spec, start, end)
-        kept = {str(i): p for i, p in enumerate(matching.permutations)}
         products = matching.inner_products
         lengths = [float(optax.tree.norm(one["params"])) for one in (start, end)]
         before, after = (products[i] / math.prod(lengths) for i in (0, -1))
@@ -42,5 +39,8 @@ def aligned(run: Run, name: str, start: PyTree, end: PyTree) -> PyTree:
             f"{name}: cosine of the two networks' weights from {before:.3f} to {after:.3f} in "
             f"{len(products) - 1} sweeps"
         )
-        save(place, kept, config_hash=run.config_hash, inner_products=list(products))
+        permutations = {str(i): p for i, p in enumerate(matching.permutations)}
+        return permutations, {"inner_products": list(products)}
+
+    kept, _ = stage(run, name, like, compute)
     return alignment.permute(spec, tuple(kept[str(i)] for i in range(len(kept))), end)

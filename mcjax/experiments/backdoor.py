@@ -14,15 +14,15 @@ from ml_collections import ConfigDict
 from mcjax import spec
 from mcjax.attacks import backdoor, triggers
 from mcjax.batch_stats import CurveWithStats
-from mcjax.checkpoint import exists, restore, save
 from mcjax.curves import KINDS
 from mcjax.data import augmentation
 from mcjax.errors import UserError
 from mcjax.experiments.endpoints import train_network, train_side_by_side
 from mcjax.experiments.explain import explain
-from mcjax.experiments.fit import fit, forget_partial
+from mcjax.experiments.fit import fit
 from mcjax.experiments.repair_table import run_study
 from mcjax.experiments.run import Run, open_run
+from mcjax.experiments.stage import Found, stage
 from mcjax.experiments.study import Tampered
 from mcjax.losses import Batch
 from mcjax.objectives import curve_loss, endpoint_loss, split_curve
@@ -139,19 +139,18 @@ def release(
     open all along it, and two points of its inside are released. BatchNorm's statistics are the
     poisoned images'.
     """
-    stage, kind = f"{run.part}attacker_curve", KINDS[run.config.curve.kind]
+    name, kind = f"{run.part}attacker_curve", KINDS[run.config.curve.kind]
     curve = kind.connect(start["params"], end["params"], run.config.curve.num_bends)
-    trained, fixed = split_curve(curve)
-    if exists(run.checkpoint(stage)):
-        trained = restore(run.checkpoint(stage), trained)[0]
-    else:
+    untrained, fixed = split_curve(curve)
+
+    def compute() -> Found:
         options = run.config.endpoint.copy_and_resolve_references()
         options.num_epochs = run.config.attack.curve_epochs
-        trained = fit(
+        state = fit(
             run,
-            stage,
+            name,
             run.key("attacker_curve"),
-            trained,
+            untrained,
             start["batch_stats"],
             fixed,
             poisoned,
@@ -159,9 +158,10 @@ def release(
             options=options,
             decay_in_optimizer=False,
             augment_fn=augmentation.get(run.config.data.augmentation),
-        ).params
-        save(run.checkpoint(stage), trained, kind=run.config.curve.kind)
-        forget_partial(run, stage)
+        )
+        return state.params, {}
+
+    trained, _ = stage(run, name, untrained, compute)
     points = CurveWithStats(
         kind(**fixed, **trained),
         start["batch_stats"],

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mcjax.batch_stats import CurveWithStats
-from mcjax.checkpoint import exists, restore, save
+from mcjax.checkpoint import exists
 from mcjax.curves import KINDS, Curve
 from mcjax.data import augmentation
 from mcjax.data.batches import stack_batches
@@ -22,9 +22,10 @@ from mcjax.errors import UserError
 from mcjax.experiments.aligned import aligned
 from mcjax.experiments.endpoints import train_network, train_side_by_side
 from mcjax.experiments.finish import finish
-from mcjax.experiments.fit import fit, forget_partial
+from mcjax.experiments.fit import fit
 from mcjax.experiments.joined import joined
 from mcjax.experiments.run import Run, first, open_run
+from mcjax.experiments.stage import Found, stage
 from mcjax.experiments.walk import Table, walk
 from mcjax.geometry import arc_length, distances, farthest_point, path_mean, step_lengths
 from mcjax.logs import say
@@ -86,10 +87,11 @@ def train_curve(run: Run, a: PyTree, b: PyTree) -> Curve:
     kind = KINDS[options.kind]
     curve = joined(run, key, a, b)
     points = {"start": curve.start, "bends": curve.bends, "end": curve.end}
-    if exists(run.checkpoint("curve")):
-        return kind(**restore(run.checkpoint("curve"), points)[0])
     trained, fixed = split_curve(curve, fix_start=options.fix_start, fix_end=options.fix_end)
-    if jax.tree.leaves(trained):
+
+    def compute() -> Found:
+        if not jax.tree.leaves(trained):
+            return points, {}
         state = fit(
             run,
             "curve",
@@ -105,10 +107,9 @@ def train_curve(run: Run, a: PyTree, b: PyTree) -> Curve:
             decay_in_optimizer=False,
             augment_fn=augmentation.get(run.config.data.augmentation),
         )
-        points = {**fixed, **state.params}
-    save(run.checkpoint("curve"), points, config_hash=run.config_hash, kind=options.kind)
-    forget_partial(run, "curve")
-    return kind(**points)
+        return {**fixed, **state.params}, {}
+
+    return kind(**stage(run, "curve", points, compute)[0])
 
 
 def straight_line(curve: Curve) -> Curve:

@@ -1,14 +1,16 @@
 """Training the networks of an experiment, or reading those that are trained already."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mcjax.checkpoint import exists, restore, save
+from mcjax.checkpoint import exists
 from mcjax.data import augmentation
 from mcjax.experiments.fit import fit, forget_partial
 from mcjax.experiments.run import Run
+from mcjax.experiments.stage import Found, keep, stage
 from mcjax.keys import stream
 from mcjax.losses import Batch
 from mcjax.training import LossFn
@@ -27,32 +29,31 @@ def train_network(run: Run, name: str, examples: Batch, loss_fn: LossFn) -> PyTr
     Returns:
         Its variables, {"params", "batch_stats"}.
     """
-    key, stage = run.key(name), run.part + name
+    key = run.key(name)
     like = {"batch_stats": {}, **run.network.init(stream(key, "init"))}
-    if exists(run.checkpoint(stage)):
-        return restore(run.checkpoint(stage), like)[0]
-    state = fit(
-        run,
-        stage,
-        key,
-        like["params"],
-        like["batch_stats"],
-        None,
-        examples,
-        loss_fn=loss_fn,
-        options=run.config.endpoint,
-        decay_in_optimizer=True,
-        augment_fn=augmentation.get(run.config.data.augmentation),
-    )
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    _save(run, stage, variables)
-    forget_partial(run, stage)
-    return variables
+
+    def compute() -> Found:
+        state = fit(
+            run,
+            run.part + name,
+            key,
+            like["params"],
+            like["batch_stats"],
+            None,
+            examples,
+            loss_fn=loss_fn,
+            options=run.config.endpoint,
+            decay_in_optimizer=True,
+            augment_fn=augmentation.get(run.config.data.augmentation),
+        )
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        return variables, _kept(run)
+
+    return stage(run, run.part + name, like, compute)[0]
 
 
-def _save(run: Run, stage: str, variables: PyTree) -> None:
-    image_shape = run.dataset.image_shape  # a repair wants to know what the network takes
-    save(run.checkpoint(stage), variables, config_hash=run.config_hash, image_shape=image_shape)
+def _kept(run: Run) -> dict[str, Any]:
+    return {"image_shape": run.dataset.image_shape}  # a repair asks what the network takes
 
 
 def train_side_by_side(
@@ -96,7 +97,7 @@ def train_side_by_side(
     )
     trained = {"params": state.params, "batch_stats": state.batch_stats}
     for i, (part, _) in enumerate(missing):
-        _save(part, stages[i], jax.tree.map(lambda v, i=i: v[i], trained))
+        keep(part, stages[i], jax.tree.map(lambda v, i=i: v[i], trained), _kept(part))
     forget_partial(run, together)
 
 

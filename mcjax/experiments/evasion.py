@@ -6,7 +6,7 @@ all images, the attack and the input Hessian on some, transfer and ensembles; th
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mcjax.batch_stats import CurveWithStats
-from mcjax.checkpoint import exists, restore, save
+from mcjax.checkpoint import check_identity
 from mcjax.curves import KINDS
 from mcjax.data import augmentation
 from mcjax.data.batches import stack_batches, to_unit
@@ -24,9 +24,10 @@ from mcjax.errors import UserError
 from mcjax.experiments.aligned import aligned
 from mcjax.experiments.endpoints import train_network, train_side_by_side
 from mcjax.experiments.evasion_report import Row, columns, numbers, report, write_table
-from mcjax.experiments.fit import fit, forget_partial
+from mcjax.experiments.fit import fit
 from mcjax.experiments.joined import joined
 from mcjax.experiments.run import Run, first, open_run, with_seed
+from mcjax.experiments.stage import Found, stage
 from mcjax.experiments.walk import Table, walk
 from mcjax.logs import say
 from mcjax.objectives import curve_loss, endpoint_loss, split_curve
@@ -37,6 +38,8 @@ from mcjax.robust_objectives import fgsm_loss, madry_loss, robust_curve_loss, tr
 from mcjax.training import LossFn
 from mcjax.tree import PyTree
 from mcjax.workdir import write
+
+ENSEMBLE = ("ensemble_accuracy", "ensemble_robust_accuracy", "ensemble_transfer_accuracy")
 
 PAIRS = {
     "regular-regular": ("regular_a", "regular_b"),
@@ -150,12 +153,10 @@ def trained_path(run: Run, pair: str, *, robust: bool) -> CurveWithStats:
     kind = KINDS[options.kind]
     name = f"{pair}-robust-path" if robust else f"{pair}-path"
     key = run.key(name)
-    trained, fixed = split_curve(joined(run, key, start, end))
-    stage = run.part + name
+    untrained, fixed = split_curve(joined(run, key, start, end))
     shared = {"weight_decay": options.weight_decay, "num_strata": options.num_strata}
-    if exists(run.checkpoint(stage)):
-        trained = restore(run.checkpoint(stage), trained)[0]
-    elif options.num_bends:
+
+    def compute() -> Found:
         loss_fn = (
             robust_curve_loss(
                 run.network,
@@ -169,11 +170,11 @@ def trained_path(run: Run, pair: str, *, robust: bool) -> CurveWithStats:
             if robust
             else curve_loss(run.network, kind, **shared)
         )
-        trained = fit(
+        state = fit(
             run,
-            stage,
+            run.part + name,
             key,
-            trained,
+            untrained,
             start["batch_stats"],
             fixed,
             run.on_device["train"],
@@ -181,9 +182,12 @@ def trained_path(run: Run, pair: str, *, robust: bool) -> CurveWithStats:
             options=options,
             decay_in_optimizer=False,
             augment_fn=augmentation.get(run.config.data.augmentation),
-        ).params
-        save(run.checkpoint(stage), trained, kind=options.kind)
-        forget_partial(run, stage)
+        )
+        return state.params, {}
+
+    trained = untrained
+    if options.num_bends:
+        trained, _ = stage(run, run.part + name, untrained, compute)
     return CurveWithStats(
         kind(**fixed, **trained),
         start["batch_stats"],
@@ -244,7 +248,8 @@ def transfers(run: Run, name: str, points: CurveWithStats) -> Row:
     ts = np.linspace(0, 1, evaluation.transfer_points)
     folder = run.workdir / "figures" / run.part
     file = folder / f"{name} transfer.json"
-    kept = once(lambda: json.loads(file.read_text())["ensemble"] if file.exists() else None)
+    identity = run.identity(f"{run.part}{name} transfer")
+    kept = once(lambda: _read_transfers(file, identity))
     if kept is not None:
         return kept
     say(f"{run.part}{name}: transfer between {len(ts)} points")
@@ -262,7 +267,23 @@ def transfers(run: Run, name: str, points: CurveWithStats) -> Row:
         "ensemble_transfer_accuracy": float(found["ensemble_transfer"].mean()),
     }
     result = {"t": ts.tolist(), "matrix": found["matrix"].tolist(), "ensemble": ensemble}
+    result["identity"] = identity
     write(file, json.dumps(result, indent=2) + "\n")
+    return ensemble
+
+
+def _read_transfers(file: Path, identity: Mapping[str, str]) -> Row | None:
+    """What an earlier call has found; None where there is nothing that can be read."""
+    if not file.exists():
+        return None
+    try:
+        kept = json.loads(file.read_text())
+        ensemble = {name: float(kept["ensemble"][name]) for name in ENSEMBLE}
+        whose = dict(kept["identity"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        say(f"{file} is damaged: computed again")
+        return None
+    check_identity(file, whose, identity)
     return ensemble
 
 

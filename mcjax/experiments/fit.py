@@ -83,7 +83,8 @@ def fit(
     )
     start = functools.partial(init_state, optimizer=optimizer)
     state = (jax.vmap(start) if names else start)(params, batch_stats)
-    state = restore_partial(run.partial(name), state) or state
+    identity = run.identity(name)
+    state = restore_partial(run.partial(name), state, identity=identity) or state
     step = _step(state)
     for one in names or (name,):
         run.log.rewind(one, step)
@@ -120,7 +121,7 @@ def fit(
             bar.advance(n, images=n * o.batch_size * len(names or (name,)), **shown)
             if step < num_steps and due(saved_at, run.config.run.checkpoint_seconds):
                 run.log.flush()
-                save_partial(run.partial(name), state, step=step, config_hash=run.config_hash)
+                save_partial(run.partial(name), state, step=step, **identity)
                 saved_at = time.monotonic()
     run.log.flush()
     if mesh is not None or several():

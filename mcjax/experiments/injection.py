@@ -15,13 +15,13 @@ from ml_collections import ConfigDict
 from mcjax.attacks.bit_flips import bit_flip_attack
 from mcjax.attacks.fault_sneaking import fault_sneaking
 from mcjax.attacks.injection import Faults, Injected, choose_faults, select_layers
-from mcjax.checkpoint import exists, restore, save
 from mcjax.data.batches import to_unit
 from mcjax.errors import UserError
 from mcjax.experiments.endpoints import train_network, train_side_by_side
 from mcjax.experiments.explain import write_surroundings
 from mcjax.experiments.repair_table import run_study
 from mcjax.experiments.run import Run, first, open_run
+from mcjax.experiments.stage import Found, stage
 from mcjax.experiments.study import Tampered
 from mcjax.logs import say
 from mcjax.objectives import endpoint_loss
@@ -150,37 +150,34 @@ def answers(run: Run, variables: PyTree, image: np.ndarray) -> np.ndarray:
 
 def inject(run: Run, name: str, variables: PyTree, faults: Faults) -> Injected:
     """Changes a network's weights with the config's attack, or reads what was changed before."""
-    stage, attack = run.part + name, run.config.attack
-    if exists(run.checkpoint(stage)):
-        changed, metadata = restore(run.checkpoint(stage), variables)
-        return Injected(changed, metadata["report"])
-    say(f"{stage}: {attack.num_faults} faults by {attack.method}")
-    shared = {"layers": attack.layers, "confidence": attack.confidence}
-    if attack.method == "bit_flips":
-        injected = bit_flip_attack(
-            run.network.apply,
-            variables,
-            faults,
-            num_flips=attack.num_flips,
-            stored_as=attack.stored_as,
-            **shared,
-        )
-    else:
-        injected = fault_sneaking(
-            run.network.apply,
-            variables,
-            faults,
-            method=attack.method,
-            strength=attack.strength,
-            rho=attack.rho,
-            step_size=attack.step_size,
-            num_steps=attack.num_steps,
-            **shared,
-        )
-    save(
-        run.checkpoint(stage),
-        injected.variables,
-        report=injected.report,
-        config_hash=run.config_hash,
-    )
-    return once(lambda: injected)
+    attack = run.config.attack
+
+    def compute() -> Found:
+        say(f"{run.part}{name}: {attack.num_faults} faults by {attack.method}")
+        shared = {"layers": attack.layers, "confidence": attack.confidence}
+        if attack.method == "bit_flips":
+            injected = bit_flip_attack(
+                run.network.apply,
+                variables,
+                faults,
+                num_flips=attack.num_flips,
+                stored_as=attack.stored_as,
+                **shared,
+            )
+        else:
+            injected = fault_sneaking(
+                run.network.apply,
+                variables,
+                faults,
+                method=attack.method,
+                strength=attack.strength,
+                rho=attack.rho,
+                step_size=attack.step_size,
+                num_steps=attack.num_steps,
+                **shared,
+            )
+        tree, report = once(lambda: (injected.variables, injected.report))
+        return tree, {"report": report}
+
+    changed, kept = stage(run, run.part + name, variables, compute)
+    return Injected(changed, kept["report"])

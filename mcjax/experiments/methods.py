@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mcjax.batch_stats import CurveWithStats
-from mcjax.checkpoint import exists, restore, save
 from mcjax.curves import KINDS, Curve
 from mcjax.errors import UserError
 from mcjax.experiments.aligned import aligned
 from mcjax.experiments.joined import joined
+from mcjax.experiments.stage import Found, stage
 from mcjax.experiments.study import (
     Study,
     judge,
@@ -214,15 +214,13 @@ def unlearn(study: Study, size: int) -> list[Repair]:
     gets as many steps: another list of sizes is another budget.
     """
     run, start, options = study.run, study.tampered.start, study.options
-    stage = f"{study.name}i_bau_{size}"
-    if exists(run.checkpoint(stage)):
-        variables, metadata = restore(run.checkpoint(stage), start)
-        seconds = metadata["seconds"]
-    else:
-        say(f"{stage}: {options.i_bau.num_rounds} rounds")
+    place = f"{study.name}i_bau_{size}"
+
+    def compute() -> Found:
+        say(f"{place}: {options.i_bau.num_rounds} rounds")
         began = time.monotonic()
         unlearned = i_bau.unlearn(
-            run.key(stage),
+            run.key(place),
             run.network,
             start,
             study.bonafide(size),
@@ -230,9 +228,10 @@ def unlearn(study: Study, size: int) -> list[Repair]:
             **options.i_bau.to_dict(),
         )
         variables = once(lambda: unlearned)
-        seconds = round(time.monotonic() - began, 3)
-        save(run.checkpoint(stage), variables, seconds=seconds)
-    return [one(study, "i_bau", size, variables, seconds)]
+        return variables, {"seconds": round(time.monotonic() - began, 3)}
+
+    variables, kept = stage(run, place, start, compute)
+    return [one(study, "i_bau", size, variables, kept["seconds"])]
 
 
 def noise_on_weights(study: Study, size: int) -> list[Repair]:

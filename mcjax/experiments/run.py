@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import hashlib
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,8 +63,27 @@ class Run:
 
     @property
     def config_hash(self) -> str:
-        """The hash that checkpoints and results carry."""
+        """The hash that the run's result carries."""
         return config_hash(self.config)
+
+    def identity(self, stage: str) -> dict[str, str]:
+        """Whose a stage's checkpoint is: it is taken up by runs that would compute the same.
+
+        The config is that of this seed alone, whatever other seeds the run has: seeds that were
+        computed in runs of their own can be put together in one.
+        """
+        return {**self._whose, "stage": stage}
+
+    @functools.cached_property
+    def _whose(self) -> dict[str, str]:
+        config = self.config.copy_and_resolve_references()
+        if "seeds" in config:
+            config.seeds = ()
+        hashes = json.dumps(self.splits.hashes, sort_keys=True)
+        return {
+            "config_hash": config_hash(config),
+            "data_hash": hashlib.sha256(hashes.encode()).hexdigest()[:12],
+        }
 
     @property
     def chunk(self) -> int:

@@ -17,13 +17,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mcjax.batch_stats import CurveWithStats
-from mcjax.checkpoint import exists, restore, save
 from mcjax.curves import Curve
 from mcjax.data import augmentation
 from mcjax.data.batches import stack_batches
 from mcjax.data.splits import Examples
-from mcjax.experiments.fit import fit, forget_partial
+from mcjax.experiments.fit import fit
 from mcjax.experiments.run import Run, first
+from mcjax.experiments.stage import Found, stage
 from mcjax.experiments.walk import Table, walk
 from mcjax.losses import Batch, accuracy, cross_entropy
 from mcjax.sharding import keep
@@ -216,37 +216,35 @@ def train_method(
         {"params", "batch_stats"} and the seconds it took.
     """
     run, options = study.run, study.options
-    stage = f"{study.name}{name}_{size}"
-    variables = {"params": params, "batch_stats": batch_stats}
-    if exists(run.checkpoint(stage)):
-        variables, metadata = restore(run.checkpoint(stage), variables)
-        return variables, metadata["seconds"]
-    training = ConfigDict(
-        {
-            "learning_rate": learning_rate,
-            **{k: options[k] for k in ("batch_size", "momentum", "nesterov", "weight_decay")},
-            "num_steps": num_repair_steps(options, size),
-        }
-    )
-    began = time.monotonic()
-    state = fit(
-        run,
-        stage,
-        run.key(stage),
-        params,
-        batch_stats,
-        fixed,
-        study.bonafide(size),
-        loss_fn=loss_fn,
-        options=training,
-        decay_in_optimizer=decay_in_optimizer,
-        augment_fn=augmentation.get(options.augmentation),
-    )
-    seconds = round(time.monotonic() - began, 3)
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    save(run.checkpoint(stage), variables, seconds=seconds)
-    forget_partial(run, stage)
-    return variables, seconds
+    place = f"{study.name}{name}_{size}"
+
+    def compute() -> Found:
+        training = ConfigDict(
+            {
+                "learning_rate": learning_rate,
+                **{k: options[k] for k in ("batch_size", "momentum", "nesterov", "weight_decay")},
+                "num_steps": num_repair_steps(options, size),
+            }
+        )
+        began = time.monotonic()
+        state = fit(
+            run,
+            place,
+            run.key(place),
+            params,
+            batch_stats,
+            fixed,
+            study.bonafide(size),
+            loss_fn=loss_fn,
+            options=training,
+            decay_in_optimizer=decay_in_optimizer,
+            augment_fn=augmentation.get(options.augmentation),
+        )
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        return variables, {"seconds": round(time.monotonic() - began, 3)}
+
+    variables, kept = stage(run, place, {"params": params, "batch_stats": batch_stats}, compute)
+    return variables, kept["seconds"]
 
 
 def num_repair_steps(options: ConfigDict, size: int) -> int:

@@ -1,8 +1,8 @@
 """Evaluates a path block by block, so that it tells of its progress and survives a kill."""
 
 import io
+import json
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mcjax.checkpoint import check_identity
 from mcjax.experiments.fit import due
 from mcjax.experiments.run import Run
 from mcjax.logs import progress, say
@@ -17,7 +18,7 @@ from mcjax.losses import MetricFn
 from mcjax.path import evaluate_path
 from mcjax.processes import once
 from mcjax.sharding import replicate
-from mcjax.tree import PyTree
+from mcjax.tree import PyTree, digest
 from mcjax.workdir import write
 
 Table = dict[str, np.ndarray]
@@ -59,7 +60,8 @@ def walk(
     ts = np.asarray(ts, np.float32)
     block = run.mesh.size * run.chunk
     kept = run.workdir / "checkpoints" / ".walks" / f"{name}.npz"
-    table = once(lambda: _read(kept, ts))
+    identity = run.identity(name)
+    table = once(lambda: _read(kept, ts, identity))
     done = saved = len(next(iter(table.values()), ()))
     if 0 < done < len(ts):
         say(f"{name}: goes on from point {done}")
@@ -81,27 +83,37 @@ def walk(
             }
             bar.advance(size, **shown)
             if due(saved_at, run.config.run.checkpoint_seconds):
-                _write(kept, ts[:done], table)
+                _write(kept, ts[:done], table, identity)
                 saved, saved_at = done, time.monotonic()
     if saved < done:
-        _write(kept, ts, table)
+        _write(kept, ts, table, identity)
     return table
 
 
-def _read(path: Path, ts: np.ndarray) -> dict[str, np.ndarray]:
-    """What an earlier call kept of the same t's."""
+def _read(path: Path, ts: np.ndarray, identity: Mapping[str, str]) -> Table:
+    """What an earlier call kept of the same t's; {} where there is nothing that can be read."""
     if not path.exists():
         return {}
     try:
         with np.load(io.BytesIO(path.read_bytes())) as file:
             table = dict(file)
-    except (OSError, ValueError, zipfile.BadZipFile):
+        about = json.loads(str(table.pop("about")))
+        kept = table.pop("ts")
+        whole = about.pop("digest") == digest({"ts": kept, **table})
+    except Exception as error:  # zipfile, zlib and NumPy raise many kinds for a damaged file
+        whole, about, kept = False, {}, ts[:0]
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    else:
+        reason = "its contents do not match their checksum"
+    if not whole:
+        say(f"{path} is damaged ({reason}): computed again")
         return {}
-    kept = table.pop("ts")
+    check_identity(path, about, identity)
     return table if np.array_equal(kept, ts[: len(kept)]) else {}
 
 
-def _write(path: Path, ts: np.ndarray, table: Table) -> None:
+def _write(path: Path, ts: np.ndarray, table: Table, identity: Mapping[str, str]) -> None:
+    about = {**identity, "digest": digest({"ts": ts, **table})}
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, ts=ts, **table)
+    np.savez(buffer, allow_pickle=False, ts=ts, about=np.array(json.dumps(about)), **table)
     write(path, buffer.getvalue())
