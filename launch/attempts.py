@@ -22,7 +22,7 @@ from typing import Any
 
 HEARTBEAT_SECONDS = 5.0
 DEAD_AFTER_SECONDS = 60.0
-OWN_FILES = ("attempt.json", "log.txt", "alive", "config.json", "result.json")  # not handed on
+OWN_FILES = ("attempt.json", "log.txt", "alive", "result.json")  # not handed on
 LARGEST_JSON = 2**24  # bytes
 UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a checkpoint that is being written
 

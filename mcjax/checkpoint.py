@@ -20,10 +20,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import serialization
 
+from mcjax.bucket import in_bucket
 from mcjax.errors import UserError
 from mcjax.processes import once, several
 from mcjax.tree import PyTree, check_same_structure, digest
-from mcjax.workdir import as_path, cannot_write, delete, in_bucket
+from mcjax.workdir import as_path, cannot_write, delete
 
 COMMITTED = "commit_success.txt"  # Orbax's mark of completion in a bucket
 

@@ -12,7 +12,7 @@ import jax
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from mcjax import processes
+from mcjax import interrupt, processes
 from mcjax.config import flat
 from mcjax.errors import UserError
 
@@ -43,6 +43,7 @@ def run(
     define_flags()
     own = [name for name in flags.FLAGS if name not in others]
     try:
+        interrupt.ready()
         wants_help = any(word in HELP for word in sys.argv[1:])
         argv = [word for word in sys.argv if word not in HELP]
         words = _parse(argv, optional=wants_help, takes_words=takes_words)

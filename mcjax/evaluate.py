@@ -12,6 +12,8 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from mcjax import command
+from mcjax.config import connect as connect_config
+from mcjax.config import flat
 from mcjax.errors import UserError
 from mcjax.experiments import connect
 from mcjax.experiments.run import open_run
@@ -43,6 +45,28 @@ def main() -> None:
     evaluate(as_path(workdir), num_points)
 
 
+def config_of(workdir: Path) -> ConfigDict:
+    """The config of a run of connect, whole.
+
+    Raises:
+        UserError: There is none, it is another experiment's, or it lacks fields.
+    """
+    config = ConfigDict(read_config(workdir)["config"])
+    experiment = config.get("experiment")
+    if experiment != "connect":
+        raise UserError(
+            f"{workdir} is a run of the experiment {experiment}, whose paths are in its table; "
+            "this command looks along the one curve of connect"
+        )
+    missing = sorted(set(flat(connect_config())) - set(flat(config)) - {"model.options"})
+    if missing:
+        raise UserError(
+            f"{workdir / 'config.json'} lacks {missing[0]}: it is damaged, or of another version of "
+            "mcjax; run mcjax.train with that version, or give another --workdir"
+        )
+    return config
+
+
 def evaluate(workdir: Path, num_points: int) -> Path:
     """Evaluates the trained curve of a run, and its straight line, at equally spaced t's.
 
@@ -56,12 +80,7 @@ def evaluate(workdir: Path, num_points: int) -> Path:
     Raises:
         UserError: The directory holds no trained curve.
     """
-    config = ConfigDict(read_config(as_path(workdir))["config"])
-    if config.experiment != "connect":
-        raise UserError(
-            f"{workdir} is a run of the experiment {config.experiment}, whose paths are in its table; "
-            "this command looks along the one curve of connect"
-        )
+    config = config_of(as_path(workdir))
     run = open_run(config, workdir)
     a, b, curve, line = connect.trained(run)
     ts = np.linspace(0, 1, num_points)

@@ -10,9 +10,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mcjax.bucket import in_bucket
 from mcjax.processes import is_first, once
 from mcjax.tensorboard import EventLog
-from mcjax.workdir import cannot_write, in_bucket, write
+from mcjax.workdir import cannot_write, write
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_PUTS = 10.0  # of metrics.jsonl into a bucket, where a file is only written whole

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mcjax.bucket import in_bucket
 from mcjax.errors import UserError
-from mcjax.workdir import cannot_write, in_bucket
+from mcjax.workdir import cannot_write
 
 
 class EventLog:

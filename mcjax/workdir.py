@@ -23,6 +23,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mcjax import spec
+from mcjax.bucket import in_bucket
 from mcjax.config import config_hash, hashed_fields
 from mcjax.csv_text import to_csv
 from mcjax.errors import UserError
@@ -56,11 +57,6 @@ def as_path(path: str | os.PathLike) -> Path:
     return cast(Path, place)
 
 
-def in_bucket(path: Path) -> bool:
-    """Whether a path made by `as_path` is a place in a bucket."""
-    return "://" in os.fspath(path)
-
-
 COMPUTED = ("checkpoints", "result.json", "paths", "path.csv", "table.csv")
 
 
@@ -78,7 +74,8 @@ def open_workdir(
         The absolute path.
 
     Raises:
-        UserError: It can't be written to, or holds a run of another config or on other data.
+        UserError: It can't be written to, or holds a run of another config or on other data, or
+            results without the config.json that says whose they are.
     """
     workdir = as_path(path)
     once(lambda: _open(workdir, config, dict(data or {})))
@@ -86,11 +83,17 @@ def open_workdir(
 
 
 def _open(workdir: Path, config: ConfigDict, data: dict[str, str]) -> None:
+    computed = [name for name in COMPUTED if (workdir / name).exists()]
     old = read_config(workdir) if (workdir / "config.json").exists() else None
-    kept = (old or {}).get("data", data)  # runs from before these were kept have none
+    if old is None and computed:
+        raise UserError(
+            f"{workdir} holds {computed[0]} but no config.json, so nobody knows of which run; "
+            "delete the folder, or give another --workdir"
+        )
+    kept = (old or {}).get("data", data)
     other_data = sorted(name for name in kept if kept[name] != data.get(name)) if data else []
     other_config = old is not None and old.get("hash") != config_hash(config)
-    if (other_config or other_data) and not any((workdir / x).exists() for x in COMPUTED):
+    if (other_config or other_data) and not computed:
         old = None  # a run that ended in a mistake before anything was computed
     elif old is not None and other_config:
         before, now = old.get("hashed", {}), hashed_fields(config)
@@ -105,15 +108,16 @@ def _open(workdir: Path, config: ConfigDict, data: dict[str, str]) -> None:
             f"the data are no longer those that {workdir} began with ({', '.join(other_data)} differ): "
             "bring those back, or give another --workdir"
         )
-    if old is None:
-        record = {
-            "hash": config_hash(config),
-            "hashed": hashed_fields(config),
-            "config": json.loads(config.to_json()),
-            "data": data,
-            **provenance(),
-        }
-        write(workdir / "config.json", json.dumps(record, indent=2) + "\n")
+    if old is not None and all(old.get(name) == value for name, value in code().items()):
+        return
+    record = {
+        "hash": config_hash(config),
+        "hashed": hashed_fields(config),
+        "config": json.loads(config.to_json()),
+        "data": data,
+        **provenance(),
+    }
+    write(workdir / "config.json", json.dumps(record, indent=2) + "\n")
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
@@ -129,16 +133,22 @@ def _read_config(workdir: Path) -> dict[str, Any]:
     path = workdir / "config.json"
     try:
         record = json.loads(path.read_text())
-        if not isinstance(record, dict) or not record.keys() & {"hashed", "config"}:
+        parts = {"hash": str, "hashed": dict, "data": dict}
+        if (
+            not isinstance(record, dict)
+            or not isinstance(record.get("config"), dict)
+            or not all(isinstance(record.get(x, kind()), kind) for x, kind in parts.items())
+        ):
             raise ValueError("it is not one that mcjax.train wrote")
         return record
     except FileNotFoundError:
         raise UserError(
             f"{workdir} is no run: it has no config.json; give a run's --workdir"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UserError(
-            f"{path} can't be read ({error}); delete the folder and run again"
+            f"{path} can't be read ({reason}); delete the folder and run again"
         ) from None
 
 
@@ -156,14 +166,21 @@ def provenance() -> dict[str, Any]:
     """Where a run was computed: git revision, versions, device kind and count."""
     devices = jax.devices()
     return {
-        "git_revision": git_revision(),
+        **code(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
         "device_kind": devices[0].device_kind,
         "num_devices": len(devices),
         "num_processes": jax.process_count(),
         "num_cpus": os.cpu_count(),
         "command": sys.argv,
+    }
+
+
+def code() -> dict[str, Any]:
+    """What computes: the git revision and the versions of the packages."""
+    return {
+        "git_revision": git_revision(),
+        "packages": {name: version(name) for name in PACKAGES},
     }
 
 

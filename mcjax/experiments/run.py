@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mcjax import cpu_convolution, data, models
+from mcjax.bucket import in_bucket
 from mcjax.config import config_hash, validate
 from mcjax.data import augmentation
 from mcjax.data.batches import stack_batches
@@ -23,6 +24,7 @@ from mcjax.data.dataset import Dataset
 from mcjax.data.splits import Splits, split
 from mcjax.errors import UserError
 from mcjax.keys import stream
+from mcjax.lock import Lock, hold
 from mcjax.logs import MetricLog, say
 from mcjax.losses import Batch, MetricFn, classification_metrics
 from mcjax.network import Network, from_linen, in_bfloat16
@@ -30,7 +32,7 @@ from mcjax.path import default_chunk
 from mcjax.processes import everywhere, is_first, once, several
 from mcjax.sharding import keep, make_mesh
 from mcjax.tensorboard import EventLog
-from mcjax.workdir import open_workdir
+from mcjax.workdir import as_path, open_workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Run:
         metric_fn: Loss and accuracy of the network; one function, so it is compiled once.
         began: `time.monotonic()` at the opening.
         part: Where this part's stages are named: "", or "seed_0/" in a run of several seeds.
+        lock: What keeps other processes out of the directory as long as the run is in use; None in
+            a bucket, which has no locks, and in all processes but the first.
     """
 
     config: ConfigDict
@@ -60,6 +64,7 @@ class Run:
     metric_fn: MetricFn
     began: float
     part: str = ""
+    lock: Lock | None = None
 
     @property
     def config_hash(self) -> str:
@@ -167,7 +172,9 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
     augmentation.get(config.data.augmentation)
     splits = _split(dataset, config)
     everywhere(functools.partial(_same_data, splits, once(lambda: splits.hashes)))
-    workdir = open_workdir(workdir, config, splits.hashes)
+    place = as_path(workdir)
+    lock = everywhere(lambda: hold(place) if is_first() and not in_bucket(place) else None)
+    workdir = open_workdir(place, config, splits.hashes)
     (cpu_convolution.enable if config.run.cpu_convolution else cpu_convolution.disable)()
     say(f"workdir {workdir}")
     if several():
@@ -190,6 +197,7 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
         mesh=make_mesh(),
         metric_fn=classification_metrics(network.apply),
         began=began,
+        lock=lock,
     )
 
 

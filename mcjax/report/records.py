@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mcjax.bucket import in_bucket
 from mcjax.csv_text import unescape
 
 Row = dict[str, Any]
@@ -234,11 +235,11 @@ def read_bytes(path: Path, limit: int) -> bytes:
         Damaged: It is not there, no ordinary file (a pipe would be waited for), or larger than `limit`.
     """
     try:
-        about = path.stat()
-        if not stat.S_ISREG(about.st_mode):
+        about: Any = path.stat()
+        if not (path.is_file() if in_bucket(path) else stat.S_ISREG(about.st_mode)):
             raise Damaged(f"{path} can't be read (it is no file)")
-        if about.st_size > limit:
-            size, most = about.st_size / MiB, limit // MiB
+        if (length := about.length if in_bucket(path) else about.st_size) > limit:
+            size, most = length / MiB, limit // MiB
             raise Damaged(f"{path} can't be read ({size:.0f} MiB are more than {most} MiB)")
         return path.read_bytes()
     except OSError as error:
