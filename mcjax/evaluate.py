@@ -12,8 +12,8 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from mcjax import command
+from mcjax.config import ADDED, flat
 from mcjax.config import connect as connect_config
-from mcjax.config import flat
 from mcjax.errors import UserError
 from mcjax.experiments import connect
 from mcjax.experiments.run import open_run
@@ -51,14 +51,15 @@ def config_of(workdir: Path) -> ConfigDict:
     Raises:
         UserError: There is none, it is another experiment's, or it lacks fields.
     """
-    config = ConfigDict(read_config(workdir)["config"])
+    config = ConfigDict(read_config(workdir).get("config", {}))
     experiment = config.get("experiment")
     if experiment != "connect":
         raise UserError(
             f"{workdir} is a run of the experiment {experiment}, whose paths are in its table; "
             "this command looks along the one curve of connect"
         )
-    missing = sorted(set(flat(connect_config())) - set(flat(config)) - {"model.options"})
+    since = {*ADDED, "run.tensorboard", "run.data_parallel", "run.side_by_side", "model.options"}
+    missing = sorted(set(flat(connect_config())) - set(flat(config)) - since)
     if missing:
         raise UserError(
             f"{workdir / 'config.json'} lacks {missing[0]}: it is damaged, or of another version of "

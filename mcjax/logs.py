@@ -70,7 +70,8 @@ class MetricLog:
 
     def _in_memory(self) -> list[str]:
         if self._lines is None:
-            self._lines = self.path.read_text().splitlines() if self.path.exists() else []
+            text = self.path.read_text(errors="replace") if self.path.exists() else ""
+            self._lines = text.splitlines()
         return self._lines
 
     def _put(self, lines: list[str]) -> None:
@@ -86,15 +87,15 @@ class MetricLog:
         if lines is None:
             if not self.path.exists():
                 return
-            lines = self.path.read_text().splitlines()
+            lines = self.path.read_text(errors="replace").splitlines()
         kept = []
         for line in lines:
             try:
                 row = json.loads(line)
-            except ValueError:
-                continue  # a line cut by a kill
-            if row.get("stage") != stage or row.get("step", 0) <= step:
-                kept.append(line)
+                if row.get("stage") != stage or row.get("step", 0) <= step:
+                    kept.append(line)
+            except (ValueError, AttributeError, TypeError, RecursionError):
+                continue  # cut by a kill, or damaged
         if in_bucket(self.path):
             self._lines = kept
         self._put(kept)

@@ -133,10 +133,10 @@ def _read_config(workdir: Path) -> dict[str, Any]:
     path = workdir / "config.json"
     try:
         record = json.loads(path.read_text())
-        parts = {"hash": str, "hashed": dict, "data": dict}
+        parts = {"hash": str, "hashed": dict, "config": dict, "data": dict}
         if (
             not isinstance(record, dict)
-            or not isinstance(record.get("config"), dict)
+            or not record.keys() & {"hashed", "config"}
             or not all(isinstance(record.get(x, kind()), kind) for x, kind in parts.items())
         ):
             raise ValueError("it is not one that mcjax.train wrote")

@@ -173,7 +173,8 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
     splits = _split(dataset, config)
     everywhere(functools.partial(_same_data, splits, once(lambda: splits.hashes)))
     place = as_path(workdir)
-    lock = everywhere(lambda: hold(place) if is_first() and not in_bucket(place) else None)
+    locks: list[Lock] = []
+    once(lambda: None if in_bucket(place) else locks.append(hold(place)))
     workdir = open_workdir(place, config, splits.hashes)
     (cpu_convolution.enable if config.run.cpu_convolution else cpu_convolution.disable)()
     say(f"workdir {workdir}")
@@ -197,7 +198,7 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
         mesh=make_mesh(),
         metric_fn=classification_metrics(network.apply),
         began=began,
-        lock=lock,
+        lock=locks[0] if locks else None,
     )
 
 

@@ -122,7 +122,8 @@ def test_only_an_attempt_of_the_jobs_config_is_handed_on_and_never_its_result(jo
     new = attempts.begin(job_dir)
     assert attempts.take_over(new, "h") == "0001"
     assert (new / "path.csv").read_text() == "h"
-    assert sorted(p.name for p in new.iterdir()) == ["checkpoints", "path.csv"]
+    assert sorted(p.name for p in new.iterdir()) == ["checkpoints", "config.json", "path.csv"]
+    assert json.loads((new / "config.json").read_text())["hash"] == "h"
 
 
 @pytest.mark.parametrize("content", ["", json.dumps({**GOOD, "config_hash": "k"})])

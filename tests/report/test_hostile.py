@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from test_damage import COLUMNS, CONFIG, FIELDS, RESULT
 from test_repaired_page import repaired
 
+from mcjax import config as base
 from mcjax import csv_text, evaluate
 from mcjax.experiments import connect
 from mcjax.report import chart, gathered_figures, markup, page, repaired_page
@@ -123,8 +124,9 @@ def repair(folder, name):
 
 def evaluation(folder, name):
     """report.html of python -m mcjax.evaluate, without a network."""
-    config = {"experiment": "connect", "data": {"name": name}}
-    (folder / "config.json").write_text(json.dumps({"config": config}))
+    config = base.connect()
+    config.data.name = name
+    (folder / "config.json").write_text(json.dumps({"config": json.loads(config.to_json())}))
     columns = {f"{a}_{b}": np.ones(3) for a in ("train", "test") for b in ("loss", "accuracy")}
     with pytest.MonkeyPatch.context() as patch:
         run = SimpleNamespace(
