@@ -8,10 +8,12 @@ Of several processes the first alone saves and restores, and hands what it read 
 the whole tree, so the others would have nothing to add.
 """
 
+import contextlib
 import logging
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,9 @@ from mcjax.bucket import in_bucket
 from mcjax.errors import UserError
 from mcjax.processes import once, several
 from mcjax.tree import PyTree, check_same_structure, digest
-from mcjax.workdir import as_path, cannot_write, delete
+from mcjax.workdir import as_path, cannot_write, delete, first_line
 
 COMMITTED = "commit_success.txt"  # Orbax's mark of completion in a bucket
-
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every step of a save
 
 
 def _checkpointer() -> ocp.Checkpointer:
@@ -77,10 +77,11 @@ def _save(path: Path, tree: PyTree, metadata: dict[str, Any]) -> None:
         tree=ocp.args.StandardSave(tree), metadata=ocp.args.JsonSave(metadata)
     )
     try:
-        with _checkpointer() as checkpointer:
+        with _quietly(), _checkpointer() as checkpointer:
             checkpointer.save(as_path(path), args=arguments, force=True)
     except Exception as error:  # Orbax and TensorStore raise many kinds for a full disk
-        raise cannot_write(path, _first_line(error)) from None
+        full = "No space left on device"
+        raise cannot_write(path, full if full in str(error) else first_line(error)) from None
 
 
 def restore(
@@ -116,12 +117,13 @@ def _checked(
         )
     arguments = ocp.args.Composite(tree=ocp.args.StandardRestore(), metadata=ocp.args.JsonRestore())
     try:
-        item = _restore(as_path(path), arguments)
+        with _quietly(), _checkpointer() as checkpointer:
+            item = checkpointer.restore(as_path(path), args=arguments)
         tree = jax.tree.map(np.asarray, item.tree)
         metadata = dict(item.metadata)
         intact = metadata.get("digest") == digest(tree)
     except Exception as error:  # as many kinds for a damaged file
-        raise _damaged(path, _first_line(error)) from None
+        raise _damaged(path, first_line(error)) from None
     if not intact:
         raise _damaged(path, "its contents do not match their checksum")
     check_identity(path, metadata, identity)
@@ -169,27 +171,32 @@ def restore_network(path: Path) -> tuple[dict[str, PyTree], dict[str, Any]]:
     return {name: tree[name] for name in ("params", "batch_stats") if tree.get(name)}, metadata
 
 
-def _restore(path: Path, arguments: Any) -> Any:
-    # Where one array fails, threads that read the others raise a moment later, heard by nobody
-    # but this hook, which would print a traceback for each.
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keeps Orbax's steps and its threads' tracebacks off the terminal: the caller says one line.
+
+    Where one array fails, threads that work on the others raise too, some a moment later.
+    """
+    logger, hooks = logging.getLogger("absl"), ("excepthook", "unraisablehook")
+    before = logger.level, threading.excepthook, [getattr(sys, name) for name in hooks]
+    logger.setLevel(logging.CRITICAL)
+    threading.excepthook = lambda *_: None
+    for name in hooks:
+        setattr(sys, name, lambda *_: None)
     try:
-        with _checkpointer() as checkpointer:
-            return checkpointer.restore(path, args=arguments)
+        yield
     except Exception:
         time.sleep(0.5)
         raise
     finally:
-        sys.unraisablehook = hook
+        level, threading.excepthook, kept = before
+        logger.setLevel(level)
+        for name, hook in zip(hooks, kept, strict=True):
+            setattr(sys, name, hook)
 
 
 def _damaged(path: Path, reason: str) -> UserError:
     return UserError(f"checkpoint {path} is damaged ({reason}); delete it and run again")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def save_partial(folder: Path, tree: PyTree, *, step: int, **metadata: Any) -> None:

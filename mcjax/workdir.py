@@ -53,7 +53,7 @@ def as_path(path: str | os.PathLike) -> Path:
     except ImportError:
         raise UserError(f"{text} needs one more package: pip install 'mcjax[gcs]'") from None
     except Exception as error:  # every bucket's package has errors of its own
-        raise UserError(f"{text} can't be reached ({_first_line(error)})") from None
+        raise UserError(f"{text} can't be reached ({first_line(error)})") from None
     return cast(Path, place)
 
 
@@ -146,9 +146,8 @@ def _read_config(workdir: Path) -> dict[str, Any]:
             f"{workdir} is no run: it has no config.json; give a run's --workdir"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UserError(
-            f"{path} can't be read ({reason}); delete the folder and run again"
+            f"{path} can't be read ({first_line(error)}); delete the folder and run again"
         ) from None
 
 
@@ -285,7 +284,7 @@ def _put_object(path: Path, data: bytes, *, replace: bool) -> bool:
     except FileExistsError:
         return False
     except Exception as error:  # every bucket's package has errors of its own
-        raise OSError(_first_line(error)) from None
+        raise OSError(first_line(error)) from None
 
 
 def delete(path: Path) -> None:
@@ -301,7 +300,8 @@ def delete(path: Path) -> None:
     once(remove)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in one line of at most 200 characters; its kind where it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
 
