@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from ml_collections import ConfigDict
 
 from mcjax.defaults import backdoor, connect, evasion, injection
 from mcjax.errors import UserError
+from mcjax.fields import FIELDS
 
 __all__ = [
     "backdoor",
@@ -31,67 +31,10 @@ NOT_HASHED = ("run", "data.dir")
 # can still be taken up.
 ADDED = {"model.bfloat16": False, "curve.align": "none"}
 
-CHOICES = {
-    "curve.kind": ("bezier", "polychain"),
-    "curve.init": ("line", "random"),
-    "curve.align": ("none", "weights"),
-    "curve.images": ("train", "bonafide"),
-    "evaluation.batch_stats": ("train", "bonafide", "none"),
-    "data.protocol": ("disjoint", "legacy"),
-    "attack.label_map": ("single_target", "all_to_all", "clean_label"),
-    "attack.when": ("before", "after"),
-    "attack.norm": ("linf", "l2", "l1"),
-    "adversarial.method": ("madry", "fgsm", "trades"),
-    "hessian.method": ("exact", "lanczos", "power"),
-    "attack.method": ("l0", "l2", "gradient", "bit_flips"),
-    "attack.stored_as": ("int8", "float32"),
-    "attack.attacker": ("plain", "path_aware"),
-    "repair.pair": ("both_tampered", "tampered_and_clean", "tampered_and_fine_tuned"),
-}
+# Those, and switches of how a run is carried out that came later: a run of before lacks them.
+LATER = (*ADDED, "run.tensorboard", "run.data_parallel", "run.side_by_side")
 
-AT_LEAST = {
-    "curve.num_bends": 0,
-    "curve.num_strata": 1,
-    "evaluation.num_points": 2,
-    "evaluation.plane_points": 0,
-    "evaluation.train_images": 0,
-    "evaluation.test_images": 0,
-    "evaluation.plane_images": 1,
-    "evaluation.batch_stats_images": 0,
-    "data.num_bonafide": 0,
-    "data.num_selection": 0,
-    "run.chunk": 0,
-    "attack.target": 0,
-    **{f"{part}.{n}": 0 for part in ("attack", "adversarial") for n in ("eps", "step_size")},
-    **{f"{part}.num_steps": 0 for part in ("attack", "adversarial", "robust_path")},
-    "adversarial.beta": 0,
-    "evaluation.robust_images": 1,
-    "attack.num_flips": 0,
-    "explain.num_images": 1,
-    "explain.num_draws": 1,
-    "attack.num_faults": 1,
-    "evaluation.transfer_points": 2,
-    "evaluation.transfer_images": 1,
-    "repair.folds": 0,
-    "repair.steps_per_epoch": 0,
-    "repair.tolerance": 0,
-    "repair.num_draws": 1,
-}
-
-POSITIVE = (
-    *(
-        f"{part}.{n}"
-        for part in ("endpoint", "curve")
-        for n in ("num_epochs", "batch_size", "learning_rate")
-    ),
-    "evaluation.batch_size",
-    "evaluation.batch_stats_batch_size",
-    "run.log_every_steps",
-    "run.checkpoint_seconds",
-    "repair.num_epochs",
-    "repair.batch_size",
-    *(f"repair.learning_rate.{n}" for n in ("path", "fine_tune", "scratch", "prune", "fine_prune")),
-)
+DEFAULTS = {"connect": connect, "backdoor": backdoor, "injection": injection, "evasion": evasion}
 
 
 def quick(config: ConfigDict) -> ConfigDict:
@@ -164,46 +107,67 @@ def variant(config: ConfigDict, arg: str | None) -> ConfigDict:
 def validate(config: ConfigDict) -> None:
     """Checks every value that a user can get wrong, before anything is computed.
 
+    What needs the data or the network is checked right after these are there.
+
     Raises:
         UserError: Names the field, its value and what it can be.
     """
-    for field, allowed in CHOICES.items():
-        _require(config, field, lambda v, a=allowed: v in a, f"one of {', '.join(allowed)}")
-    for field, low in AT_LEAST.items():
-        _require(config, field, lambda v, low=low: v >= low, f"at least {low}")
-    for field in POSITIVE:
-        _require(config, field, lambda v: 0 < v < math.inf, "more than 0, and finite")
-    for field in ("model.bfloat16", "run.data_parallel", "run.side_by_side"):
-        _require(config, field, lambda v: isinstance(v, bool), "True or False")
-    if config.run.get("data_parallel", False) and config.run.get("side_by_side", False):
+    fields = _leaves(config)
+    experiment = fields.get("experiment")
+    if not FIELDS["experiment"].holds(experiment):
+        raise UserError(
+            f"config.experiment is {_shown(experiment)}; it must be {FIELDS['experiment'].wanted}"
+        )
+    expected = set(_leaves(DEFAULTS[experiment]()))  # type: ignore[index]
+    missing, added = sorted(expected - set(fields) - set(LATER)), sorted(set(fields) - expected)
+    if missing or added:
+        what = f"lacks {missing[0]}" if missing else f"has {added[0]}, which is no field of it"
+        raise UserError(
+            f"config.experiment is {experiment}, but the config {what}; use a config file of that "
+            "experiment (configs/ has one of each)"
+        )
+    for name, value in fields.items():
+        if not FIELDS[name].holds(value):
+            raise UserError(f"config.{name} is {_shown(value)}; it must be {FIELDS[name].wanted}")
+    if fields.get("run.data_parallel") and fields.get("run.side_by_side"):
         raise UserError(
             "config.run.data_parallel spreads one network over all devices and config.run.side_by_side puts "
             "several on one; use one of them"
         )
-    for part in ("endpoint", "curve", "repair"):
-        _require(config, f"{part}.momentum", lambda v: 0 <= v < 1, "at least 0 and below 1")
-        _require(config, f"{part}.weight_decay", lambda v: 0 <= v < math.inf, "0 or more, finite")
-    _require(config, "repair.tolerance", lambda v: v <= 1, "a fraction: 0.02 is two points of 100")
-    uses = config.curve.get("images"), config.evaluation.batch_stats
-    if "bonafide" in uses and config.data.num_bonafide == 0:
+    if experiment == "injection" and fields["attack.num_faults"] > fields["attack.num_images"]:
+        raise UserError(
+            f"config.attack.num_faults is {fields['attack.num_faults']}, more than the "
+            f"{fields['attack.num_images']} images of config.attack.num_images; raise that"
+        )
+    uses = fields.get("curve.images"), fields["evaluation.batch_stats"]
+    if "bonafide" in uses and fields["data.num_bonafide"] == 0:
         raise UserError(
             "config.data.num_bonafide is 0 but bonafide images are asked for; "
             "set it, or use train images"
         )
 
 
-def _require(config: ConfigDict, field: str, holds: Any, wanted: str) -> None:
-    *parts, name = field.split(".")
-    node = config
-    for part in parts:
-        if part not in node:  # its get() makes up a message about a likely name, slowly
-            return
-        node = node[part]
-    if name not in node:  # not every experiment has every field
-        return
-    value = node[name]
-    if not holds(value):
-        raise UserError(f"config.{field} is {value!r}; it must be {wanted}")
+def _leaves(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """{"curve.num_bends": 1, ...} with values as they are; `model.options` left out."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        if prefix + name == "model.options":
+            continue
+        if isinstance(value, ConfigDict):
+            found |= _leaves(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
+
+
+def _shown(value: Any) -> str:
+    """A value in few words: nobody reads a million digits."""
+    try:
+        text = repr(value)
+    except Exception:  # digits beyond Python's limit, or an object of the user's
+        return f"a {type(value).__name__}"
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def flat(config: ConfigDict) -> dict[str, Any]:

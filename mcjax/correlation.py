@@ -7,6 +7,7 @@ import numpy as np
 import scipy.stats
 
 from mcjax.errors import UserError
+from mcjax.keys import check_seed
 
 METHODS = ("pearson", "spearman")
 NUM_RESAMPLES = 2000
@@ -173,9 +174,7 @@ def _check(level: float, num_resamples: int, seed: int) -> np.random.Generator:
         raise UserError(f"level is {level}; give a number between 0 and 1")
     if num_resamples < 1:
         raise UserError(f"num_resamples is {num_resamples}; give at least 1")
-    if seed < 0:
-        raise UserError(f"seed is {seed}; give 0 or more")
-    return np.random.default_rng(seed)
+    return np.random.default_rng(check_seed(seed))
 
 
 def _interval(value: float, resampled: np.ndarray, level: float) -> Interval:

@@ -9,6 +9,7 @@ The control points are parameter trees of one structure, so any network whose fo
 import dataclasses
 import functools
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -17,6 +18,9 @@ import jax.numpy as jnp
 
 from mcjax.errors import UserError
 from mcjax.tree import PyTree, by_name, check_same_structure
+
+MOST_BENDS = 100
+"""Beyond some 125 bends a Bezier curve's binomial coefficients leave float32."""
 
 _register = functools.partial(
     jax.tree_util.register_dataclass, data_fields=["start", "bends", "end"], meta_fields=[]
@@ -59,7 +63,7 @@ class Curve:
 
         Raises:
             UserError: The trees differ in structure, shape or dtype, or hold whole numbers;
-                num_bends is negative.
+                num_bends is not a whole number from 0 to 100.
 
         Example:
             >>> curve = Bezier.connect({"w": jnp.zeros(2)}, {"w": jnp.ones(2)}, num_bends=1)
@@ -73,8 +77,10 @@ class Curve:
                     f"{name} is {jnp.result_type(leaf)}: between two whole numbers there is no path; "
                     "leave it out of the trees"
                 )
-        if num_bends < 0:
-            raise UserError(f"num_bends is {num_bends}; give 0 (a straight line) or more")
+        if not isinstance(num_bends, numbers.Integral) or not 0 <= num_bends <= MOST_BENDS:
+            raise UserError(
+                f"num_bends is {num_bends!r}; give 0 (a straight line) to {MOST_BENDS}, a whole number"
+            )
 
         def on_line(j: int) -> PyTree:
             s = (j + 1) / (num_bends + 1)
@@ -121,7 +127,7 @@ class Bezier(Curve):
         """c(t), [num_bends + 2]."""
         t = jnp.asarray(t, jnp.float32)
         n = len(self.bends) + 1
-        return jnp.stack([math.comb(n, j) * t**j * (1 - t) ** (n - j) for j in range(n + 1)])
+        return jnp.stack([float(math.comb(n, j)) * t**j * (1 - t) ** (n - j) for j in range(n + 1)])
 
 
 @_register

@@ -12,8 +12,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from mcjax import command
-from mcjax.config import ADDED, flat
-from mcjax.config import connect as connect_config
+from mcjax.config import validate
 from mcjax.errors import UserError
 from mcjax.experiments import connect
 from mcjax.experiments.run import open_run
@@ -58,13 +57,13 @@ def config_of(workdir: Path) -> ConfigDict:
             f"{workdir} is a run of the experiment {experiment}, whose paths are in its table; "
             "this command looks along the one curve of connect"
         )
-    since = {*ADDED, "run.tensorboard", "run.data_parallel", "run.side_by_side", "model.options"}
-    missing = sorted(set(flat(connect_config())) - set(flat(config)) - since)
-    if missing:
+    try:
+        validate(config)
+    except UserError as error:
         raise UserError(
-            f"{workdir / 'config.json'} lacks {missing[0]}: it is damaged, or of another version of "
-            "mcjax; run mcjax.train with that version, or give another --workdir"
-        )
+            f"{workdir / 'config.json'} is damaged, or of another version of mcjax ({error}); run "
+            "mcjax.train with that version, or give another --workdir"
+        ) from None
     return config
 
 

@@ -1,8 +1,38 @@
 """Randomness by name: every use of a key has its own stream, whatever the others draw."""
 
+import numbers
 import zlib
+from typing import Any
 
 import jax
+
+from mcjax.errors import UserError
+
+NUM_SEEDS = 2**32
+"""JAX takes seeds modulo that: larger ones would repeat smaller ones."""
+
+
+def check_seed(seed: Any, name: str = "seed") -> int:
+    """A seed as a whole number, if it is one of [0, 2^32).
+
+    Args:
+        seed: What a user gave.
+        name: What to call it in the message.
+
+    Returns:
+        The seed.
+
+    Raises:
+        UserError: It is something else.
+
+    Example:
+        >>> check_seed(3)
+        3
+    """
+    whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+    if not whole or not 0 <= seed < NUM_SEEDS:
+        raise UserError(f"{name} is {seed!r}; give a whole number from 0 to {NUM_SEEDS - 1}")
+    return int(seed)
 
 
 def stream(key: jax.Array, name: str, *indices: jax.typing.ArrayLike) -> jax.Array:

@@ -9,6 +9,7 @@ from mcjax.attacks.pgd import pgd
 from mcjax.bound import Bound
 from mcjax.curvature import input_hessian_eigenvalue, quadratic_model
 from mcjax.ensemble import log_mean_probabilities
+from mcjax.keys import check_seed
 from mcjax.losses import Batch, MetricFn, accuracy, cross_entropy
 from mcjax.network import Network
 from mcjax.tree import PyTree
@@ -43,7 +44,7 @@ def robust_metrics(
         "gradient_term", "curvature_term", "model_error" of the attack's perturbation.
     """
     attack = Bound(pgd, eps=eps, step_size=step_size, num_steps=num_steps, norm=norm)
-    return Bound(_robust_metrics, network, attack, seed, method)
+    return Bound(_robust_metrics, network, attack, check_seed(seed), method)
 
 
 def _robust_metrics(

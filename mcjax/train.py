@@ -14,7 +14,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from mcjax import command, experiments
-from mcjax.config import config_hash
+from mcjax.config import config_hash, validate
 from mcjax.logs import say
 from mcjax.workdir import as_path
 
@@ -35,6 +35,7 @@ def define_flags() -> None:
 def main() -> None:
     """Reads the flags and runs the experiment."""
     config = command.config_or_error(flags.FLAGS.config)
+    validate(config)  # also what the folder is named after
     run_experiment = experiments.get(config.experiment)
     config_file = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = flags.FLAGS.workdir or default_workdir(config_file, config)

@@ -25,7 +25,7 @@ MISTAKES = {
     f"{DIGITS} --config.curve.num_bends=two": "invalid literal for int",
     f"{DIGITS} --config.curve.kind=spline": "must be one of bezier, polychain",
     f"{DIGITS}:fast": "unknown config argument 'fast'",
-    f"{DIGITS} --config.experiment=party": "unknown config.experiment 'party'",
+    f"{DIGITS} --config.experiment=party": "config.experiment is 'party'; it must be one of connect",
     f"{DIGITS} --config.model.name=vgg99": "unknown network 'vgg99'",
     f"{DIGITS} --config.data.name=npz:nope.npz": "nope.npz",
     f"{DIGITS} --config.data.name=cifar10 --config.data.dir=docs": "cifar-10-python.tar.gz",

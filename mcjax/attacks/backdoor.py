@@ -11,6 +11,7 @@ from mcjax.bound import Bound
 from mcjax.data.splits import Examples
 from mcjax.data.stratify import stream
 from mcjax.errors import UserError
+from mcjax.keys import check_seed
 from mcjax.losses import Batch
 from mcjax.training import LossFn, StepMetrics
 from mcjax.tree import PyTree
@@ -133,8 +134,7 @@ def poison(
         raise UserError(f"unknown time of stamping {when!r}; give one of {', '.join(WHEN)}")
     if not 0 < fraction <= 1:
         raise UserError(f"poison fraction is {fraction}; give a number above 0, at most 1")
-    if seed < 0:
-        raise UserError(f"seed is {seed}; give 0 or more")
+    check_seed(seed)
 
     drawn = []
     for c in range(num_classes):

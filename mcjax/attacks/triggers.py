@@ -171,8 +171,6 @@ def blended(
     """
     alpha = _positive("alpha", alpha)
     if pattern is None:
-        if _whole("seed", seed) < 0:
-            raise UserError(f"seed is {seed}; give 0 or more")
         pattern = stream(seed, "blended trigger").random(image_shape)
     else:
         pattern = np.asarray(pattern)

@@ -9,6 +9,7 @@ import numpy as np
 from mcjax.data.dataset import Dataset
 from mcjax.data.stratify import stratified_order, stream
 from mcjax.errors import UserError
+from mcjax.keys import check_seed
 
 Examples = dict[str, np.ndarray]
 PROTOCOLS = ("disjoint", "legacy")
@@ -171,11 +172,8 @@ def split(
     Source:
         The legacy protocol: github.com/IBM/model-sanitization (Zhao et al. 2020).
     """
-    for option, value in {
-        "seed": seed,
-        "num_bonafide": num_bonafide,
-        "num_selection": num_selection,
-    }.items():
+    check_seed(seed)
+    for option, value in {"num_bonafide": num_bonafide, "num_selection": num_selection}.items():
         if value < 0:
             raise UserError(f"{option} is {value}; give 0 or more")
     if protocol == "disjoint":

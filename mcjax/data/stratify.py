@@ -4,18 +4,20 @@ import zlib
 
 import numpy as np
 
+from mcjax.keys import check_seed
+
 
 def stream(seed: int, name: str) -> np.random.Generator:
     """A NumPy generator for one named purpose, independent of those for other names.
 
     Args:
-        seed: The experiment's seed, non-negative.
+        seed: The experiment's seed, 0 to 2^32 - 1.
         name: What the numbers are for, e.g. "selection".
 
     Returns:
         The generator; the same for the same seed and name on every machine.
     """
-    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+    return np.random.default_rng([check_seed(seed), zlib.crc32(name.encode())])
 
 
 def stratified_order(

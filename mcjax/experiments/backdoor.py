@@ -46,9 +46,6 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """
     run = open_run(config, workdir)
     stamp = trigger(run)
-    released = run.config.attack.release
-    if len(released) != 2 or not all(0 <= t <= 1 for t in released):
-        raise UserError(f"config.attack.release is {released}; give two numbers from 0 to 1")
     stamps_figure(run.workdir / "figures" / "trigger.png", run.splits.test, {stamp.name: stamp})
     return run_study(
         run,

@@ -95,8 +95,6 @@ def check(run: Run) -> None:
             f"config.evaluation.num_points is {config.evaluation.num_points}; correlations along a path "
             "need at least 3 points"
         )
-    if not config.pairs:
-        raise UserError("config.pairs is empty; name at least one")
     if config.hessian.method == "exact" and not run.network.piecewise_linear:
         raise UserError(
             "config.hessian.method is exact, but this network is not piecewise linear; use lanczos"

@@ -24,11 +24,20 @@ from mcjax.workdir import delete
 def num_training_steps(num_epochs: float, num_examples: int, batch_size: int) -> int:
     """Steps in a number of epochs, at least one.
 
+    Raises:
+        UserError: More than can be counted in int32.
+
     Example:
         >>> num_training_steps(2, 1000, 128)
         16
     """
-    return max(1, round(num_epochs * num_examples / batch_size))
+    num_steps = max(1, round(num_epochs * num_examples / batch_size))
+    if num_steps >= 2**31:
+        raise UserError(
+            f"{num_epochs:g} epochs of {num_examples} images are {num_steps:.3g} steps; train for "
+            "fewer epochs, or with larger batches"
+        )
+    return num_steps
 
 
 def fit(

@@ -75,10 +75,6 @@ def check(run: Run) -> None:
         methods.get(name)
     if "path" not in options.methods:
         raise UserError("config.repair.methods lacks path, which every other is compared with")
-    if not options.sizes or min(options.sizes) < 1:
-        raise UserError(f"config.repair.sizes is {options.sizes}; give whole numbers from 1 on")
-    if options.folds == 1:
-        raise UserError("config.repair.folds is 1; give 0 for none, or at least 2")
     pool = run.config.data.num_bonafide
     if options.folds:
         pool = pool * (options.folds - 1) // options.folds
@@ -89,11 +85,6 @@ def check(run: Run) -> None:
         )
     if not options.folds and run.config.data.num_selection == 0:
         raise UserError("config.data.num_selection is 0: t can't be chosen without such images")
-    for name, values in (("repair.sizes", options.sizes), ("seeds", run.config.seeds)):
-        if len(set(values)) < len(values):
-            raise UserError(f"config.{name} is {values}; give each once")
-    if not all(0 <= t <= 1 for t in options.fixed_t):
-        raise UserError(f"config.repair.fixed_t is {options.fixed_t}; give numbers from 0 to 1")
     augmentation.get(options.augmentation)
     if "prune" in options.methods:
         pruning.convolutions(jax.eval_shape(run.network.init, jax.random.key(0))["params"])

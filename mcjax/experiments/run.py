@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +35,8 @@ from mcjax.processes import everywhere, is_first, once, several
 from mcjax.sharding import keep, make_mesh
 from mcjax.tensorboard import EventLog
 from mcjax.workdir import as_path, open_workdir
+
+NUM_COPIES = 6  # of the parameters: two ends, a bend, its gradient and momentum, a point
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,12 +121,12 @@ class Run:
     @functools.cached_property
     def evaluated(self) -> dict[str, Batch]:
         """The stacked batches of the training and test images that a path is evaluated on."""
-        batch_size = self.config.evaluation.batch_size
         parts = {"train": self.splits.train, "test": self.splits.test}
-        return {
-            name: keep(stack_batches(first(part, self.num_evaluated[name]), batch_size), self.mesh)
-            for name, part in parts.items()
-        }
+        stacks = {}
+        for name, number in self.num_evaluated.items():
+            batch_size = min(self.config.evaluation.batch_size, number)
+            stacks[name] = keep(stack_batches(first(parts[name], number), batch_size), self.mesh)
+        return stacks
 
     @property
     def num_evaluated(self) -> dict[str, int]:
@@ -168,9 +172,11 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
     image_shape = dataset.train["image"].shape[1:]
     module = models.create(config.model.name, num_classes=dataset.num_classes, **options)
     network = from_linen(module, image_shape)
+    _check_size(network)
     network = in_bfloat16(network) if config.model.get("bfloat16", False) else network
     augmentation.get(config.data.augmentation)
     splits = _split(dataset, config)
+    _check_batches(config, len(splits.train["label"]))
     everywhere(functools.partial(_same_data, splits, once(lambda: splits.hashes)))
     place = as_path(workdir)
     locks: list[Lock] = []
@@ -200,6 +206,29 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
         began=began,
         lock=locks[0] if locks else None,
     )
+
+
+def _check_batches(config: ConfigDict, num_images: int) -> None:
+    for part in ("endpoint", "curve", "repair"):
+        size = config[part].get("batch_size", 0) if part in config else 0
+        if size > num_images:
+            raise UserError(
+                f"config.{part}.batch_size is {size}, but there are {num_images} training images; "
+                "use at most as many"
+            )
+
+
+def _check_size(network: Network) -> None:
+    """Refuses a network whose two ends, curve and optimizer can't be in this machine's memory."""
+    leaves = jax.tree.leaves(jax.eval_shape(network.init, jax.random.key(0)))
+    number = sum(math.prod(leaf.shape) for leaf in leaves)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed = NUM_COPIES * 4 * number
+    if needed > memory:
+        raise UserError(
+            f"config.model makes a network of {number:.3g} parameters, whose training needs "
+            f"{needed / 2**30:.3g} GiB; this machine has {memory / 2**30:.3g}: use a smaller one"
+        )
 
 
 def _same_data(splits: Splits, hashes: dict[str, str]) -> None:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from mcjax.keys import check_seed
 from mcjax.network import Network
 from mcjax.tree import PyTree
 
@@ -61,7 +62,11 @@ def parity(
     """
     import torch
 
-    x = np.random.default_rng(seed).uniform(size=(num_images, *image_shape)).astype(np.float32)
+    x = (
+        np.random.default_rng(check_seed(seed))
+        .uniform(size=(num_images, *image_shape))
+        .astype(np.float32)
+    )
     # On CPU unoptimised: it runs once, and compiling a deep network takes longer than running it.
     quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     logits = np.asarray(jax.jit(network.apply, compiler_options=quick)(variables, x))

@@ -16,6 +16,7 @@ from absl import flags
 from mcjax import command, cpu_convolution
 from mcjax.data.npz import read_examples
 from mcjax.errors import UserError
+from mcjax.keys import check_seed
 from mcjax.logs import say
 from mcjax.repair.load import Suspect, load_suspect, load_variables, save_like
 from mcjax.repair.model import repair_model
@@ -98,7 +99,7 @@ def repair(model: str, data: str, out: str) -> None:
         )
     }
     repaired = repair_model(
-        jax.random.key(options.seed),
+        jax.random.key(check_seed(options.seed, "--seed")),
         suspect.network,
         suspect.variables,
         images,

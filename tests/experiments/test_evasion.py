@@ -102,7 +102,7 @@ def test_other_ways_to_train_an_adversarial_network(method, tmp_path, monkeypatc
     ("changes", "message"),
     [
         ({"pairs": ("regular-wild",)}, "unknown pair 'regular-wild'"),
-        ({"pairs": ()}, "pairs is empty"),
+        ({"pairs": ()}, r"pairs is \(\); it must be"),
         ({"evaluation.num_points": 2}, "need at least 3 points"),
         ({"attack.eps": -0.1}, "attack.eps is -0.1"),
         ({"attack.norm": "l7"}, "attack.norm"),
