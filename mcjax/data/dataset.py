@@ -53,6 +53,32 @@ class Dataset:
         return height, width, channels
 
 
+def check_channels_last(where: str, shape: tuple[int, ...]) -> None:
+    """Refuses images in PyTorch's order, [N, C, H, W].
+
+    Taken for such are images 3 pixels high with more than 4 channels, and images 1 pixel high with
+    more than 4 channels and as many columns.
+
+    Args:
+        where: What they are, for the message.
+        shape: Of the images, [N, H, W, C].
+
+    Raises:
+        UserError: They look like [N, C, H, W].
+
+    Example:
+        >>> check_channels_last("images", (10, 3, 32, 32))
+        Traceback (most recent call last):
+        mcjax.errors.UserError: images have shape [10, 3, 32, 32], ...
+    """
+    _, height, width, channels = shape
+    if channels > 4 and width > 4 and (height == 3 or (height == 1 and width == channels)):
+        raise UserError(
+            f"{where} have shape {list(shape)}, which looks like PyTorch's order [N, C, H, W]; give "
+            "[N, H, W, C]: np.moveaxis(image, 1, -1)"
+        )
+
+
 def _check_part(where: str, part: dict[str, np.ndarray], num_classes: int) -> None:
     if set(part) != {"image", "label"}:
         raise UserError(f"{where}: keys are {sorted(part)}; give exactly 'image' and 'label'")
@@ -61,6 +87,7 @@ def _check_part(where: str, part: dict[str, np.ndarray], num_classes: int) -> No
         raise UserError(
             f"{where}: images have shape {image.shape}; give [N, H, W, C], none of them 0"
         )
+    check_channels_last(f"{where}: images", image.shape)
     if image.dtype not in (np.uint8, np.float32):
         raise UserError(f"{where}: images are {image.dtype}; give uint8, or float32 in [0, 1]")
     if label.shape != image.shape[:1] or label.dtype != np.int32:

@@ -1,12 +1,16 @@
 """A user's own images, from one .npz file."""
 
+import lzma
+import math
+import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from mcjax.data.dataset import Dataset
+from mcjax.data.dataset import Dataset, check_channels_last
 from mcjax.data.stratify import holdout
 from mcjax.errors import UserError
 
@@ -14,6 +18,9 @@ _FOUR = ("train_images", "train_labels", "test_images", "test_labels")
 _TWO = ("image", "label")
 _TEST_SHARE = 0.2
 _SPLIT_SEED = 0
+MOST_CLASSES = 100_000
+LARGEST = 16 * 2**30
+"""Bytes of the arrays of a file; an archive of a few MiB can promise thousands of times that."""
 
 
 def load(path: Path) -> Dataset:
@@ -92,17 +99,51 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             if not isinstance(npz, np.lib.npyio.NpzFile):
                 raise ValueError("a single array")
             # Other arrays are only named: one of objects could not be loaded safely.
-            wanted = {*_FOUR, *_TWO}
+            wanted = {*_FOUR, *_TWO} & set(npz.files)
+            assert npz.zip is not None
+            _check_sizes(npz.zip, wanted)
             return {name: npz[name] if name in wanted else np.empty(0) for name in npz.files}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give an existing .npz file") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    # RuntimeError: encrypted; NotImplementedError: a compression that Python does not know.
+    except (
+        OSError, ValueError, EOFError, RuntimeError, OverflowError, TypeError, SyntaxError,
+        zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError, struct.error,
+    ) as error:  # fmt: skip
         reason = " ".join(str(error).split())
         if "pickle" in reason:  # numpy says so of any other file, and how to run what is in it
             reason = "neither a zip archive nor numbers"
         raise UserError(
             f"{path}: not an .npz file of plain arrays ({reason}); write it with np.savez"
         ) from error
+
+
+def _check_sizes(archive: zipfile.ZipFile, names: set[str]) -> None:
+    """Refuses arrays whose header promises more than there is, or more than fits in memory.
+
+    Raises:
+        ValueError: Names the array.
+    """
+    total = 0
+    for name in sorted(names):
+        about = archive.getinfo(f"{name}.npy")
+        total += about.file_size
+        if total > LARGEST:
+            raise ValueError(f"its arrays are larger than {LARGEST / 2**30:.0f} GiB")
+        with archive.open(about) as member:
+            version = np.lib.format.read_magic(member)
+            if version not in ((1, 0), (2, 0)):
+                raise ValueError(f"{name} has the unknown .npy version {version}")
+            read = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[version]
+            shape, _, dtype = read(member)
+            held = about.file_size - member.tell()
+        if dtype.hasobject:
+            raise ValueError(f"{name} holds Python objects")
+        if min(shape, default=1) < 0 or math.prod(shape) * dtype.itemsize != held:
+            raise ValueError(f"{name} holds {held} bytes where its header says {list(shape)}")
 
 
 def _part(
@@ -115,6 +156,7 @@ def _part(
         raise UserError(
             f"{path}: {images} have shape {image.shape}; give [N, H, W, C], or [N, H, W] for one channel"
         )
+    check_channels_last(f"{path}: {images}", image.shape)
     if np.issubdtype(image.dtype, np.floating):
         with np.errstate(over="ignore"):  # becomes inf, which `Dataset` refuses
             image = image.astype(np.float32)
@@ -125,8 +167,11 @@ def _part(
     if label.ndim != 1 or label.shape != image.shape[:1]:
         raise UserError(
             f"{path}: {labels} have shape {label.shape}, {images} {image.shape}; "
-            "give one label an image"
+            "give one label per image, shape [N] (label.reshape(-1))"
         )
-    if label.size and not 0 <= label.min() <= label.max() < 2**31 - 1:
-        raise UserError(f"{path}: {labels} lie in [{label.min()}, {label.max()}]; give 0 or more")
+    if label.size and not 0 <= label.min() <= label.max() < MOST_CLASSES:
+        raise UserError(
+            f"{path}: {labels} lie in [{label.min()}, {label.max()}]; give 0 or more, and less than "
+            f"{MOST_CLASSES}: the largest decides the number of classes"
+        )
     return {"image": image, "label": label.astype(np.int32)}

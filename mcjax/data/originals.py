@@ -7,6 +7,7 @@ import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from mcjax.data.dataset import Dataset
 from mcjax.errors import UserError
 
 Part = dict[str, np.ndarray]
+
+LARGEST = 2**30
+"""Bytes of one file, unpacked: several times the largest of those read here."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,12 +165,18 @@ def _contents(paths: dict[str, Path]) -> dict[str, bytes]:
 
 def _unwrap(path: Path, members: set[str]) -> dict[str, bytes]:
     if ".tar" not in path.suffixes:
-        data = path.read_bytes()
-        return dict.fromkeys(members, gzip.decompress(data) if path.suffix == ".gz" else data)
+        opened: Any = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+        with opened:
+            data = opened.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise OSError(f"it holds more than {LARGEST // 2**20} MiB")
+        return dict.fromkeys(members, data)
     contents = {}
     with tarfile.open(path) as archive:
         for entry in archive:
             name = Path(entry.name).name
+            if name in members and entry.size > LARGEST:
+                raise tarfile.TarError(f"{name} is of {entry.size} bytes")
             if name in members and (file := archive.extractfile(entry)) is not None:
                 contents[name] = file.read()
         # On to the end, where gzip compares its checksum.

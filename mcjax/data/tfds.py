@@ -38,10 +38,12 @@ def load(name: str, *, data_dir: Path | None = None, advice: str | None = None) 
             nor possible to prepare.
     """
     builder = _builder(name, data_dir)
-    num_classes = _features(name, builder)["label"].num_classes
+    features = _features(name, builder)
+    num_classes = features["label"].num_classes
     prepared = "prepared TFDS set"
     # Not builder.is_prepared(), which logs a warning where nothing is wrong.
     if not (Path(builder.data_dir) / "dataset_info.json").is_file():
+        _check_one_size(name, features)
         _prepare(name, builder, data_dir, advice)
         prepared = "TFDS set downloaded and prepared"
     train = _read(name, builder, "train")
@@ -76,10 +78,7 @@ def shape(name: str, *, data_dir: Path | None = None) -> tuple[tuple[int, int, i
         UserError: not images of one fixed size with one class label each.
     """
     features = _features(name, _builder(name, data_dir))
-    if None in features["image"].shape:
-        raise UserError(
-            f"{name}: images of shape {features['image'].shape}; choose a set with one size"
-        )
+    _check_one_size(name, features)
     height, width, channels = features["image"].shape
     return (height, width, channels), features["label"].num_classes
 
@@ -104,6 +103,15 @@ def _features(name: str, builder: Any) -> Any:
             "'image' and a class 'label'"
         )
     return features
+
+
+def _check_one_size(name: str, features: Any) -> None:
+    """Known before anything is downloaded, prepared or installed."""
+    if None in features["image"].shape:
+        raise UserError(
+            f"{name}: its images have many sizes ({features['image'].shape}), and mcjax needs "
+            "one; choose a set with one size, or resize them and give npz:FILE"
+        )
 
 
 def _prepare(name: str, builder: Any, data_dir: Path | None, advice: str | None) -> None:

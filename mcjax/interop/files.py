@@ -9,7 +9,7 @@ import importlib
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,10 @@ from mcjax.workdir import cannot_write
 
 SAFETENSORS = ".safetensors"
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar", SAFETENSORS)
+PREFIXES = ("module.", "_orig_mod.")
+AVERAGED = ("n_averaged",)  # of torch.optim.swa_utils.AveragedModel
+DEEPEST = 8  # keys within keys around a state dict
+LARGEST_EXPANDED = 2**26  # bytes of a tensor that repeats its numbers
 WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model", "net", "network", "weights")
 """Keys under which checkpoints keep their state dict, in the order in which they are looked for."""
 
@@ -37,6 +41,8 @@ class StateDict(NamedTuple):
         keys: The keys in which the file keeps the state dict: () for itself, ("model_state",), ...
         prefix: What every name began with: "module." of DataParallel.
         beside: Plain values that stand beside the state dict: an epoch, a model's name.
+        counts: Tensors outside of the prefix: "n_averaged" of an averaged model.
+        normalise: What the file says that images are normalised by, "" where it says nothing.
         notes: What was changed in reading, for people.
     """
 
@@ -45,6 +51,8 @@ class StateDict(NamedTuple):
     prefix: str = ""
     beside: Mapping[str, Any] = {}
     notes: tuple[str, ...] = ()
+    counts: Mapping[str, np.ndarray] = {}
+    normalise: str = ""
 
 
 def is_file_of_tensors(path: Path) -> bool:
@@ -55,8 +63,8 @@ def is_file_of_tensors(path: Path) -> bool:
 def read_state_dict(path: Path) -> StateDict:
     """Reads a state dict.
 
-    It may stand under a key (`WRAPPERS`), its names may begin with "module." or "_orig_mod.", and
-    its numbers may be of half or double precision: they become float32, with a note.
+    It may stand under a key (`WRAPPERS`), its names may begin with "module." and "_orig_mod." in
+    any order, and its numbers may be of half or double precision: they become float32, with a note.
 
     Args:
         path: A .safetensors file, or one that torch.save has written.
@@ -73,7 +81,9 @@ def read_state_dict(path: Path) -> StateDict:
     held = _read_safetensors(path) if path.suffix == SAFETENSORS else _read_pickle(path)
     keys: tuple[str, ...] = ()
     beside: dict[str, Any] = {}
-    while isinstance(held, Mapping) and not _is_state_dict(held):
+    for _ in range(DEEPEST):  # one that holds itself has no end
+        if not isinstance(held, Mapping) or _is_state_dict(held):
+            break
         key = next((k for k in WRAPPERS if isinstance(held.get(k), Mapping)), None)
         if key is None:
             break
@@ -87,12 +97,23 @@ def read_state_dict(path: Path) -> StateDict:
             f"{path} holds no state dict ({found or type(held).__name__}); save model.state_dict()"
         )
     tensors, notes = _floats({name: _array(path, name, value) for name, value in held.items()})
-    prefix = ""
-    for begin in ("module.", "_orig_mod."):
-        if all(name.startswith(prefix + begin) for name in tensors):
-            prefix += begin
+    counts = {name: tensors.pop(name) for name in AVERAGED if name in tensors and len(tensors) > 1}
+    if counts:
+        notes = (*notes, f"it is an average of {int(counts['n_averaged'])} networks")
+    prefix = _prefix(tensors)
     tensors = {name.removeprefix(prefix): w for name, w in tensors.items()}
-    return StateDict(tensors, keys, prefix, beside, notes)
+    normalise = _metadata(path).get("normalise", "") if path.suffix == SAFETENSORS else ""
+    return StateDict(tensors, keys, prefix, beside, notes, counts, normalise)
+
+
+def _prefix(names: Iterable[str]) -> str:
+    """What wrappers have put before every name: DataParallel, torch.compile, one around another."""
+    names, prefix = list(names), ""
+    while True:
+        more = next((b for b in PREFIXES if all(n.startswith(prefix + b) for n in names)), "")
+        if not more:
+            return prefix
+        prefix += more
 
 
 def write_state_dict(path: Path, state: StateDict) -> None:
@@ -109,9 +130,12 @@ def write_state_dict(path: Path, state: StateDict) -> None:
         UserError: It can't be written, or PyTorch is needed and not installed.
     """
     tensors = {state.prefix + name: _whole(w) for name, w in state.tensors.items()}
+    tensors = {**{name: _whole(w) for name, w in state.counts.items()}, **tensors}
     try:
         if path.suffix == SAFETENSORS:
-            safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
+            metadata = {"format": "pt", "normalise": state.normalise}
+            kept = {name: text for name, text in metadata.items() if text}
+            safetensors.numpy.save_file(tensors, path, metadata=kept)
             return
         torch = _torch(path)
         held: dict[str, Any] = {name: torch.from_numpy(w.copy()) for name, w in tensors.items()}
@@ -153,10 +177,24 @@ def _array(path: Path, name: str, value: Any) -> np.ndarray:
     torch = _torch(path)
     if value.layout != torch.strided or value.is_quantized or value.is_complex():
         raise UserError(f"{path}: {name} is sparse, quantised or complex; save plain tensors")
+    if value.is_meta:
+        raise UserError(
+            f"{path}: {name} has a shape but no numbers (device meta); save real tensors"
+        )
+    # An expanded tensor repeats few numbers, and would be copied whole.
+    size = value.numel() * value.element_size()
+    if size > max(LARGEST_EXPANDED, value.untyped_storage().nbytes()):
+        raise UserError(
+            f"{path}: {name} repeats few numbers to {size / 2**30:.3g} GiB; save it .contiguous()"
+        )
     value = value.detach().cpu()
     if value.dtype == torch.bfloat16:
         return value.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
-    return value.numpy()
+    try:
+        return value.numpy()
+    except (TypeError, RuntimeError):
+        kind = str(value.dtype).removeprefix("torch.")
+        raise UserError(f"{path}: {name} is of type {kind}; save float32 tensors") from None
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -168,10 +206,19 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
             name: np.frombuffer(w["data"], _DTYPES[w["dtype"]]).reshape(w["shape"])
             for name, w in sorted(held.items())
         }
-    except (OSError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, OverflowError, MemoryError, safetensors.SafetensorError) as error:
         raise _unreadable(path, str(error)) from None
     except KeyError as error:
         raise UserError(f"{path} has tensors of type {error}; save float32 ones") from None
+
+
+def _metadata(path: Path) -> Mapping[str, str]:
+    """The texts that a .safetensors file keeps beside its tensors."""
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            return file.metadata() or {}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise _unreadable(path, str(error)) from None
 
 
 _DTYPES: dict[str, Any] = {**safetensors.numpy._TYPES, "BF16": ml_dtypes.bfloat16}

@@ -73,7 +73,7 @@ def load_network(
         image_shape: (height, width, channels) of its images; None takes 32x32 and the file's
             channels.
         normalisation: What its images were normalised by, see `mcjax.interop.normalise.parse`;
-            None for images in [0, 1].
+            None for what the file says itself (.safetensors), else images in [0, 1].
 
     Returns:
         The network.
@@ -90,7 +90,7 @@ def load_network(
     shape = image_shape or default_shape(state.tensors)
     form = form_of(state.tensors, arch, shape, str(path))
     variables = to_variables(state.tensors, form.rows, unused=form.unused, source=str(path))
-    network = _network(form, shape, normalisation)
+    network = _network(form, shape, normalisation or state.normalise)
     _check(variables, form, shape, path)
     return Loaded(network, variables, form, state, _notes(state, form, arch))
 
@@ -162,7 +162,13 @@ def save_network(path: Path, variables: PyTree, like: Loaded) -> None:
 
 
 def export_network(
-    path: Path, variables: PyTree, arch: str, image_shape: Shape, *, code: str | None = None
+    path: Path,
+    variables: PyTree,
+    arch: str,
+    image_shape: Shape,
+    *,
+    code: str | None = None,
+    normalise: str = "",
 ) -> None:
     """Writes mcjax's variables as a state dict that published PyTorch code can load.
 
@@ -173,6 +179,7 @@ def export_network(
         image_shape: (height, width, channels) of its images.
         code: Whose names to give: see `mcjax.interop.layouts.LAYOUTS`; None takes the first that
             has the architecture.
+        normalise: What its images are normalised by; .safetensors keeps it, .pt cannot.
 
     Raises:
         UserError: Variables of another architecture, an unknown one, no such names.
@@ -192,7 +199,7 @@ def export_network(
     shapes = shapes_of(module, image_shape)
     check_same_structure(shapes, variables, (f"architecture {arch}", "the variables"))
     tensors = to_tensors(variables, rows_of(layout, module, image_shape))
-    files.write_state_dict(path, files.fresh(tensors))
+    files.write_state_dict(path, files.fresh(tensors)._replace(normalise=normalise))
 
 
 def save_curve(path: Path, curve: Curve, batch_stats: PyTree, like: LoadedCurve) -> None:

@@ -22,7 +22,13 @@ from absl import flags
 from mcjax import checkpoint, command
 from mcjax.errors import UserError
 from mcjax.interop import normalise
-from mcjax.interop.files import StateDict, is_file_of_tensors, read_state_dict, write_state_dict
+from mcjax.interop.files import (
+    SAFETENSORS,
+    StateDict,
+    is_file_of_tensors,
+    read_state_dict,
+    write_state_dict,
+)
 from mcjax.interop.form import Form, default_shape, nearest_form
 from mcjax.interop.layout import Shape
 from mcjax.interop.load import (
@@ -203,27 +209,42 @@ def convert(source: Path, target: Path) -> None:
     if target.exists():
         raise UserError(f"{target} is there already; give a new name, nothing is overwritten")
     shape = _image_shape(options.image_shape)
+    if options.normalise:
+        normalise.parse(options.normalise)  # a mistake is told before anything is written
     if not is_file_of_tensors(source):
         variables, metadata = checkpoint.restore_network(source)
         arch = options.arch or metadata.get("arch") or arch_of_run(source)
         shape = shape or tuple(map(int, metadata.get("image_shape", ()))) or None  # type: ignore[assignment]
         if not arch or not shape:
             raise UserError(f"{source} does not say what it is; add --arch and --image_shape")
-        export_network(target, variables, arch, shape)
+        kept = options.normalise or metadata.get("normalise", "")
+        export_network(target, variables, arch, shape, normalise=kept)
+        _tell_normalisation(target, kept)
     elif is_file_of_tensors(target):
         state = read_state_dict(source)
+        state = state._replace(normalise=options.normalise or state.normalise)
         write_state_dict(target, state)
         for note in state.notes:
             print(f"note: {note}")
+        _tell_normalisation(target, state.normalise)
     else:
         loaded = load_network(source, options.arch, image_shape=shape)
         shape = shape or default_shape(loaded.state.tensors)
         for note in loaded.notes:
             print(f"note: {note}")
-        extra = {"normalise": options.normalise} if options.normalise else {}
+        kept = options.normalise or loaded.state.normalise
+        extra = {"normalise": kept} if kept else {}
         arch = loaded.form.arch
         checkpoint.save(target, loaded.variables, arch=arch, image_shape=list(shape), **extra)
     print(f"written: {target}")
+
+
+def _tell_normalisation(target: Path, kept: str) -> None:
+    if not kept:
+        return
+    mean, std = normalise.parse(kept)
+    held = "the file says so too" if target.suffix == SAFETENSORS else "the file cannot say so"
+    print(f"note: its images are (image - {list(mean)}) / {list(std)}, image in [0, 1]; {held}")
 
 
 def _image_shape(text: str | None) -> Shape | None:

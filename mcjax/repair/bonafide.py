@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcjax.data.batches import to_unit
+from mcjax.data.dataset import check_channels_last
 from mcjax.data.stratify import holdout
 from mcjax.errors import UserError
 from mcjax.interop.rows import listed
@@ -107,8 +108,9 @@ def _checked(name: str, examples: Mapping[str, Any]) -> Examples:
     if image.ndim != 4 or len(image) == 0 or label.shape != image.shape[:1]:
         raise UserError(
             f"{name} images have shape {image.shape} and labels {label.shape}; give [N, H, W, C] "
-            "and [N]"
+            "and [N] (label.reshape(-1))"
         )
+    check_channels_last(f"{name} images", image.shape)
     if not np.issubdtype(label.dtype, np.integer):
         raise UserError(f"{name} labels are {label.dtype}; give whole numbers")
     if image.dtype != np.uint8:

@@ -3,9 +3,9 @@
 It may be a checkpoint folder of mcjax, or a PyTorch or safetensors file (`mcjax.interop`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -36,6 +36,7 @@ class Suspect(NamedTuple):
         image_shape: (height, width, channels) of its images.
         normalise: What its images are normalised by inside `network`, "" if they are not.
         file: What the file held, if it is one of PyTorch's.
+        assumed: Whether `normalise` is what the user said where the checkpoint says nothing.
     """
 
     network: Network
@@ -45,6 +46,7 @@ class Suspect(NamedTuple):
     image_shape: tuple[int, int, int]
     normalise: str = ""
     file: Loaded | None = None
+    assumed: bool = False
 
 
 def load_suspect(
@@ -77,7 +79,7 @@ def load_suspect(
             loaded.form.arch,
             path,
             image_shape,
-            normalise or "",
+            normalise or loaded.state.normalise,
             loaded,
         )
     variables, metadata = restore_network(path)
@@ -100,20 +102,75 @@ def load_suspect(
     check_same_structure(
         dict(expected), variables, (f"architecture {arch}", str(path)), advice=_ANOTHER_ARCH
     )
+    assumed = bool(normalise) and "normalise" not in metadata
     normalise = normalise or metadata.get("normalise", "")
     if normalise:
         network = normalised(network, *normalisations.parse(normalise))
-    return Suspect(network, variables, arch, path, image_shape, normalise)
+    return Suspect(network, variables, arch, path, image_shape, normalise, assumed=assumed)
 
 
 def load_variables(path: Path, suspect: Suspect) -> PyTree:
-    """Reads the variables of a second network of the suspect's architecture, from any kind of file."""
+    """Reads the variables of a second network of the suspect's architecture, from any kind of file.
+
+    Both networks of a path are one `Network`, so what a file records of itself (its normalisation,
+    architecture and image size) must be the suspect's.
+
+    Args:
+        path: A checkpoint that mcjax saved, or a .pt, .pth or .safetensors file.
+        suspect: What `load_suspect` returned.
+
+    Returns:
+        The second network's variables.
+
+    Raises:
+        UserError: It can't be read, or is of another structure, architecture, image size or
+            normalisation.
+    """
+    recorded: dict[str, Any] = {}
     if is_file_of_tensors(path):
-        variables = load_network(path, suspect.arch, image_shape=suspect.image_shape).variables
+        loaded = load_network(path, suspect.arch, image_shape=suspect.image_shape)
+        variables = loaded.variables
+        if loaded.state.normalise:
+            recorded["normalise"] = loaded.state.normalise
     else:
-        variables, _ = restore_network(path)
+        variables, metadata = restore_network(path)
+        recorded = {"normalise": "", **metadata}
+        if suspect.assumed:
+            recorded.pop("normalise")  # --normalise is of both where neither says anything
+            recorded |= {k: v for k, v in metadata.items() if k == "normalise"}
+    _check_same_kind(path, recorded, suspect)
     check_same_structure(suspect.variables, variables, ("the suspect", str(path)))
     return variables
+
+
+def _check_same_kind(path: Path, recorded: Mapping[str, Any], suspect: Suspect) -> None:
+    """Refuses a second network that would compute something else as `--model` than as `--second`."""
+    if "normalise" in recorded:
+        own, other = (
+            n and normalisations.parse(n) for n in (suspect.normalise, recorded["normalise"])
+        )
+        if own != other:
+            raise UserError(
+                f"{path} was trained on images normalised by {recorded['normalise'] or 'nothing'}, "
+                f"{suspect.path} by {suspect.normalise or 'nothing'}; the networks of a path must "
+                "share one normalisation: give another --second"
+            )
+    shape = recorded.get("image_shape", suspect.image_shape)
+    if tuple(shape) != tuple(suspect.image_shape):
+        raise UserError(
+            f"{path} was trained on images of {_times(shape)}, {suspect.path} on "
+            f"{_times(suspect.image_shape)}; give another --second"
+        )
+    arch = recorded.get("arch")
+    if arch and _module(arch) != _module(suspect.arch):
+        raise UserError(
+            f"{path} is of architecture {arch}, {suspect.path} of {suspect.arch}; give another --second"
+        )
+
+
+def _module(arch: str) -> Any:
+    name, options = spec.parse(arch)
+    return models.create(name, num_classes=2, **options)
 
 
 def save_like(suspect: Suspect, folder: Path, variables: PyTree, *, t: float) -> Path:
@@ -135,7 +192,8 @@ def save_like(suspect: Suspect, folder: Path, variables: PyTree, *, t: float) ->
         return target
     target = folder / f"repaired{suspect.path.suffix}"
     folder.mkdir(parents=True, exist_ok=True)
-    save_network(target, variables, suspect.file)
+    state = suspect.file.state._replace(normalise=suspect.normalise)
+    save_network(target, variables, suspect.file._replace(state=state))
     return target
 
 
