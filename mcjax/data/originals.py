@@ -165,9 +165,9 @@ def _contents(paths: dict[str, Path]) -> dict[str, bytes]:
 
 def _unwrap(path: Path, members: set[str]) -> dict[str, bytes]:
     if ".tar" not in path.suffixes:
-        opened: Any = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
-        with opened:
-            data = opened.read(LARGEST + 1)
+        opener: Any = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rb") as file:
+            data = file.read(LARGEST + 1)
         if len(data) > LARGEST:
             raise OSError(f"it holds more than {LARGEST // 2**20} MiB")
         return dict.fromkeys(members, data)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mcjax import data
+from mcjax.data import originals
 from mcjax.data.idx import FASHION_MNIST, parse_idx
 from mcjax.errors import UserError
 
@@ -131,3 +132,21 @@ def test_without_files_the_message_names_them_and_the_package(tmp_path, monkeypa
     assert "t10k-labels-idx1-ubyte" in str(caught.value)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
+    """A bomb, with the limit where a test can reach it."""
+    monkeypatch.setattr(originals, "LARGEST", 2**16)
+    for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(bytes(2**24)))
+    for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+        (tmp_path / name).write_bytes(bytes(4))
+    with pytest.raises(UserError, match="holds more than 0 MiB"):
+        data.load("mnist", data_dir=tmp_path, verify=False)
+
+
+@pytest.mark.parametrize("shape", [(2**32 - 1,) * 3, (2**31, 1), (0, 2**32 - 1)])
+def test_headers_that_promise_more_than_there_is(shape):
+    header = bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
+    with pytest.raises(ValueError, match="values where the header says"):
+        parse_idx(header + bytes(7))

@@ -1,8 +1,16 @@
+import io
+import zipfile
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mcjax import data
+from mcjax.data import npz
 from mcjax.errors import UserError
+from mcjax.network import from_apply
+from mcjax.repair.bonafide import check_images
 
 
 def arrays(size=20, dtype=np.uint8, shape=(6, 5, 3)):
@@ -115,3 +123,133 @@ def test_what_is_no_npz_file(tmp_path):
         assert "allow_pickle" not in str(caught.value)
     with pytest.raises(UserError, match="no such file"):
         data.load(f"npz:{tmp_path / 'none.npz'}")
+
+
+def member(shape, content=b"", dtype="|u1", version=(1, 0)):
+    """A .npy file whose header says `shape`, whatever follows."""
+    file = io.BytesIO()
+    header = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    data = bytearray(file.getvalue() + content)
+    data[6:8] = bytes(version)
+    return bytes(data)
+
+
+def archive(path, *, compression=zipfile.ZIP_STORED, **members):
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, content in members.items():
+            file.writestr(f"{name}.npy", content)
+    return path
+
+
+LABELS = member((2,), bytes([0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (member((2**23, 2**23)), "holds 0 bytes where its header says"),  # 64 TiB
+        (member((-1, 4, 4)), "holds 0 bytes"),
+        (member((2, 4, 4), bytes(31)), "holds 31 bytes"),
+        (member((2, 4, 4), bytes(32), version=(9, 9)), "unknown .npy version|magic|version"),
+        (member((1,), bytes(8), dtype="|O"), "holds Python objects"),
+        (b"not an array at all", "magic"),
+        (b"", "magic|EOF"),
+    ],
+)
+def test_members_that_are_not_what_they_say(image, message, tmp_path):
+    path = archive(tmp_path / "bad.npz", image=image, label=LABELS)
+    for read in (npz.load, npz.read_examples):
+        with pytest.raises(UserError, match=message) as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_archives_that_promise_more_than_memory(tmp_path, monkeypatch):
+    """A bomb: 16 MiB of zeros in 16 KiB, with the limit where a test can reach it."""
+    path = archive(
+        tmp_path / "bomb.npz",
+        compression=zipfile.ZIP_DEFLATED,
+        image=member((2, 2**12, 2**11), bytes(2**24)),
+        label=LABELS,
+    )
+    assert path.stat().st_size < 2**15
+    monkeypatch.setattr(npz, "LARGEST", 2**20)
+    with pytest.raises(UserError, match="arrays are larger than"):
+        npz.load(path)
+
+
+def test_archives_that_python_cannot_open(tmp_path):
+    path = archive(tmp_path / "a.npz", image=member((2, 4, 4), bytes(32)), label=LABELS)
+    whole = bytearray(path.read_bytes())
+    for offset_local, offset_central, value in ((6, 8, b"\1\0"), (8, 10, b"\x63\0")):
+        data = bytearray(whole)  # encrypted, or a compression that nobody knows
+        for signature, offset in ((b"PK\3\4", offset_local), (b"PK\1\2", offset_central)):
+            place = data.index(signature) + offset
+            data[place : place + 2] = value
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=r"not an \.npz file"):
+            npz.load(path)
+
+
+def test_labels_that_would_make_a_layer_of_billions(tmp_path):
+    image = np.zeros((4, 4, 4, 1), np.uint8)
+    for label in (2**31 - 3, npz.MOST_CLASSES):
+        save(tmp_path / "a.npz", image=image, label=np.array([0, 1, 2, label]))
+        with pytest.raises(UserError, match="the largest decides the number of classes"):
+            npz.load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("shape", "refused"),
+    [
+        ((3, 32, 32), True),
+        ((1, 28, 28), True),
+        ((3, 32, 48), True),
+        ((32, 32, 3), False),
+        ((3, 3, 3), False),
+        ((4, 4, 8), False),
+        ((1, 100, 8), False),  # signals
+        ((3, 4, 4), False),
+    ],
+)
+def test_pytorchs_order_is_refused_everywhere(shape, refused, tmp_path):
+    image, label = np.zeros((8, *shape), np.uint8), np.arange(8) % 2
+    save(tmp_path / "a.npz", image=image, label=label)
+    part = {"image": image, "label": label.astype(np.int32)}
+    network = from_apply(lambda w, x: x.reshape(len(x), -1)[:, :2])
+    for read in (
+        lambda: npz.load(tmp_path / "a.npz"),
+        lambda: npz.read_examples(tmp_path / "a.npz"),
+        lambda: data.dataset.Dataset("a", train=part, test=part, num_classes=2, source=""),
+        lambda: check_images(network, {}, part),
+    ):
+        if refused:
+            with pytest.raises(UserError, match=r"np\.moveaxis\(image, 1, -1\)"):
+                read()
+        else:
+            read()
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_a_file_of_any_bytes_is_the_arrays_or_refused(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("npz")
+    image, label = arrays(8)
+    np.savez_compressed(folder / "a.npz", image=image, label=label)
+    content = bytearray((folder / "a.npz").read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        if data.draw(st.booleans()):
+            content[place] ^= data.draw(st.integers(1, 255))
+        else:
+            content[place : place + data.draw(st.integers(1, 64))] = b""
+    (folder / "a.npz").write_bytes(content)
+    try:
+        found = npz.read_examples(folder / "a.npz")
+    except UserError as error:
+        message = str(error)
+        assert "\n" not in message
+    else:  # a time or a comment was hit
+        np.testing.assert_array_equal(found["image"], image)
+        np.testing.assert_array_equal(found["label"], label)

@@ -11,6 +11,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mcjax.errors import UserError
 from mcjax.interop.files import StateDict, fresh, read_state_dict, with_tensors, write_state_dict
@@ -224,3 +226,122 @@ class TestPickles:
         torch.save({"w": torch.eye(2).to_sparse()}, tmp_path / "net.pt")
         with pytest.raises(UserError, match="w is sparse"):
             read_state_dict(tmp_path / "net.pt")
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module.", ""],
+)
+def test_prefixes_in_any_order_are_seen_through_and_written_again(prefix, tmp_path):
+    path = tmp_path / "net.safetensors"
+    safetensors.numpy.save_file({prefix + name: W for name in ("module_list.0.w", "b")}, path)
+    state = read_state_dict(path)
+    assert set(state.tensors) == {"module_list.0.w", "b"}
+    write_state_dict(tmp_path / "again.safetensors", state)
+    again = safetensors.numpy.load_file(tmp_path / "again.safetensors")
+    assert set(again) == {f"{prefix}module_list.0.w", f"{prefix}b"}
+
+
+def test_an_averaged_model(tmp_path):
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Linear(3, 2)
+    averaged = torch.optim.swa_utils.AveragedModel(net)
+    averaged.update_parameters(net)
+    torch.save(averaged.state_dict(), tmp_path / "swa.pt")
+    state = read_state_dict(tmp_path / "swa.pt")
+    assert set(state.tensors) == {"weight", "bias"}
+    assert "average of 1 networks" in " ".join(state.notes)
+    write_state_dict(tmp_path / "again.pt", state)
+    again = torch.optim.swa_utils.AveragedModel(torch.nn.Linear(3, 2))
+    again.load_state_dict(torch.load(tmp_path / "again.pt", weights_only=True))
+    np.testing.assert_array_equal(again.module.weight.detach(), net.weight.detach())
+
+
+def test_a_state_dict_that_holds_itself_ends(tmp_path):
+    torch = pytest.importorskip("torch")
+    itself: dict = {"epoch": 3}
+    itself["state_dict"] = itself
+    torch.save(itself, tmp_path / "loop.pt")
+    with pytest.raises(UserError, match="holds no state dict"):
+        read_state_dict(tmp_path / "loop.pt")
+    deep: dict = {"fc.weight": torch.ones(2, 3)}
+    for _ in range(40):
+        deep = {"model": deep}
+    torch.save(deep, tmp_path / "deep.pt")
+    with pytest.raises(UserError, match="holds no state dict"):
+        read_state_dict(tmp_path / "deep.pt")
+
+
+def test_tensors_that_hold_no_usable_numbers(tmp_path):
+    torch = pytest.importorskip("torch")
+    wrong = {
+        "is of type float8_e4m3fn": torch.ones(3).to(torch.float8_e4m3fn),
+        "no numbers": torch.ones(3, device="meta"),
+        "repeats few numbers": torch.ones(1).expand(2**40),
+        "sparse": torch.eye(3).to_sparse(),
+        "complex": torch.ones(2, dtype=torch.complex64),
+    }
+    for message, tensor in wrong.items():
+        torch.save({"w": tensor}, tmp_path / "net.pt")
+        with pytest.raises(UserError, match=message):
+            read_state_dict(tmp_path / "net.pt")
+    torch.save({"w": torch.ones(1).expand(4), "h": torch.ones(2).half()}, tmp_path / "net.pt")
+    found = read_state_dict(tmp_path / "net.pt").tensors
+    np.testing.assert_array_equal(found["w"], np.ones(4))
+    assert found["h"].dtype == np.float32
+
+
+def header_of(shape, offsets, dtype="F32"):
+    text = json.dumps({"w": {"dtype": dtype, "shape": shape, "data_offsets": offsets}}).encode()
+    return len(text).to_bytes(8, "little") + text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header_of([2**40], [0, 2**42]) + bytes(16),
+        header_of([2**62, 2**62], [0, 16]) + bytes(16),
+        header_of([-1], [0, 4]) + bytes(4),
+        header_of([0, 2**62], [0, 0]),
+        header_of([4], [8, 4]) + bytes(16),
+        (2**63).to_bytes(8, "little") + b"{}",
+        (10**6).to_bytes(8, "little") + b"[" * 10**6,
+        header_of([2], [0, 8], dtype="F8_E4M3") + bytes(8),
+        b"",
+    ],
+)
+def test_safetensors_with_absurd_headers(content, tmp_path):
+    path = write_bytes(tmp_path / "net.safetensors", content)
+    with pytest.raises(UserError) as caught:
+        read_state_dict(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_normalisation_is_kept_in_safetensors(tmp_path):
+    state = StateDict({"w": W}, normalise="0.5/0.25")
+    write_state_dict(tmp_path / "net.safetensors", state)
+    assert read_state_dict(tmp_path / "net.safetensors").normalise == "0.5/0.25"
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), suffix=st.sampled_from([".safetensors", ".pt"]))
+def test_a_file_of_any_bytes_is_the_tensors_or_refused(tmp_path_factory, data, suffix):
+    if suffix == ".pt":
+        pytest.importorskip("torch")
+    path = tmp_path_factory.mktemp("files") / f"net{suffix}"
+    write_state_dict(path, StateDict({"fc.weight": W, "fc.bias": W[0]}))
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        if data.draw(st.booleans()):
+            content[place] ^= data.draw(st.integers(1, 255))
+        else:
+            content[place : place + data.draw(st.integers(1, 64))] = b""
+    path.write_bytes(content)
+    try:
+        found = read_state_dict(path)
+    except UserError as error:
+        message = str(error)
+        assert "\n" not in message
+    else:  # numbers and names have no checksum in these files
+        assert all(isinstance(w, np.ndarray) and w.nbytes < 2**20 for w in found.tensors.values())

@@ -122,3 +122,27 @@ def test_mistakes(arguments, message, net):
     assert done.stderr.startswith("python -m mcjax.interop.torch: error: ")
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
+
+
+def test_a_normalisation_is_checked_and_kept_by_convert(net):
+    done = run("convert {d}/net.safetensors {d}/out --image_shape 8x8x3 --normalise nonsense", net)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "normalisation 'nonsense'; give cifar10" in done.stderr
+    assert not (net / "out").exists()
+    arguments = "--image_shape 8x8x3 --normalise 0.5,0.5,0.5/0.25,0.25,0.25"
+    done = run("convert {d}/net.safetensors {d}/kept " + arguments, net)
+    assert done.returncode == 0, done.stderr
+    done = run("convert {d}/kept {d}/back.safetensors", net)
+    assert done.returncode == 0, done.stderr
+    assert "images are (image - [0.5, 0.5, 0.5]) / [0.25" in done.stdout
+    assert "the file says so too" in done.stdout
+    loaded = load_network(net / "back.safetensors", image_shape=SHAPE)
+    x = np.random.default_rng(0).random((2, *SHAPE), np.float32)
+    plain = load_network(net / "net.safetensors", image_shape=SHAPE)
+    np.testing.assert_allclose(
+        loaded.network.apply(loaded.variables, x),
+        plain.network.apply(plain.variables, (x - 0.5) / 0.25),
+        rtol=1e-5,
+        atol=1e-5,
+    )

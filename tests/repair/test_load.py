@@ -114,3 +114,40 @@ def test_files_of_tensors_that_do_not_fit(tmp_path, tensors):
         load_suspect(tmp_path / "net.safetensors", "mlp:hidden=5x", (7, 7, 1))
     with pytest.raises(UserError, match="no such file"):
         load_suspect(tmp_path / "other.safetensors", None, SHAPE)
+
+
+def test_a_second_network_is_read_as_the_same_file_would_be_as_the_first(tmp_path):
+    variables = from_linen(models.create("mlp", num_classes=3, hidden=(5,)), SHAPE).init(
+        jax.random.key(0)
+    )
+    base = {"arch": "mlp:hidden=5x", "image_shape": list(SHAPE)}
+    others = {
+        "plain": base,
+        "scaled": {**base, "normalise": "0.5/0.05"},
+        "same": {**base, "normalise": "0.50/0.050"},
+        "size": {**base, "image_shape": [4, 16, 1]},
+        "arch": {**base, "arch": "mlp:hidden=5x5"},
+        "silent": {},
+    }
+    for name, metadata in others.items():
+        save(tmp_path / name, variables, **metadata)
+    plain = load_suspect(tmp_path / "plain", None, SHAPE)
+    scaled = load_suspect(tmp_path / "scaled", None, SHAPE)
+    for suspect, second, message in (
+        (plain, "scaled", "normalised by 0.5/0.05, .*plain by nothing"),
+        (scaled, "plain", "normalised by nothing, .*scaled by 0.5/0.05"),
+        (scaled, "silent", "normalised by nothing, .*scaled by 0.5/0.05"),
+        (plain, "size", "images of 4x16x1, .*plain on 8x8x1"),
+        (plain, "arch", "architecture mlp:hidden=5x5, .*of mlp:hidden=5x"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_variables(tmp_path / second, suspect)
+    assert digest(load_variables(tmp_path / "same", scaled)) == digest(variables)
+    assert digest(load_variables(tmp_path / "silent", plain)) == digest(variables)
+    # What the user says of a checkpoint that says nothing is said of both.
+    told = load_suspect(tmp_path / "silent", "mlp:hidden=5x", SHAPE, "0.5/0.05")
+    load_variables(tmp_path / "silent", told)
+    with pytest.raises(UserError, match=r"normalised by 0\.5/0\.05"):
+        load_variables(
+            tmp_path / "scaled", load_suspect(tmp_path / "plain", None, SHAPE, "0.4/0.1")
+        )
