@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mcjax import checkpoint, experiments
+from mcjax import checkpoint, evaluate, experiments
 from mcjax import config as base
 from mcjax.errors import UserError
 from mcjax.experiments import connect, evasion, finish, walk
@@ -301,6 +301,37 @@ def test_transfers_of_any_bytes_are_numbers_or_nothing(tmp_path_factory, data):
         check_one_line(error)
     else:
         assert found is None or found.keys() == set(evasion.ENSEMBLE)
+
+
+def test_a_half_trained_network_of_another_run_is_refused(connected, tmp_path):
+    shutil.copytree(connected, tmp_path / "run")
+    place = tmp_path / "run" / "checkpoints" / "endpoint_a"
+    tree, metadata = checkpoint.restore(place)
+    shutil.rmtree(place)
+    kept = {k: v for k, v in metadata.items() if k in ("config_hash", "data_hash", "stage")}
+    partial = tmp_path / "run" / "checkpoints" / ".partial" / "endpoint_a"
+    checkpoint.save_partial(partial, tree, step=1, **{**kept, "config_hash": "another"})
+    with pytest.raises(UserError, match=r"another run \(config_hash another"):
+        run("connect", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda record: record.pop("config"), "is a run of the experiment None"),
+        (lambda record: record["config"].pop("curve"), "is damaged, or of another version"),
+        (lambda record: record["config"]["curve"].update(num_bends="x"), "config.curve.num_bends"),
+        (lambda record: record.update(config=[]), "is not one that mcjax.train wrote"),
+        (lambda record: record["config"].update(experiment="backdoor"), "experiment backdoor"),
+    ],
+)
+def test_evaluate_on_a_config_that_is_none(connected, tmp_path, change, message):
+    record = json.loads((connected / "config.json").read_text())
+    change(record)
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=message) as caught:
+        evaluate.evaluate(tmp_path, 3)
+    check_one_line(caught.value)
 
 
 def test_connect_is_what_the_fuzzed_files_are_of(connected):
