@@ -24,7 +24,7 @@ class Field:
 
 
 def whole(low: int, high: int = 10**9) -> Field:
-    """A whole number of [low, high]; True is none, and neither is 1.0."""
+    """A whole number in [low, high]; neither True nor 1.0 counts as one."""
 
     def holds(v: Any) -> bool:
         is_whole = isinstance(v, numbers.Integral) and not isinstance(v, bool)
@@ -34,7 +34,7 @@ def whole(low: int, high: int = 10**9) -> Field:
 
 
 def number(low: float, high: float = 1e9, *, above: bool = False, below: bool = False) -> Field:
-    """A finite number of [low, high], without low if `above` and without high if `below`."""
+    """A finite number in [low, high]; `above` excludes low, `below` excludes high."""
 
     def holds(v: Any) -> bool:
         if not isinstance(v, numbers.Real) or isinstance(v, bool) or not math.isfinite(v):
@@ -66,7 +66,7 @@ def flag() -> Field:
 
 
 def several(item: Field, *, least: int = 0, most: int = 1000) -> Field:
-    """A tuple of values that differ from each other: one given twice would count twice."""
+    """A tuple without duplicates: a value given twice would count twice."""
 
     def holds(v: Any) -> bool:
         return (
@@ -104,7 +104,7 @@ def _training(part: str, rates: tuple[str, ...] = ("learning_rate",)) -> dict[st
 METHODS = ("path", "fine_tune", "scratch", "prune", "fine_prune")
 
 FIELDS: Mapping[str, Field] = {
-    "experiment": choice("connect", "backdoor", "injection", "evasion"),
+    "experiment": text(),  # `mcjax.config.DEFAULTS` has the names
     "seed": whole(0, NUM_SEEDS - 1),
     "seeds": several(whole(0, NUM_SEEDS - 1)),
     "data.name": text(),

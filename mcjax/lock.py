@@ -29,7 +29,7 @@ _held: weakref.WeakValueDictionary[str, Lock] = weakref.WeakValueDictionary()
 
 
 def hold(folder: Path) -> Lock:
-    """Holds a folder for as long as the returned object lives. The file that it leaves is no lock.
+    """Holds a folder for as long as the returned object lives. The file left behind locks nothing.
 
     Where the file system has no locks (some network ones) nothing is held.
 
