@@ -70,7 +70,7 @@ class MetricLog:
 
     def _in_memory(self) -> list[str]:
         if self._lines is None:
-            text = self.path.read_text(errors="replace") if self.path.exists() else ""
+            text = self.path.read_bytes().decode(errors="replace") if self.path.exists() else ""
             self._lines = text.splitlines()
         return self._lines
 
@@ -87,7 +87,7 @@ class MetricLog:
         if lines is None:
             if not self.path.exists():
                 return
-            lines = self.path.read_text(errors="replace").splitlines()
+            lines = self.path.read_bytes().decode(errors="replace").splitlines()
         kept = []
         for line in lines:
             try:

@@ -22,18 +22,24 @@ sys.meta_path.insert(0, Slow())
 """
 
 
+# A shell that runs the tests in the background has them, and what they start, ignore Ctrl-C.
+DEFAULT_SIGNAL = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
 @pytest.mark.parametrize("module", ["mcjax.train", "launch.sweep"])
 def test_one_line_while_a_command_imports(module, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(SLOW)
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(
-        [sys.executable, "-m", module, "--help"],
+        [sys.executable, "-c", DEFAULT_SIGNAL, "-m", module, "--help"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": path},
-        # A shell that runs the tests in the background has them ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "importing\n"
