@@ -25,6 +25,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mcjax import experiments
+from mcjax.bucket import local
 from mcjax.config import config_hash, flat, validate
 from mcjax.errors import UserError
 
@@ -96,7 +97,7 @@ def load(path: str | Path) -> list[Job]:
         UserError: The file is missing, raises or declares nothing; a field is unknown or its value
             impossible; two jobs are the same.
     """
-    file = Path(path).expanduser().absolute()
+    file = local(path).absolute()
     declared = _call(file, "get_sweep")
     sweeps = list(declared) if isinstance(declared, list | tuple) else [declared]
     if not all(isinstance(one, Sweep) for one in sweeps):

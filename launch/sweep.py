@@ -27,6 +27,7 @@ from launch.engines import Engine, Options
 from launch.jobs import Job
 from launch.state import State
 from mcjax import command
+from mcjax.bucket import local
 from mcjax.errors import UserError
 from mcjax.logs import say
 from mcjax.workdir import cannot_write, git_revision, version
@@ -76,7 +77,7 @@ def main() -> None:
             f"--workdir {f.workdir} is a bucket's; a sweep's directory must be on a file system "
             "that all workers share: give a folder, and copy it to the bucket afterwards"
         )
-    sweep_dir = Path(f.workdir or Path("runs") / "sweeps" / name).expanduser().absolute()
+    sweep_dir = local(f.workdir or Path("runs") / "sweeps" / name).absolute()
     engine = engines.get(f.engine, options)
     declared = jobs.load(f.sweep)
     states = look(sweep_dir, name, declared, keep=f.keep or f.dry_run, rerun=f.rerun)

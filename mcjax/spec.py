@@ -19,7 +19,7 @@ def parse(text: str) -> tuple[str, dict[str, object]]:
         The name, and the options by name.
 
     Raises:
-        UserError: An option without a value.
+        UserError: An option without a value, or given twice.
 
     Example:
         >>> parse("mlp:hidden=128x64")
@@ -33,6 +33,8 @@ def parse(text: str) -> tuple[str, dict[str, object]]:
         option, equals, value = item.partition("=")
         if not equals or not value:
             raise UserError(f"{text}: option {item!r} has no value; write NAME:option=value,...")
+        if option in options:
+            raise UserError(f"{text}: option {option!r} is given twice; give it once")
         options[option] = _value(value)
     return name, options
 

@@ -23,7 +23,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mcjax import spec
-from mcjax.bucket import in_bucket
+from mcjax.bucket import in_bucket, local
 from mcjax.config import config_hash, hashed_fields
 from mcjax.csv_text import to_csv
 from mcjax.errors import UserError
@@ -44,7 +44,7 @@ def as_path(path: str | os.PathLike) -> Path:
     """
     text = os.fspath(path)
     if "://" not in text:
-        return Path(path).expanduser().absolute()
+        return local(path).absolute()
     from etils import epath  # a local run needs none of it
 
     try:

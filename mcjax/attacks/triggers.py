@@ -95,8 +95,10 @@ def square(
     """
     height, width, _ = image_shape
     size = _whole("size", size)
-    if size < 1:
-        raise UserError(f"size is {size}; give at least 1")
+    if not 1 <= size <= max(height, width):  # before its pixels are listed
+        raise UserError(
+            f"size is {size}; give 1 to {min(height, width)}: the trigger would lie off the image"
+        )
     margin = _whole("margin", margin)
     top = height - margin - size if row is None else _whole("row", row)
     left = width - margin - size if column is None else _whole("column", column)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from mcjax.bucket import local
 from mcjax.data import cache, digits, fake, npz, tfds
 from mcjax.data.cifar import CIFAR10, CIFAR100
 from mcjax.data.dataset import Dataset
@@ -67,19 +68,17 @@ def load(
         >>> load("fake:cifar10").image_shape
         (32, 32, 3)
     """
-    folder = Path(data_dir).expanduser() if data_dir is not None else None
+    folder = local(data_dir) if data_dir is not None else None
     kind, _, rest = name.partition(":")
     if kind == "npz":
-        return npz.load(Path(rest).expanduser())
+        return npz.load(local(rest))
     if kind == "fake":
         return _load_fake(rest, folder)
     if name == "digits":
         return digits.load()
     advice = None
     if original := ORIGINALS.get(name):
-        cache_folder = (
-            Path(cache_dir).expanduser() if cache_dir is not None else cache.default_dir()
-        )
+        cache_folder = local(cache_dir) if cache_dir is not None else cache.default_dir()
         dataset = original.load(folder, verify=verify, cache_dir=cache_folder)
         if dataset is not None:
             return dataset

@@ -20,6 +20,7 @@ import numpy as np
 from absl import flags
 
 from mcjax import checkpoint, command
+from mcjax.bucket import local
 from mcjax.errors import UserError
 from mcjax.interop import normalise
 from mcjax.interop.files import (
@@ -96,9 +97,9 @@ def define_flags() -> None:
 def main() -> None:
     """Runs `check` or `convert`."""
     if len(_words) == 2 and _words[0] == "check":
-        check(Path(_words[1]).expanduser())
+        check(local(_words[1]))
     elif len(_words) == 3 and _words[0] == "convert":
-        convert(*(Path(word).expanduser() for word in _words[1:]))
+        convert(*(local(word) for word in _words[1:]))
     else:
         raise UserError("give `check FILE` or `convert FROM TO`; see --help")
 

@@ -8,12 +8,11 @@ Leaves in --out: the network `repaired` (of the suspect's kind: a checkpoint, .p
 point of the path is accurate enough: then there is a report and no repaired checkpoint.
 """
 
-from pathlib import Path
-
 import jax
 from absl import flags
 
 from mcjax import command, cpu_convolution
+from mcjax.bucket import local
 from mcjax.data.npz import read_examples
 from mcjax.errors import UserError
 from mcjax.keys import check_seed
@@ -70,16 +69,16 @@ def repair(model: str, data: str, out: str) -> None:
         UserError: Anything that does not fit; with exit code 3 where no point is accurate enough.
     """
     options = flags.FLAGS
-    folder = Path(out).expanduser().absolute()
+    folder = local(out).absolute()
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
         raise UserError(f"{folder} is there already; give a new --out, nothing is overwritten")
-    images = read_examples(Path(data).expanduser())
+    images = read_examples(local(data))
     suspect: Suspect = load_suspect(
-        Path(model).expanduser(), options.arch, images["image"].shape[1:], options.normalise
+        local(model), options.arch, images["image"].shape[1:], options.normalise
     )
     second = None
     if options.second:
-        second = load_variables(Path(options.second).expanduser(), suspect)
+        second = load_variables(local(options.second), suspect)
     try:  # before the training, not after
         folder.mkdir(parents=True, exist_ok=True)
         folder.rmdir()
