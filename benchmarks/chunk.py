@@ -83,7 +83,14 @@ def main() -> None:
 
 
 def measure(
-    net: Network, chunk: int, points: int, *, num_images: int, batch_size: int, repeats: int
+    net: Network,
+    chunk: int,
+    points: int,
+    *,
+    num_images: int,
+    batch_size: int,
+    repeats: int,
+    image_shape: tuple[int, int, int] = inputs.IMAGE_SHAPE,
 ) -> tuple[Row, np.ndarray]:
     """Seconds of a point and memory of the program, with so many points vmapped together.
 
@@ -94,12 +101,15 @@ def measure(
         num_images: Images a point is evaluated on.
         batch_size: Images a batch.
         repeats: Timings, of which the median counts.
+        image_shape: Height, width, channels.
 
     Returns:
         The row, and the loss at every point.
     """
     points = -(-points // chunk) * chunk
-    run, memory = program(net, chunk, points, num_images=num_images, batch_size=batch_size)
+    run, memory = program(
+        net, chunk, points, num_images=num_images, batch_size=batch_size, image_shape=image_shape
+    )
     losses = np.asarray(run()["loss"])
     (whole,) = seconds([run], repeats)
     return {
@@ -115,7 +125,13 @@ def measure(
 
 
 def program(
-    net: Network, chunk: int, points: int, *, num_images: int, batch_size: int
+    net: Network,
+    chunk: int,
+    points: int,
+    *,
+    num_images: int,
+    batch_size: int,
+    image_shape: tuple[int, int, int],
 ) -> tuple[Callable[[], dict[str, jax.Array]], dict[str, int]]:
     """The compiled path, as a function without arguments, and the bytes that it needs.
 
@@ -125,12 +141,13 @@ def program(
         points: Of the path: whole chunks.
         num_images: Images a point is evaluated on.
         batch_size: Images a batch.
+        image_shape: Height, width, channels.
 
     Returns:
         The function, and {"temporary_bytes", "argument_bytes", "output_bytes"}.
     """
     mesh = make_mesh(jax.devices()[:1])
-    image = jax.random.uniform(jax.random.key(9), (num_images, *inputs.IMAGE_SHAPE))
+    image = jax.random.uniform(jax.random.key(9), (num_images, *image_shape))
     label = np.arange(num_images, dtype=np.int32) % 10
     sets = {"": stack_batches({"image": np.asarray(image), "label": label}, batch_size)}
     start, bend, end = (net.init(jax.random.key(seed)) for seed in range(3))

@@ -84,7 +84,7 @@ def measure(
     repeats = 1 if work == "path" else repeats
     if work == "path":  # too long for stock JAX, and to choose the tuned variant again
         variants = [v for v in variants if v != "stock"]
-    workers = {v: Worker(network, file, v) for v in ("mcjax", *variants)}
+    workers = {v: _worker(network, file, v) for v in ("mcjax", *variants)}
     first, checked = {}, {}
     # Stock JAX takes minutes for a step of VGG16 in a loop: one is enough.
     sizes = {v: 1 if (v, work) == ("stock", "step") else size for v in workers}
@@ -118,6 +118,12 @@ def measure(
         "limit_gflops": matrix_product_limit() / 1e9,
         **machine(),
     }
+
+
+def _worker(network: str, file: Path, variant: str) -> Worker:
+    ours = variant in ("mcjax", "stock")
+    module = "benchmarks.mcjax_work" if ours else "benchmarks.torch_work"
+    return Worker(module, network, file, variant)
 
 
 def compare(network: str, file: Path, work: str, results: dict[str, dict[str, np.ndarray]]) -> None:

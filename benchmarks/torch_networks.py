@@ -1,4 +1,4 @@
-"""The benchmark's three networks in plain PyTorch, as functions of a flat dict of tensors.
+"""The benchmarks' networks in plain PyTorch, as functions of a flat dict of tensors.
 
 The names are those of mcjax's parameter trees, so both frameworks compute on the same numbers.
 """
@@ -50,10 +50,14 @@ def vgg16(
     return _dense(p, "fc3", x)
 
 
-def preresnet26(
+def preresnet(
     p: Tensors, stats: Tensors, x: torch.Tensor, train: bool, momentum: float = 0.1
 ) -> torch.Tensor:
-    """mcjax.models' preresnet, depth 26. In training mode it updates `stats` in place."""
+    """mcjax.models' preresnet of two-layer blocks, and wide_resnet, whose second layer has the stride.
+
+    In training mode it updates `stats` in place.
+    """
+    wide = "linear/kernel" in p
 
     def norm(name: str, x: torch.Tensor) -> torch.Tensor:
         mean, var = stats[f"{name}/mean"], stats[f"{name}/var"]
@@ -61,20 +65,24 @@ def preresnet26(
 
     x = _conv(p, "conv1", x)
     for stage in (1, 2, 3):
-        for i in range(4):
-            name = f"layer{stage}_{i}"
+        i = 0
+        while f"{(name := f'layer{stage}_{i}')}/conv1/kernel" in p:
             stride = 2 if stage > 1 and i == 0 else 1
-            y = _conv(p, f"{name}/conv1", F.relu(norm(f"{name}/bn1", x)), stride)
-            y = _conv(p, f"{name}/conv2", F.relu(norm(f"{name}/bn2", y)))
+            first, second = (1, stride) if wide else (stride, 1)
+            y = _conv(p, f"{name}/conv1", F.relu(norm(f"{name}/bn1", x)), first)
+            y = _conv(p, f"{name}/conv2", F.relu(norm(f"{name}/bn2", y)), second)
             if f"{name}/shortcut/kernel" in p:
-                x = F.conv2d(x, p[f"{name}/shortcut/kernel"], stride=stride)
+                x = _conv(p, f"{name}/shortcut", x, stride)
             x = x + y
-    x = F.relu(norm("bn", x))
-    return _dense(p, "fc", x.mean((2, 3)))
+            i += 1
+    x = F.relu(norm("bn1" if wide else "bn", x))
+    return _dense(p, "linear" if wide else "fc", x.mean((2, 3)))
 
 
 NETWORKS: dict[str, Callable[..., torch.Tensor]] = {
     "convfc": convfc,
-    "preresnet26": preresnet26,
+    "preresnet26": preresnet,
+    "tiny": preresnet,
+    "wide_resnet28x10": preresnet,
     "vgg16": vgg16,
 }

@@ -1,55 +1,71 @@
 """One framework in one process: it does a piece of work when asked, and says how long it took."""
 
+import contextlib
 import importlib
 import multiprocessing
 import time
+import traceback
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 
-MODULES = {"mcjax": "benchmarks.mcjax_work", "stock": "benchmarks.mcjax_work"}
-
-
-def serve(connection: Connection, network: str, file: Path, variant: str) -> None:
-    """The process: answers (work, size) with (seconds, results) until it gets None."""
-    module = importlib.import_module(MODULES.get(variant, "benchmarks.torch_work"))
-    works = module.prepare(network, file, variant)
+def serve(connection: Connection, module: str, args: tuple) -> None:
+    """The process: answers (work, args) with (seconds, results, error) until it gets None."""
+    works: dict[str, Any] = importlib.import_module(module).prepare(*args)
     connection.send("ready")
     while (request := connection.recv()) is not None:
-        work, size = request
+        work, args = request
         began = time.perf_counter()
-        results = works[work](size)
-        connection.send((time.perf_counter() - began, results))
+        try:
+            results, error = works[work](*args), None
+        except Exception as caught:
+            traceback.print_exc()  # for the log; the message goes to who asked
+            results, error = None, f"{type(caught).__name__}: {caught}"
+        connection.send((time.perf_counter() - began, results, error))
 
 
 class Worker:
     """A process that holds one framework ready; only one works at a time.
 
     Args:
-        network: The network's name.
-        file: The inputs.
-        variant: "mcjax", "stock", or one of `torch_work.VARIANTS`.
+        module: A module with `prepare(*args) -> {work: function}`.
+        *args: What prepare gets.
     """
 
-    def __init__(self, network: str, file: Path, variant: str):
+    def __init__(self, module: str, *args: Any):
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=serve, args=(theirs, network, file, variant), daemon=True
-        )
+        self._process = context.Process(target=serve, args=(theirs, module, args), daemon=True)
         self._process.start()
         theirs.close()
-        self._connection.recv()
+        self._ready = False
 
-    def time(self, work: str, size: int) -> tuple[float, dict[str, np.ndarray]]:
-        """Seconds of one call, and its results."""
-        self._connection.send((work, size))
-        answer: Any = self._connection.recv()
-        return answer
+    def time(self, work: str, *args: Any) -> tuple[float, Any]:
+        """Seconds of one call, and its results.
+
+        Raises:
+            RuntimeError: The work failed, with its message, and the process can be asked again; or the
+            process has ended.
+        """
+        try:
+            if not self._ready:  # what it imports and prepares, others may meanwhile do too
+                self._connection.recv()
+                self._ready = True
+            self._connection.send((work, args))
+            seconds, results, error = self._connection.recv()
+        except (EOFError, OSError):
+            raise RuntimeError("its process has ended; the log says why") from None
+        if error:
+            raise RuntimeError(error)
+        return seconds, results
+
+    def call(self, work: str, *args: Any) -> Any:
+        """The results of one call."""
+        return self.time(work, *args)[1]
 
     def close(self) -> None:
         """Ends the process."""
-        self._connection.send(None)
-        self._process.join()
+        with contextlib.suppress(OSError):  # it may have ended by itself
+            self._connection.send(None)
+        self._process.join(10)
+        self._process.kill()

@@ -39,6 +39,7 @@ def update_of(module, variables):
     return update_fn
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("momentum", [0.9, 0.5, 0.0])
 def test_statistics_of_a_batch_whatever_the_momentum(momentum):
     x = images()
@@ -50,6 +51,7 @@ def test_statistics_of_a_batch_whatever_the_momentum(momentum):
     np.testing.assert_allclose(stats["var"], flat.var(0, ddof=1), rtol=1e-5)
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 13, 50])
 def test_average_over_batches_with_a_smaller_last_one(batch_size):
     x = images()
@@ -234,6 +236,7 @@ def test_the_ends_give_the_endpoints_own_logits(resnets, which):
         )
 
 
+@pytest.mark.accelerator
 def test_between_the_ends_they_are_recomputed_at_that_t(resnets):
     network, trained, x = resnets
     curve = curve_with(network, trained, x, batch_size=4)

@@ -48,6 +48,7 @@ def dense_hessians(logits_fn, x, y):
 CASES = [(m, a) for a in ACTIVATIONS for m in ("power", "lanczos")] + [("exact", "relu")]
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize(("method", "activation"), CASES)
 def test_against_the_dense_hessian(method, activation):
     x, y = images()
@@ -69,6 +70,7 @@ def test_against_the_dense_hessian(method, activation):
     assert (np.asarray(top.num_iters) >= 1).all()
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("right", [True, False])
 @pytest.mark.parametrize("method", ["power", "lanczos", "exact"])
 def test_where_the_network_is_sure(method, right):
@@ -86,6 +88,7 @@ def test_where_the_network_is_sure(method, right):
     np.testing.assert_allclose(np.asarray(top.eigenvalue)[visible], expected[visible], rtol=3e-4)
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("method", ["power", "lanczos", "exact"])
 def test_finite_and_zero_where_the_hessian_underflows(method):
     """Gaps of 27 to 156 logits: the products of two classes' probabilities span all of float32."""
@@ -181,6 +184,7 @@ def test_lanczos_needs_no_more_vectors_than_the_rank():
     assert (top.num_iters <= 6).all()
 
 
+@pytest.mark.accelerator
 def test_exact_on_convolutions_and_pools():
     net = from_linen(models.create("cnn", num_classes=5, width=4, hidden=16), (8, 8, 1))
     variables = net.init(jax.random.key(0))
@@ -238,6 +242,7 @@ def test_legacy_against_the_published_loop():
     assert len(set(np.asarray(top.eigenvalue).tolist())) == 1
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("method", ["power", "lanczos"])
 def test_weight_hessian(method):
     x, y = images(20)

@@ -59,6 +59,7 @@ def test_reversed_control_points_run_backwards(kind, start, bend, end, t):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3), forth, back)
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("t", [0.0, 0.2, 0.5, 0.7, 1.0])
 def test_one_bend_equals_the_published_formulas(t):
     w1, theta, w2 = 2.0, -3.0, 7.0
@@ -86,6 +87,7 @@ def test_coefficients_equal_the_official_code(num_bends):
         np.testing.assert_allclose(chain, np.maximum(0, 1 - np.abs(t * (K - 1) - j)), atol=1e-6)
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("kind", KINDS)
 def test_composes_with_transformations(kind):
     start, bend, end = tree([0, 1, 2, 3]), tree([5, -1, 0, 2]), tree([1, 1, 1, 1])
@@ -104,6 +106,7 @@ def test_composes_with_transformations(kind):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), tangent, difference)
 
 
+@pytest.mark.accelerator
 def test_half_precision_stays_half():
     w = {"w": jnp.ones(2, jnp.bfloat16)}
     assert Bezier.connect(w, w)(0.5)["w"].dtype == jnp.bfloat16

@@ -11,6 +11,7 @@ LOGITS = jnp.float32(np.random.default_rng(0).normal(size=(10, 4)))
 Y = jnp.arange(10) % 4
 
 
+@pytest.mark.accelerator
 def test_values_against_plain_definitions():
     z = np.float64(LOGITS)
     expected = np.log(np.exp(z).sum(1)) - z[np.arange(10), Y]

@@ -136,6 +136,7 @@ def near(actual, expected, tolerance):
     assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
 
 
+@pytest.mark.accelerator
 def test_bfloat16_logits_are_near_float32s_and_not_equal(both):
     # A rounding is 2^-9 = 0.002; some twenty of them in a row.
     network, half, variables = both
@@ -157,6 +158,7 @@ def test_every_convolution_and_product_is_in_bfloat16(both):
     assert all("xf32>" not in line for line in lines)
 
 
+@pytest.mark.accelerator
 def test_bfloat16_leaves_statistics_in_float32(both):
     network, half, variables = both
     x = jax.random.uniform(jax.random.key(2), (16, 8, 8, 1))
@@ -176,6 +178,7 @@ def test_bfloat16_leaves_statistics_in_float32(both):
     )  # fmt: skip
 
 
+@pytest.mark.accelerator
 def test_gradients_through_bfloat16_are_float32_and_near(both):
     network, half, variables = both
     x, y = jax.random.uniform(jax.random.key(2), (16, 8, 8, 1)), jnp.arange(16) % 4

@@ -82,6 +82,7 @@ def test_equals_a_plain_loop(metric_fn, chunk, num_devices):
         np.testing.assert_allclose(means[name], values, rtol=2e-5)
 
 
+@pytest.mark.accelerator
 def test_every_form_of_batches():
     rows = random_batches(num_images=16)
     stacked = {k: jnp.stack([row[k] for row in rows]) for k in rows[0]}
@@ -96,6 +97,7 @@ def test_every_form_of_batches():
     )
 
 
+@pytest.mark.accelerator
 def test_masked_examples_do_not_count_even_where_they_are_not_numbers():
     (batch,) = random_batches(num_images=6)
     padded = {k: jnp.concatenate([v, v[:2]]) for k, v in batch.items()}
@@ -108,6 +110,7 @@ def test_masked_examples_do_not_count_even_where_they_are_not_numbers():
     )
 
 
+@pytest.mark.accelerator
 def test_uint8_images_are_taken_as_fractions_of_255():
     (batch,) = random_batches(num_images=6)
     pixels = jnp.round(batch["image"] * 255).astype(jnp.uint8)
@@ -218,6 +221,7 @@ def test_equal_metrics_of_a_network_made_again_are_not_compiled_again():
     np.testing.assert_array_equal(first["loss"], second["loss"])
 
 
+@pytest.mark.accelerator
 def test_every_example_by_itself_and_its_mean():
     """8 devices, a padded last batch: values in the examples' order, means as evaluate_path's."""
     line = Bezier.connect({"w": jnp.float32(1.0)}, {"w": jnp.float32(3.0)})

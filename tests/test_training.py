@@ -66,6 +66,7 @@ def test_schedule_equals_the_official_one():
         np.testing.assert_allclose(ours(step), 0.3 * official(step / 1000), rtol=1e-5)
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sgd_by_hand(nesterov):
     """PyTorch's rule: g = w + wd w; v = mu v + g; w -= lr (g + mu v if nesterov else v)."""
@@ -85,6 +86,7 @@ def test_sgd_by_hand(nesterov):
     assert state.step == 3
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("cuts", [[8], [1] * 8, [3, 5]])
 def test_cut_anywhere_bit_for_bit(cuts):
     optimizer = sgd(0.1, 100, momentum=0.9)
@@ -124,6 +126,7 @@ def make_curve():
     return Bezier(a, (c,), b)
 
 
+@pytest.mark.accelerator
 def test_curve_loss_is_the_formula_at_its_t():
     curve = make_curve()
     trained, fixed = split_curve(curve)
@@ -161,6 +164,7 @@ def test_only_the_bends_train_unless_ends_are_freed(fix_start):
     assert not moved("end")
 
 
+@pytest.mark.accelerator
 def test_gradient_of_a_bend_is_its_coefficient_times_that_of_the_point():
     curve = make_curve()
     trained, fixed = split_curve(curve)
@@ -278,6 +282,7 @@ def test_each_of_eight_devices_does_an_eighth():
     assert "all-reduce" not in one.as_text()
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("own_images", [False, True])
 def test_networks_side_by_side_become_what_each_becomes_alone(own_images):
     """Weights, running statistics and metrics of every step, to rounding; keys, starts and images differ."""

@@ -24,6 +24,7 @@ def softmax(z):
     return e / e.sum(-1, keepdims=True)
 
 
+@pytest.mark.accelerator
 def test_against_plain_definitions():
     own = np.arange(5)[None] == Y[:, None]
     others = np.where(own, -np.inf, Z).max(1)
@@ -49,6 +50,7 @@ def test_dlr_knows_neither_scale_nor_shift():
     np.testing.assert_allclose(a, b, rtol=1e-4)
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("label", [0, 1])
 @pytest.mark.parametrize("lead", [0.0, 5.0, 20.0, 60.0])
 def test_derivatives_stay_exact_however_sure_the_network(lead, label):
@@ -108,6 +110,7 @@ def test_log_cross_entropy_and_its_gradient_in_both_branches(factor):
     np.testing.assert_allclose(gradient, np.float64(slope), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize(
     ("factor", "apart"), [(1, 1e-3), (1, 0.3), (1, 3.0), (30, 0.3), (30, 3.0), (1000, 3.0)]
 )

@@ -31,6 +31,7 @@ def images(n=5, seed=1):
     return jax.random.uniform(jax.random.key(seed), (n, 2, 3, 2)), jnp.arange(n) % 3
 
 
+@pytest.mark.accelerator
 def test_two_steps_by_hand_on_a_linear_model():
     """For two classes the gradient's sign is that of w_other - w_own, whatever the step."""
     w = np.float32([[1.0, -1.0], [0.0, 2.0], [0.5, -0.5], [0.0, 0.0]])
@@ -44,6 +45,7 @@ def test_two_steps_by_hand_on_a_linear_model():
     np.testing.assert_allclose(x_adv.ravel(), [0.65, 0.35, 1.0, 0.5], rtol=1e-6)
 
 
+@pytest.mark.accelerator
 def test_l2_step_by_hand():
     w = np.float32([[0.0, 3.0], [0.0, 4.0]])
     x = jnp.full((1, 1, 1, 2), 0.5)
@@ -77,6 +79,7 @@ def test_never_leaves_ball_or_box(norm, eps, step_size, num_steps, random_start,
     assert ((x_adv >= 0) & (x_adv <= 1)).all()
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_more_steps_are_never_weaker_and_the_loss_rises(norm):
     x, y = images(50)
@@ -89,6 +92,7 @@ def test_more_steps_are_never_weaker_and_the_loss_rises(norm):
     assert losses[-1].mean() > losses[0].mean() + 0.05
 
 
+@pytest.mark.accelerator
 def test_same_key_same_images_other_key_others():
     x, y = images()
     a, b, c = (pgd(jax.random.key(k), two_layers, x, y, num_steps=1) for k in (0, 0, 1))
@@ -110,6 +114,7 @@ def test_examples_do_not_influence_each_other():
         np.testing.assert_array_equal(b[3:], x[3:])  # and those stay as they are
 
 
+@pytest.mark.accelerator
 def test_under_vmap_over_networks():
     x, y = images()
     ws = jnp.stack([W, -W])
@@ -301,6 +306,7 @@ ATTACKS = {
 }
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_positive_factor_on_the_logits_changes_no_robust_accuracy(name):
     """With two classes every step is the same; with ten the loss weighs the others differently."""
@@ -333,6 +339,7 @@ def test_kl_does_not_stall_where_softmax_saturates():
     assert max(robust) < 0.6  # 0.96 where it stalls
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_a_gradient_of_nan_moves_nothing(norm):
     """The gradient is 0/0 at an image of one grey, and infinite or NaN in parts of others."""

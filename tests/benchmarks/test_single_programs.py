@@ -113,10 +113,9 @@ def test_ways_are_timed_and_written(tmp_path):
     assert "| **blocked** | dense |" in (tmp_path / "ways.md").read_text()
 
 
-def test_chunks_give_the_same_losses(monkeypatch, tmp_path):
-    monkeypatch.setattr(chunk.inputs, "IMAGE_SHAPE", (8, 8, 1))
+def test_chunks_give_the_same_losses(tmp_path):
     net = from_linen(models.create("resnet8", num_classes=10, width=2), (8, 8, 1))
-    options = {"num_images": 12, "batch_size": 6, "repeats": 1}
+    options = {"num_images": 12, "batch_size": 6, "repeats": 1, "image_shape": (8, 8, 1)}
     (one, a), (two, b) = (chunk.measure(net, c, 3, **options) for c in (1, 2))
     assert (one["points"], two["points"]) == (3, 4)
     np.testing.assert_allclose(a[[0, 2]], b[[0, 3]], rtol=1e-4)  # the ends of both

@@ -1,0 +1,36 @@
+"""A backdoor study of many seeds side by side in one program."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Set
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def rows(_: str, done: Set[str], tiny: bool) -> Iterator[Row]:
+    """Seconds of configs/backdoor_digits.py with 16 seeds, and with one.
+
+    Args:
+        _: Not used.
+        done: Names of rows to leave out.
+        tiny: The quick config, 2 seeds.
+
+    Yields:
+        "seeds", "seconds", compilation included.
+    """
+    config = "configs/backdoor_digits.py" + (":quick" if tiny else "")
+    for seeds in (2,) if tiny else (16, 1):
+        if f"{seeds} seeds" in done:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            command = [
+                sys.executable, "-m", "mcjax.train", "--config", config, f"--workdir={folder}/run",
+                f"--config.seeds=({','.join(map(str, range(seeds)))},)",
+                "--config.run.side_by_side=True",
+            ]  # fmt: skip
+            began = time.perf_counter()
+            subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+            yield {"name": f"{seeds} seeds", "seeds": seeds, "seconds": time.perf_counter() - began}
