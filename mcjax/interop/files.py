@@ -151,10 +151,11 @@ def _whole(w: np.ndarray) -> np.ndarray:
 
 
 def _is_state_dict(held: Mapping[Any, Any]) -> bool:
-    return bool(held) and all(
-        isinstance(name, str) and hasattr(w, "dtype") and hasattr(w, "shape")
-        for name, w in held.items()
-    )
+    return bool(held) and all(isinstance(name, str) and _is_array(w) for name, w in held.items())
+
+
+def _is_array(w: Any) -> bool:
+    return all(hasattr(type(w), name) for name in ("dtype", "shape"))  # a nested one's shape raises
 
 
 def _floats(tensors: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
@@ -175,8 +176,15 @@ def _array(path: Path, name: str, value: Any) -> np.ndarray:
     if isinstance(value, np.ndarray):
         return value
     torch = _torch(path)
-    if value.layout != torch.strided or value.is_quantized or value.is_complex():
-        raise UserError(f"{path}: {name} is sparse, quantised or complex; save plain tensors")
+    unfit = {
+        "nested": value.is_nested,
+        "sparse": value.layout != torch.strided,
+        "quantised": value.is_quantized,
+        "complex": value.is_complex(),
+    }
+    kind = next((kind for kind, is_it in unfit.items() if is_it), None)
+    if kind:
+        raise UserError(f"{path}: {name} is {kind}; save it as a plain float32 tensor")
     if value.is_meta:
         raise UserError(
             f"{path}: {name} has a shape but no numbers (device meta); save real tensors"

@@ -291,6 +291,21 @@ def test_tensors_that_hold_no_usable_numbers(tmp_path):
     assert found["h"].dtype == np.float32
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_nested_tensors(tmp_path):
+    """The shape of a nested tensor raises when it is asked for."""
+    torch = pytest.importorskip("torch")
+    rows = [torch.ones(2), torch.ones(3)]
+    for layout in (torch.strided, torch.jagged):
+        nested = torch.nested.nested_tensor(rows, layout=layout)
+        torch.save({"fc.weight": torch.ones(2), "mask": nested}, tmp_path / "net.pt")
+        with pytest.raises(UserError, match="mask is nested; save it as a plain") as caught:
+            read_state_dict(tmp_path / "net.pt")
+        assert "\n" not in str(caught.value)
+        torch.save({"model": {"w": torch.ones(2)}, "beside": nested}, tmp_path / "net.pt")
+        assert set(read_state_dict(tmp_path / "net.pt").tensors) == {"w"}
+
+
 def header_of(shape, offsets, dtype="F32"):
     text = json.dumps({"w": {"dtype": dtype, "shape": shape, "data_offsets": offsets}}).encode()
     return len(text).to_bytes(8, "little") + text
