@@ -28,7 +28,7 @@ SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar", SAFETENSORS)
 PREFIXES = ("module.", "_orig_mod.")
 AVERAGED = ("n_averaged",)  # of torch.optim.swa_utils.AveragedModel
 DEEPEST = 8  # keys within keys around a state dict
-LARGEST_EXPANDED = 2**26  # bytes of a tensor that repeats its numbers
+LARGEST_EXPANDED = 2**26  # bytes that repeated numbers may take in all the tensors of a file
 WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model", "net", "network", "weights")
 """Keys under which checkpoints keep their state dict, in the order in which they are looked for."""
 
@@ -96,7 +96,7 @@ def read_state_dict(path: Path) -> StateDict:
         raise UserError(
             f"{path} holds no state dict ({found or type(held).__name__}); save model.state_dict()"
         )
-    tensors, notes = _floats({name: _array(path, name, value) for name, value in held.items()})
+    tensors, notes = _floats(_arrays(path, held))
     counts = {name: tensors.pop(name) for name in AVERAGED if name in tensors and len(tensors) > 1}
     if counts:
         notes = (*notes, f"it is an average of {int(counts['n_averaged'])} networks")
@@ -172,36 +172,61 @@ def _is_floating(w: np.ndarray) -> bool:
     return np.issubdtype(w.dtype, np.floating) or w.dtype == ml_dtypes.bfloat16
 
 
-def _array(path: Path, name: str, value: Any) -> np.ndarray:
-    if isinstance(value, np.ndarray):
-        return value
-    torch = _torch(path)
+def _arrays(path: Path, held: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    tensors = {name: w for name, w in held.items() if not isinstance(w, np.ndarray)}
+    for name, w in tensors.items():
+        _check_plain(path, name, w)
+    _check_repeated(path, tensors)
+    return {name: _array(path, name, w) if name in tensors else w for name, w in held.items()}
+
+
+def _check_plain(path: Path, name: str, tensor: Any) -> None:
+    """Refuses tensors of PyTorch that are more, or less, than an array."""
     unfit = {
-        "nested": value.is_nested,
-        "sparse": value.layout != torch.strided,
-        "quantised": value.is_quantized,
-        "complex": value.is_complex(),
+        "nested": tensor.is_nested,
+        "sparse": tensor.layout != _torch(path).strided,
+        "quantised": tensor.is_quantized,
+        "complex": tensor.is_complex(),
     }
     kind = next((kind for kind, is_it in unfit.items() if is_it), None)
     if kind:
         raise UserError(f"{path}: {name} is {kind}; save it as a plain float32 tensor")
-    if value.is_meta:
+    if tensor.is_meta:
         raise UserError(
             f"{path}: {name} has a shape but no numbers (device meta); save real tensors"
         )
-    # An expanded tensor repeats few numbers, and would be copied whole.
-    size = value.numel() * value.element_size()
-    if size > max(LARGEST_EXPANDED, value.untyped_storage().nbytes()):
+
+
+def _check_repeated(path: Path, tensors: Mapping[str, Any]) -> None:
+    """Refuses a small file of large tensors: each would be copied whole.
+
+    An expanded tensor repeats few numbers, and many names may share one tensor. Two names for each
+    are usual.
+    """
+    places = {name: w.untyped_storage().data_ptr() for name, w in tensors.items()}
+    stored = {places[name]: w.untyped_storage().nbytes() for name, w in tensors.items()}
+    needed = dict.fromkeys(stored, 0)
+    for name, w in tensors.items():
+        needed[places[name]] += w.numel() * w.element_size()
+    read, held = sum(needed.values()), sum(stored.values())
+    if read > 2 * held + LARGEST_EXPANDED:
+        worst = max(stored, key=lambda place: needed[place] - stored[place])
+        name = next(name for name, place in places.items() if place == worst)
         raise UserError(
-            f"{path}: {name} repeats few numbers to {size / 2**30:.3g} GiB; save it .contiguous()"
+            f"{path}: {name} repeats few numbers: the tensors have {read / 2**30:.3g} GiB, the "
+            f"file {held / 2**30:.3g}; save w.clone() of each tensor w"
         )
-    value = value.detach().cpu()
-    if value.dtype == torch.bfloat16:
-        return value.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
+
+
+def _array(path: Path, name: str, tensor: Any) -> np.ndarray:
+    torch = _torch(path)
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
     try:
-        return value.numpy()
+        return tensor.numpy()
     except (TypeError, RuntimeError):
-        kind = str(value.dtype).removeprefix("torch.")
+        kind = str(tensor.dtype).removeprefix("torch.")
         raise UserError(f"{path}: {name} is of type {kind}; save float32 tensors") from None
 
 

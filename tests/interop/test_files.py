@@ -291,6 +291,29 @@ def test_tensors_that_hold_no_usable_numbers(tmp_path):
     assert found["h"].dtype == np.float32
 
 
+@pytest.mark.parametrize(
+    "held",
+    [
+        lambda torch: {f"w{i}": torch.ones(1).expand(2**23) for i in range(3)},
+        lambda torch: dict.fromkeys((f"w{i}" for i in range(40)), torch.ones(2**19)),
+        lambda torch: dict.fromkeys((f"w{i}" for i in range(80)), torch.ones(2**19).half()),
+    ],
+)
+def test_repeated_numbers_are_limited_over_the_whole_file(tmp_path, held):
+    torch = pytest.importorskip("torch")
+    torch.save({"fc.weight": torch.ones(3), **held(torch)}, tmp_path / "net.pt")
+    with pytest.raises(UserError, match=r"net.pt: w0 repeats few numbers: .*; save w.clone") as e:
+        read_state_dict(tmp_path / "net.pt")
+    assert "\n" not in str(e.value)
+
+
+def test_tensors_under_two_names_are_read(tmp_path):
+    torch = pytest.importorskip("torch")
+    w = torch.ones(2**25)  # 128 MiB
+    torch.save({"a.weight": w, "b.weight": w.view(2, -1), "c": w[:3]}, tmp_path / "net.pt")
+    assert set(read_state_dict(tmp_path / "net.pt").tensors) == {"a.weight", "b.weight", "c"}
+
+
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
 def test_nested_tensors(tmp_path):
     """The shape of a nested tensor raises when it is asked for."""
