@@ -173,11 +173,28 @@ def _is_floating(w: np.ndarray) -> bool:
 
 
 def _arrays(path: Path, held: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    tensors = {name: w for name, w in held.items() if not isinstance(w, np.ndarray)}
-    for name, w in tensors.items():
-        _check_plain(path, name, w)
+    of_numpy = {n: np.asarray(w) for n, w in held.items() if isinstance(w, np.ndarray | np.generic)}
+    for name, array in of_numpy.items():
+        _check_real(path, name, array)
+    tensors = {name: w for name, w in held.items() if name not in of_numpy}
+    for name, tensor in tensors.items():
+        _check_plain(path, name, tensor)
     _check_repeated(path, tensors)
-    return {name: _array(path, name, w) if name in tensors else w for name, w in held.items()}
+    return {
+        name: of_numpy[name] if name in of_numpy else _array(path, name, w)
+        for name, w in held.items()
+    }
+
+
+def _check_real(path: Path, name: str, array: np.ndarray) -> None:
+    """Refuses text, dates, records and complex numbers; whole numbers and masks may be buffers."""
+    if _is_floating(array) or array.dtype.kind in "iub":
+        return
+    kinds = {"U": "text", "S": "bytes", "V": "a record"}
+    raise UserError(
+        f"{path}: {name} is {kinds.get(array.dtype.kind, array.dtype)}; give float32 numbers, or "
+        "leave it out of the state dict"
+    )
 
 
 def _check_plain(path: Path, name: str, tensor: Any) -> None:
@@ -233,16 +250,19 @@ def _array(path: Path, name: str, tensor: Any) -> np.ndarray:
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         held = dict(safetensors.deserialize(path.read_bytes()))
+        for name, w in held.items():
+            if w["dtype"] not in _DTYPES:
+                raise UserError(f"{path}: {name} is of type {w['dtype']}; save float32 tensors")
         # safetensors.numpy.load has no bfloat16. They come in an order of chance; by name the first
         # convolution is the first of the list, as it is in a .pt file.
         return {
             name: np.frombuffer(w["data"], _DTYPES[w["dtype"]]).reshape(w["shape"])
             for name, w in sorted(held.items())
         }
+    except UserError:
+        raise
     except (OSError, ValueError, OverflowError, MemoryError, safetensors.SafetensorError) as error:
         raise _unreadable(path, str(error)) from None
-    except KeyError as error:
-        raise UserError(f"{path} has tensors of type {error}; save float32 ones") from None
 
 
 def _metadata(path: Path) -> Mapping[str, str]:

@@ -46,7 +46,7 @@ def form_of(
         UserError: None fits, several do, or the given one has other names.
     """
     if arch is None:
-        forms = fitting(tensors, image_shape, curve=curve)
+        forms = fitting(tensors, image_shape, curve=curve, source=source)
         if len(forms) == 1:
             return forms[0]
         if forms:
@@ -89,16 +89,22 @@ def nearest_form(
     return min(found, key=lambda item: item[0])[1]
 
 
-def fitting(tensors: Tensors, image_shape: Shape, *, curve: bool = False) -> list[Form]:
+def fitting(
+    tensors: Tensors, image_shape: Shape, *, curve: bool = False, source: str = "the state dict"
+) -> list[Form]:
     """The architectures that tensors fit by name and shape.
 
     Args:
         tensors: A state dict.
         image_shape: (height, width, channels) of the images.
         curve: Look among the networks of curves.
+        source: What to call the state dict in messages.
 
     Returns:
         A form for each.
+
+    Raises:
+        UserError: All names fit, but a weight has another number of axes, or is no number.
     """
     forms = []
     for layout in layouts.LAYOUTS:
@@ -111,7 +117,7 @@ def fitting(tensors: Tensors, image_shape: Shape, *, curve: bool = False) -> lis
             continue  # another network's tensors
         if form is None or any(unmatched(tensors, form.rows, form.unused)):
             continue
-        variables = to_variables(tensors, form.rows, unused=form.unused)
+        variables = to_variables(tensors, form.rows, unused=form.unused, source=source)
         try:
             check_same_structure(shapes_of(form.module, image_shape), variables)
         except UserError:

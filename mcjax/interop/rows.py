@@ -9,6 +9,7 @@ made by `mcjax.interop.layouts`.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from mcjax.errors import UserError
@@ -115,7 +116,8 @@ def to_variables(
         Nested dicts of arrays.
 
     Raises:
-        UserError: Tensors are missing, or there are others, or one has too few or too many axes.
+        UserError: Tensors are missing, or there are others, or one has too few or too many axes, or
+            holds True and False, complex numbers or text.
 
     Example:
         >>> rows = [Row("fc.weight", "params/fc/kernel", DENSE), Row("fc.bias", "params/fc/bias", SAME)]
@@ -136,12 +138,14 @@ def to_variables(
         inner = variables
         for key in above:
             inner = inner.setdefault(key, {})
+        w = np.asarray(tensors[row.torch])
+        if not any(jnp.issubdtype(w.dtype, kind) for kind in (jnp.floating, jnp.integer)):
+            raise UserError(f"{source}: {row.torch} is {w.dtype}, no weight; save it as float32")
         try:
-            inner[last] = row.transform.to_mcjax(np.asarray(tensors[row.torch]))
+            inner[last] = row.transform.to_mcjax(w)
         except ValueError:
-            shape = list(np.shape(tensors[row.torch]))
             raise UserError(
-                f"{source}: {row.torch} is {shape}, which is no {row.transform.name} tensor; give "
+                f"{source}: {row.torch} is {list(w.shape)}, which is no {row.transform.name} tensor; give "
                 "the architecture of this file, and images of the shape that it takes"
             ) from None
     return variables

@@ -329,6 +329,56 @@ def test_nested_tensors(tmp_path):
         assert set(read_state_dict(tmp_path / "net.pt").tensors) == {"w"}
 
 
+NO_WEIGHTS = {
+    "text": np.array(["a", "bc"]),
+    "bytes": np.array([b"a"]),
+    "complex64": np.ones(2, np.complex64),
+    r"datetime64\[D\]": np.array(["2020-01-01"], "datetime64[D]"),
+    "a record": np.zeros(2, [("a", "f4")]),
+}
+
+
+@pytest.mark.parametrize("kind", NO_WEIGHTS)
+def test_arrays_without_real_numbers_are_refused_by_name(tmp_path, kind):
+    torch = pytest.importorskip("torch")
+    array = NO_WEIGHTS[kind]
+    for held in (array, array.reshape(-1)[0]):  # numpy's scalars have a shape too
+        torch.save({"fc.weight": torch.ones(2), "fc.bias": held}, tmp_path / "net.pt")
+        with pytest.raises(UserError, match=f"fc.bias is {kind}; .*float32") as error:
+            read_state_dict(tmp_path / "net.pt")
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"), [("C64", "complex64"), ("F8_E4M3", "of type F8_E4M3"), ("F4", "of type F4")]
+)
+def test_numbers_of_safetensors_that_are_no_weights_are_refused_by_name(tmp_path, dtype, kind):
+    size = {"C64": 16, "F8_E4M3": 2, "F4": 1}[dtype]
+    path = write_bytes(tmp_path / "net.safetensors", header_of([2], [0, size], dtype) + bytes(size))
+    with pytest.raises(UserError, match=f"net.safetensors: w is {kind}; [^(]*float32") as error:
+        read_state_dict(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_masks_and_whole_numbers_are_read(tmp_path, suffix):
+    if suffix == ".pt":
+        pytest.importorskip("torch")
+    held = {"fc.weight": W, "mask": np.array([True, False]), "n": np.array(3), "b": np.uint8([7])}
+    write_state_dict(tmp_path / f"net{suffix}", StateDict(held))
+    found = read_state_dict(tmp_path / f"net{suffix}").tensors
+    assert {name: w.dtype for name, w in found.items()} == {n: w.dtype for n, w in held.items()}
+
+
+def test_numbers_of_numpy_beside_tensors(tmp_path):
+    torch = pytest.importorskip("torch")
+    held = {"w": torch.ones(2), "scale": np.float64(0.5), "big": np.ones(2, ">f4")}
+    torch.save(held, tmp_path / "net.pt")
+    found = read_state_dict(tmp_path / "net.pt").tensors
+    assert found["scale"].shape == ()
+    assert {w.dtype for w in found.values()} == {np.dtype(np.float32)}
+
+
 def header_of(shape, offsets, dtype="F32"):
     text = json.dumps({"w": {"dtype": dtype, "shape": shape, "data_offsets": offsets}}).encode()
     return len(text).to_bytes(8, "little") + text

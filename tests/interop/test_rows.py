@@ -70,6 +70,15 @@ def test_tensors_that_do_not_fit(tensors, message):
         to_variables(tensors, ROWS)
 
 
+@pytest.mark.parametrize(
+    "bias", [np.ones(4, bool), np.array(["a"] * 4), np.ones(4, np.complex64)], ids=str
+)
+def test_no_weights_but_in_names_that_no_row_uses(bias):
+    with pytest.raises(UserError, match=r"the state dict: norm.running_mean is .*, no weight"):
+        to_variables({**TENSORS, "norm.running_mean": bias}, ROWS)
+    to_variables({**TENSORS, "mask": bias}, ROWS, unused=["mask"])
+
+
 def test_names_that_may_be_there():
     to_variables({**TENSORS, "other": np.zeros(1)}, ROWS, unused=["other"])
 
