@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mcjax.defaults import backdoor, connect, evasion, injection
-from mcjax.errors import UserError
+from mcjax.errors import UserError, shown
 from mcjax.fields import FIELDS
 
 __all__ = [
@@ -116,7 +116,7 @@ def validate(config: ConfigDict) -> None:
     experiment = fields.get("experiment")
     if not isinstance(experiment, str) or experiment not in DEFAULTS:
         raise UserError(
-            f"config.experiment is {_shown(experiment)}; it must be one of {', '.join(DEFAULTS)}"
+            f"config.experiment is {shown(experiment)}; it must be one of {', '.join(DEFAULTS)}"
         )
     expected = set(_leaves(DEFAULTS[experiment]()))
     missing, added = sorted(expected - set(fields) - set(LATER)), sorted(set(fields) - expected)
@@ -128,7 +128,7 @@ def validate(config: ConfigDict) -> None:
         )
     for name, value in fields.items():
         if not FIELDS[name].holds(value):
-            raise UserError(f"config.{name} is {_shown(value)}; it must be {FIELDS[name].wanted}")
+            raise UserError(f"config.{name} is {shown(value)}; it must be {FIELDS[name].wanted}")
     if fields.get("run.data_parallel") and fields.get("run.side_by_side"):
         raise UserError(
             "config.run.data_parallel spreads one network over all devices and config.run.side_by_side puts "
@@ -158,16 +158,6 @@ def _leaves(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
         else:
             found[prefix + name] = value
     return found
-
-
-def _shown(value: Any) -> str:
-    """A value in at most 80 characters."""
-    try:
-        text = repr(value)
-    except Exception:  # digits beyond Python's limit, or an object of the user's
-        return f"a {type(value).__name__}"
-    text = " ".join(text.split())
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def flat(config: ConfigDict) -> dict[str, Any]:

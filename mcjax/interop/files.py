@@ -19,7 +19,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from mcjax.errors import UserError
+from mcjax.errors import UserError, shown
 from mcjax.interop.rows import is_counter
 from mcjax.workdir import cannot_write
 
@@ -28,6 +28,7 @@ SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar", SAFETENSORS)
 PREFIXES = ("module.", "_orig_mod.")
 AVERAGED = ("n_averaged",)  # of torch.optim.swa_utils.AveragedModel
 DEEPEST = 8  # keys within keys around a state dict
+LONGEST_NAME = 500  # characters
 LARGEST_EXPANDED = 2**26  # bytes that repeated numbers may take in all the tensors of a file
 WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model", "net", "network", "weights")
 """Keys under which checkpoints keep their state dict, in the order in which they are looked for."""
@@ -92,18 +93,32 @@ def read_state_dict(path: Path) -> StateDict:
             beside = {k: v for k, v in held.items() if isinstance(k, str) and type(v) in plain}
         held, keys = held[key], (*keys, key)
     if not isinstance(held, Mapping) or not _is_state_dict(held):
-        found = f"keys {', '.join(map(str, list(held)[:6]))}" if isinstance(held, Mapping) else ""
+        found = f"keys {', '.join(map(_word, list(held)[:6]))}" if isinstance(held, Mapping) else ""
         raise UserError(
             f"{path} holds no state dict ({found or type(held).__name__}); save model.state_dict()"
         )
+    for name in held:
+        if not name.isprintable() or len(name) > LONGEST_NAME:
+            raise UserError(
+                f"{path}: a tensor's name is {shown(name)}; it must be at most {LONGEST_NAME} "
+                "printable characters; rename it"
+            )
     tensors, notes = _floats(_arrays(path, held))
-    counts = {name: tensors.pop(name) for name in AVERAGED if name in tensors and len(tensors) > 1}
+    counts = {n: tensors.pop(n) for n in AVERAGED if _is_count(tensors.get(n)) and len(tensors) > 1}
     if counts:
         notes = (*notes, f"it is an average of {int(counts['n_averaged'])} networks")
     prefix = _prefix(tensors)
     tensors = {name.removeprefix(prefix): w for name, w in tensors.items()}
     normalise = _metadata(path).get("normalise", "") if path.suffix == SAFETENSORS else ""
     return StateDict(tensors, keys, prefix, beside, notes, counts, normalise)
+
+
+def _word(key: Any) -> str:
+    return key if isinstance(key, str) and key.isprintable() and len(key) <= 80 else shown(key)
+
+
+def _is_count(w: np.ndarray | None) -> bool:
+    return w is not None and w.shape == () and w.dtype.kind in "iu" and int(w) >= 0
 
 
 def _prefix(names: Iterable[str]) -> str:

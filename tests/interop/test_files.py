@@ -329,6 +329,36 @@ def test_nested_tensors(tmp_path):
         assert set(read_state_dict(tmp_path / "net.pt").tensors) == {"w"}
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31mb", "a" * 501])
+def test_names_that_are_no_short_line_are_refused(tmp_path, name, suffix):
+    if suffix == ".pt":
+        pytest.importorskip("torch")
+    write_state_dict(tmp_path / f"net{suffix}", StateDict({name: W}))
+    with pytest.raises(UserError, match="printable characters; rename it") as error:
+        read_state_dict(tmp_path / f"net{suffix}")
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("key", ["a\nb", "a" * 10**5, ("a\n",), 10**30])
+def test_keys_of_no_state_dict_are_shown_in_one_line(tmp_path, key):
+    torch = pytest.importorskip("torch")
+    torch.save({key: 3}, tmp_path / "net.pt")
+    with pytest.raises(UserError, match=r"holds no state dict .keys ") as error:
+        read_state_dict(tmp_path / "net.pt")
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("count", [np.ones(3), np.array(np.nan), np.array(-3), np.array(True)])
+def test_a_count_of_averages_that_is_none_is_a_tensor_as_others(tmp_path, count):
+    held = {"n_averaged": count, "module.w": W}
+    write_state_dict(tmp_path / "net.safetensors", StateDict(held))
+    state = read_state_dict(tmp_path / "net.safetensors")
+    assert (set(state.tensors), state.counts) == (set(held), {})
+
+
 NO_WEIGHTS = {
     "text": np.array(["a", "bc"]),
     "bytes": np.array([b"a"]),
