@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from mcjax.defaults import backdoor, connect, evasion, injection
 from mcjax.errors import UserError, shown
-from mcjax.fields import FIELDS
+from mcjax.fields import FIELDS, check
 
 __all__ = [
     "backdoor",
@@ -127,8 +127,7 @@ def validate(config: ConfigDict) -> None:
             "experiment (configs/ has one of each)"
         )
     for name, value in fields.items():
-        if not FIELDS[name].holds(value):
-            raise UserError(f"config.{name} is {shown(value)}; it must be {FIELDS[name].wanted}")
+        check(f"config.{name}", value, FIELDS[name])
     if fields.get("run.data_parallel") and fields.get("run.side_by_side"):
         raise UserError(
             "config.run.data_parallel spreads one network over all devices and config.run.side_by_side puts "

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mcjax.curves import MOST_BENDS
+from mcjax.errors import UserError, shown
 from mcjax.keys import NUM_SEEDS
 
 
@@ -78,6 +79,26 @@ def several(item: Field, *, least: int = 0, most: int = 1000) -> Field:
 
     number = f"{least}" if least == most else f"{least} to {most}"
     return Field(f"a tuple of {number} values without duplicates, each {item.wanted}", holds)
+
+
+def check(name: str, value: Any, field: Field) -> None:
+    """Refuses a value that a field can't have.
+
+    Args:
+        name: What to call it in the message.
+        value: What a user gave.
+        field: What it must be.
+
+    Raises:
+        UserError: It is something else.
+
+    Example:
+        >>> check("num_steps", 1.5, whole(1, 9))
+        Traceback (most recent call last):
+        mcjax.errors.UserError: num_steps is 1.5; it must be a whole number, at least 1 and at most 9
+    """
+    if not field.holds(value):
+        raise UserError(f"{name} is {shown(value)}; it must be {field.wanted}")
 
 
 def _never_raises(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:

@@ -103,6 +103,8 @@ def _checked(name: str, examples: Mapping[str, Any]) -> Examples:
         image, label = np.asarray(examples["image"]), np.asarray(examples["label"])
     except (KeyError, TypeError):
         raise UserError(f'{name} must have "image" and "label"') from None
+    except ValueError as error:  # lists of different lengths
+        raise UserError(f"{name} images or labels are no array ({error}); give arrays") from None
     if image.ndim == 3:
         image = image[..., None]
     if image.ndim != 4 or len(image) == 0 or label.shape != image.shape[:1]:

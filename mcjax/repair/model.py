@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -14,15 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mcjax import alignment
+from mcjax import alignment, fields
 from mcjax.batch_stats import CurveWithStats
 from mcjax.bound import Bound
 from mcjax.curves import KINDS, Curve
 from mcjax.data import augmentation as augmentations
 from mcjax.data.batches import stack_batches
-from mcjax.errors import UserError
+from mcjax.errors import UserError, shown
+from mcjax.fields import FIELDS, Field
 from mcjax.geometry import distances
-from mcjax.keys import stream
+from mcjax.keys import check_key, stream
 from mcjax.logs import progress
 from mcjax.losses import Batch, classification_metrics
 from mcjax.network import Network, from_apply
@@ -31,7 +31,7 @@ from mcjax.path import evaluate_path
 from mcjax.repair.bonafide import check_images, check_suspect
 from mcjax.repair.choose import choose
 from mcjax.training import Augmentation, LossFn, TrainState, init_state, sgd, train
-from mcjax.tree import PyTree, check_same_structure, digest
+from mcjax.tree import PyTree, by_name, check_same_structure, digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +53,24 @@ class Repaired:
     t: float | None
     curve: Curve
     report: dict[str, Any]
+
+
+_OPTIONS: Mapping[str, Field] = {
+    "second_is_clean": fields.flag(),
+    "tolerance": FIELDS["repair.tolerance"],
+    "kind": FIELDS["curve.kind"],
+    "num_bends": FIELDS["curve.num_bends"],
+    "align": FIELDS["curve.align"],
+    "num_points": FIELDS["evaluation.num_points"],
+    "num_steps": fields.whole(1),
+    "batch_size": FIELDS["repair.batch_size"],
+    "learning_rate": FIELDS["repair.learning_rate.path"],
+    "fine_tune_learning_rate": FIELDS["repair.learning_rate.fine_tune"],
+    "momentum": FIELDS["repair.momentum"],
+    "weight_decay": FIELDS["repair.weight_decay"],
+    "augmentation": fields.choice(*augmentations.AUGMENTATIONS),
+    "verbose": fields.flag(),
+}
 
 
 def repair_model(
@@ -115,8 +133,9 @@ def repair_model(
         The repaired variables, t, the curve and a report.
 
     Raises:
-        UserError: Images or labels that do not fit the network, a class without images, networks of
-            different structure, a loss that is not finite.
+        UserError: An option that no training can have, which is told before anything is computed;
+            images or labels that do not fit the network, a class without images, networks of
+            different structure, parameters or a loss that are not finite.
 
     Example:
         >>> from mcjax.network import from_apply
@@ -131,27 +150,28 @@ def repair_model(
     Source: Zhao et al. 2020, section 4.
     """
     began = time.monotonic()
-    for name, given, known in (("align", align, ("none", "weights")), ("kind", kind, KINDS)):
-        if given not in known:
-            raise UserError(f"{name} is {given!r}; give {' or '.join(known)}")
-    for name, value, low in (
-        ("tolerance", tolerance, 0),
-        ("num_points", num_points, 2),
-        ("num_steps", num_steps, 1),
-        ("batch_size", batch_size, 1),
-        ("learning_rate", learning_rate, 0),
-    ):
-        if not low <= value < math.inf:  # NaN is in no range
-            raise UserError(f"{name} is {value}; give a finite number, at least {low}")
-    if tolerance > 1:
-        raise UserError(f"tolerance is {tolerance}; it is a fraction: 0.02 is two points of 100")
+    given = locals()
+    for name, field in _OPTIONS.items():
+        fields.check(name, given[name], field)
+    num_bends, num_points = int(num_bends), int(num_points)
+    num_steps, batch_size = int(num_steps), int(batch_size)
+    rates = (float(x) for x in (learning_rate, fine_tune_learning_rate, momentum, weight_decay))
+    learning_rate, fine_tune_learning_rate, momentum, weight_decay = rates
+    key = check_key(key)
+    if not callable(apply_fn) and not isinstance(apply_fn, Network):
+        raise UserError(
+            f"apply_fn is {shown(apply_fn)}; it must be a function apply_fn(variables, x) or a "
+            "mcjax.network.Network"
+        )
     network, start = _as_network(apply_fn, suspect)
     if second is None and second_is_clean:
         raise UserError(
             "second_is_clean, but no second network was given: a copy of the suspect, trained on, is "
             "as suspect as it is; give second, or leave second_is_clean out"
         )
+    _check_variables("suspect", suspect, apply_fn)
     if second is not None:
+        _check_variables("second", second, apply_fn)
         check_same_structure(suspect, second, ("the suspect", "the second network"))
     parts = check_images(network, start, bonafide, selection)
     check_suspect(network, start, parts)
@@ -253,6 +273,27 @@ def _as_network(apply_fn: Any, variables: PyTree) -> tuple[Network, dict[str, Py
         )
     network = from_apply(Bound(_apply_to_params, apply_fn))
     return network, {"params": variables, "batch_stats": {}}
+
+
+def _check_variables(name: str, variables: PyTree, apply_fn: Any) -> None:
+    """Refuses variables between which there is no path: no numbers, whole ones, NaN."""
+    leaves = by_name(variables)
+    if not leaves:
+        raise UserError(f"{name} is {shown(variables)}; it must be a tree of arrays")
+    for where, leaf in leaves.items():
+        try:
+            dtype = jnp.asarray(leaf).dtype
+        except (TypeError, ValueError, OverflowError):  # text, an object, a huge number
+            raise UserError(
+                f"{name}: {where or 'it'} is {shown(leaf)}; give arrays of numbers"
+            ) from None
+        floating = jnp.issubdtype(dtype, jnp.floating)
+        if not floating and (not isinstance(apply_fn, Network) or where.startswith("params/")):
+            raise UserError(
+                f"{name}: {where or 'it'} is {dtype}; parameters must be real numbers, float32 say"
+            )
+        if floating and not jnp.isfinite(leaf).all():
+            raise UserError(f"{name}: {where or 'it'} holds NaN or infinity; give a sound network")
 
 
 def _apply_to_params(

@@ -1,6 +1,7 @@
 """Repairing one network: what comes back, what is refused, and a real backdoor."""
 
 import os
+from fractions import Fraction
 
 import flax.linen as nn
 import jax
@@ -152,21 +153,14 @@ def test_a_module_alone_has_no_image_shape():
         repair_model(jax.random.key(0), Normalised(), jnp.eye(4), BONAFIDE)
 
 
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        ({"kind": "spline"}, "kind is 'spline'; give bezier or polychain"),
-        ({"align": "yes"}, "align is 'yes'; give none or weights"),
-        ({"tolerance": float("nan")}, "tolerance is nan"),
-        ({"tolerance": 2.0}, "tolerance is 2.0; it is a fraction"),
-        ({"num_points": 1}, "num_points is 1; .* at least 2"),
-        ({"num_bends": -1}, "num_bends is -1"),
-        ({"augmentation": "mixup"}, "mixup"),
-    ],
-)
-def test_options_that_can_not_be(option, message):
-    with pytest.raises(UserError, match=message):
-        repair_model(jax.random.key(0), linear, jnp.eye(4), BONAFIDE, 2 * jnp.eye(4), **option)
+def test_numbers_of_numpy_fractions_and_older_keys_are_numbers_and_keys():
+    options = {"num_steps": np.int64(3), "num_points": np.int8(3), "momentum": Fraction(9, 10)}
+    ends = 5 * jnp.eye(4), BONAFIDE, 3 * jnp.eye(4)
+    fixed = repair_model(
+        jax.random.PRNGKey(0), linear, *ends, learning_rate=np.float64(0.05), **options
+    )
+    plain = repair_model(jax.random.key(0), linear, *ends, num_steps=3, num_points=3)
+    assert digest(fixed.variables) == digest(plain.variables)
 
 
 @pytest.fixture(scope="module")

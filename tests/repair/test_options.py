@@ -1,26 +1,103 @@
 """Options of a repair that no training could have are refused before anything is computed."""
 
+import re
+
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from mcjax.errors import UserError
+from mcjax.keys import check_key
+from mcjax.repair import model
 from mcjax.repair.model import repair_model
 
 NAN, INF = float("nan"), float("inf")
+WHOLE, NUMBER, FLAG = "a whole number, at least", "a number, ", "True or False"
+KEYS = jax.random.split(jax.random.key(0))
+IMAGES = np.tile(np.eye(4, dtype=np.float32).reshape(4, 2, 2, 1), (10, 1, 1, 1))
+BONAFIDE = {"image": IMAGES, "label": np.tile(np.arange(4), 10)}
+
+
+def linear(w, x):
+    return x.reshape(len(x), -1) @ w
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_computed(monkeypatch):
+    def computed(*args, **kwargs):
+        raise AssertionError("something was computed")
+
+    for name in ("check_suspect", "train", "evaluate_path", "digest"):
+        monkeypatch.setattr(model, name, computed)
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "allowed"),
     [
-        ("tolerance", -0.1),
-        ("tolerance", NAN),
-        ("num_points", 1),
-        ("num_steps", 0),
-        ("batch_size", 0),
-        ("learning_rate", NAN),
-        ("learning_rate", INF),
+        *(("tolerance", v, NUMBER) for v in (-0.1, 1.5, NAN, INF, "a", None, True)),
+        *(("num_points", v, WHOLE) for v in (1, 2.5, 3.0, NAN, "a", None, True, 10**9)),
+        *(("num_steps", v, WHOLE) for v in (0, -1, 1.5, 2.0, NAN, "a", None, True, 10**10)),
+        *(("batch_size", v, WHOLE) for v in (0, -3, 1.5, NAN, "a", None, True, 10**12)),
+        *(("num_bends", v, WHOLE) for v in (-1, 1.0, NAN, "1", None, True, 101)),
+        *(("learning_rate", v, NUMBER) for v in (0, -1, NAN, INF, "a", None, True, 1e30, 10**400)),
+        *(("fine_tune_learning_rate", v, NUMBER) for v in (0, -1, NAN, INF, "a", None, True)),
+        *(("momentum", v, NUMBER) for v in (-1, 1.0, 2, NAN, INF, "0.9", None, True)),
+        *(("weight_decay", v, NUMBER) for v in (-1, NAN, INF, "a", None, True, 1e30)),
+        *(("second_is_clean", v, FLAG) for v in (1, "yes", None)),
+        *(("verbose", v, FLAG) for v in (1, "no", None)),
+        *(("kind", v, "one of bezier, polychain") for v in ("spline", None, ["bezier"])),
+        *(("align", v, "one of none, weights") for v in ("yes", None, ["none"])),
+        *(("augmentation", v, "one of none, flip_crop,") for v in ("mixup", None, ["none"], 3)),
+        *(("key", v, "a single key") for v in (0, None, "a", KEYS, jnp.zeros(2), np.array(["a"]))),
+        ("key", jnp.zeros(3, jnp.uint32), "a single key"),
+        ("key", jnp.zeros((2, 2), jnp.uint32), "a single key"),
+        *(("apply_fn", v, "a function apply_fn(variables, x)") for v in (None, 3, "x")),
     ],
+    ids=lambda v: repr(v)[:20],
 )
-def test_one_line_names_the_option(name, value):
-    with pytest.raises(UserError, match=f"^{name} is {value}; give a finite number, at least"):
-        repair_model(jax.random.key(0), None, {}, {}, **{name: value})
+def test_one_line_names_the_option(name, value, allowed):
+    """Whatever else is wrong: the options come first."""
+    options = {"key": jax.random.key(0), "apply_fn": linear, "suspect": {}, "bonafide": {}}
+    with pytest.raises(UserError) as error:
+        repair_model(**{**options, name: value})
+    message = str(error.value)
+    assert re.match(f"{name} is .*; it must be {re.escape(allowed)}", message)
+    assert "\n" not in message
+    assert len(message) < 200
+
+
+@pytest.mark.parametrize("which", ["suspect", "second"])
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({}, " is {}; it must be a tree of arrays"),
+        ([None], " is [None]; it must be a tree of arrays"),
+        ("x", ": it is 'x'; give arrays of numbers"),
+        ({"w": np.array(["a"])}, ": w is array(['a'], dtype='<U1'); give arrays of numbers"),
+        ({"w": [object]}, ": w/0 is <class 'object'>; give arrays of numbers"),
+        ({"w": jnp.eye(4, dtype=int)}, ": w is int32; parameters must be real numbers"),
+        (np.eye(4, dtype=complex), ": it is complex64; parameters must be real numbers"),
+        (NAN * jnp.eye(4), ": it holds NaN or infinity; give a sound network"),
+        ({"w": INF * np.ones(4, np.float16)}, ": w holds NaN or infinity; give a sound network"),
+    ],
+    ids=lambda v: repr(v)[:20],
+)
+def test_variables_between_which_there_is_no_path(which, variables, message):
+    trees = {"suspect": jnp.eye(4), "second": None, which: variables}
+    with pytest.raises(UserError, match="^" + re.escape(which + message)) as error:
+        repair_model(jax.random.key(0), linear, bonafide=BONAFIDE, **trees)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("part", ["bonafide", "selection"])
+def test_lists_of_different_lengths_are_no_images(part):
+    images = {"bonafide": BONAFIDE, part: {"image": [[1], [1, 2]], "label": [1, 2]}}
+    with pytest.raises(UserError, match=f"{part} images or labels are no array") as error:
+        repair_model(jax.random.key(0), linear, jnp.eye(4), **images)
+    assert "\n" not in str(error.value)
+
+
+def test_a_key_of_the_older_kind_is_the_same_key():
+    assert check_key(jax.random.PRNGKey(3)) == jax.random.key(3)
+    assert check_key(np.array([0, 3], np.uint32)) == jax.random.key(3)
