@@ -53,6 +53,7 @@ def check_images(
                 f"{name} labels lie in [{label.min()}, {label.max()}], but the network has "
                 f"{num_classes} classes; give 0 to {num_classes - 1}"
             )
+        part["label"] = label.astype(np.int32)  # only now: 2^32 would be class 0
     if selection is None:
         whole = parts["bonafide"]
         if len(whole["label"]) < 2:
@@ -126,7 +127,7 @@ def _checked(name: str, examples: Mapping[str, Any]) -> Examples:
                 f"{name} images lie in [{image.min():g}, {image.max():g}]; give uint8, or floats "
                 "in [0, 1]"
             )
-    return {"image": image, "label": label.astype(np.int32)}
+    return {"image": image, "label": label}
 
 
 def _num_classes(network: Network, variables: PyTree, image: np.ndarray) -> int:

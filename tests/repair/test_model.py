@@ -109,6 +109,7 @@ def test_batch_norm_and_a_second_network_made_by_fine_tuning():
     [
         ({"image": 255 * X}, r"lie in \[0, 255\]"),
         ({"label": BONAFIDE["label"] + 1}, r"labels lie in \[1, 4\].*4 classes"),
+        ({"label": BONAFIDE["label"] + 2**32}, r"labels lie in \[4294967296, .*4 classes"),
         ({"label": BONAFIDE["label"] % 3}, "class 3 has no bonafide image"),
         ({"image": X[:, :1]}, "can't take images of shape"),
         ({"label": BONAFIDE["label"][:5]}, "shape"),
