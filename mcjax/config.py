@@ -128,6 +128,13 @@ def validate(config: ConfigDict) -> None:
         )
     for name, value in fields.items():
         check(f"config.{name}", value, FIELDS[name])
+        try:
+            json.dumps(value)
+        except TypeError:
+            raise UserError(
+                f"config.{name} is {shown(value)}; give Python's own int or float, which a file of "
+                "the config can hold"
+            ) from None
     if fields.get("run.data_parallel") and fields.get("run.side_by_side"):
         raise UserError(
             "config.run.data_parallel spreads one network over all devices and config.run.side_by_side puts "

@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import jax
@@ -98,6 +99,21 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.lists(inner, max_size=3).map(tuple),
     max_leaves=4,
 )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("attack.curve_epochs", np.float32(1)),
+        ("curve.num_bends", np.int64(3)),
+        ("seeds", (np.int64(3),)),
+        ("repair.fixed_t", (0.1, Fraction(1, 2))),
+    ],
+)
+def test_numbers_that_no_json_file_can_hold(field, value):
+    with pytest.raises(UserError, match=f"config.{field} is .*; give Python's own") as error:
+        base.validate(with_value("backdoor", field, value))
+    check_one_line(error.value)
 
 
 @settings(max_examples=1000, deadline=None)
