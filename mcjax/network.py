@@ -1,5 +1,6 @@
 """A network as plain functions of its variables: all that the rest of mcjax asks of a model."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -11,6 +12,8 @@ import jax.numpy as jnp
 from mcjax.bound import Bound, FewPrograms
 from mcjax.errors import UserError
 from mcjax.tree import PyTree
+
+MOST_PARAMETERS = 10**11  # 400 GB
 
 
 class Network(NamedTuple):
@@ -56,8 +59,8 @@ def from_linen(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
         The network.
 
     Raises:
-        UserError: image_shape is not three positive whole numbers; the network cannot be computed
-            from its "params" and "batch_stats" alone.
+        UserError: image_shape is not three positive whole numbers; the network has more parameters
+            than memory could hold, or cannot be computed from its "params" and "batch_stats" alone.
 
     Example:
         >>> from mcjax import models
@@ -72,6 +75,12 @@ def from_linen(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
     init = Bound(_start_quickly, Bound(_init_linen, module, tuple(image_shape)))
     apply = Bound(_apply_linen, module)
     variables = jax.eval_shape(init, jax.random.key(0))
+    size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables))
+    if size > MOST_PARAMETERS:
+        raise UserError(
+            f"the network has {size:.3g} parameters; at most {MOST_PARAMETERS:g} fit: give smaller "
+            "widths or images"
+        )
     known = {name: v for name, v in variables.items() if name in ("params", "batch_stats")}
     try:
         logits = jax.eval_shape(apply, known, jnp.zeros([1, *image_shape]))

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from mcjax.errors import UserError
 
+GIVEN = ("name", "num_classes", "image_shape")
+
 
 def parse(text: str) -> tuple[str, dict[str, object]]:
     """Reads a name and its options.
@@ -19,7 +21,7 @@ def parse(text: str) -> tuple[str, dict[str, object]]:
         The name, and the options by name.
 
     Raises:
-        UserError: An option without a value, or given twice.
+        UserError: An option without a value, given twice, or that the data decide on.
 
     Example:
         >>> parse("mlp:hidden=128x64")
@@ -36,7 +38,19 @@ def parse(text: str) -> tuple[str, dict[str, object]]:
         if option in options:
             raise UserError(f"{text}: option {option!r} is given twice; give it once")
         options[option] = _value(value)
+    check_free(text, options)
     return name, options
+
+
+def check_free(text: str, options: Mapping[str, object]) -> None:
+    """Refuses options that are not free to choose: the data decide on them.
+
+    Raises:
+        UserError: One is among `GIVEN`.
+    """
+    taken = [option for option in options if option in GIVEN]
+    if taken:
+        raise UserError(f"{text}: {taken[0]} is no option, the data decide on it; leave it out")
 
 
 def write(name: str, options: Mapping[str, object]) -> str:
@@ -53,7 +67,7 @@ def write(name: str, options: Mapping[str, object]) -> str:
 
 
 def _value(text: str) -> object:
-    if re.fullmatch(r"(\d+x)+\d*|x", text):
+    if re.fullmatch(r"(\d{1,18}x)+\d{0,18}|x", text):
         return tuple(int(number) for number in text.split("x") if number)
     if text in ("True", "False"):
         return text == "True"

@@ -33,6 +33,7 @@ from mcjax.network import Network, from_linen, in_bfloat16
 from mcjax.path import default_chunk
 from mcjax.processes import everywhere, is_first, once, several
 from mcjax.sharding import keep, make_mesh
+from mcjax.spec import check_free
 from mcjax.tensorboard import EventLog
 from mcjax.workdir import as_path, open_workdir
 
@@ -164,6 +165,7 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
     began = time.monotonic()
     validate(config)
     options = config.model.options.to_dict()
+    check_free("config.model.options", options)
     dataset = everywhere(
         lambda: data.load(
             config.data.name, data_dir=config.data.dir or None, verify=config.data.verify

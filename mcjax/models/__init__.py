@@ -12,10 +12,13 @@ import difflib
 from typing import Any
 
 import flax.linen as nn
+import numpy as np
 
 from mcjax import spec
-from mcjax.errors import UserError
+from mcjax.errors import UserError, shown
+from mcjax.fields import check
 from mcjax.models.convfc import ConvFC
+from mcjax.models.limits import CLASSES
 from mcjax.models.preactresnet import PreActResNet
 from mcjax.models.preresnet import PreResNet
 from mcjax.models.resnet import ResNet
@@ -64,7 +67,7 @@ def names() -> tuple[str, ...]:
     return (*FAMILIES, *MEMBERS)
 
 
-def create(name: str, *, num_classes: int, **options: Any) -> nn.Module:
+def create(name: str, /, *, num_classes: int, **options: Any) -> nn.Module:
     """Makes a network.
 
     Args:
@@ -85,14 +88,14 @@ def create(name: str, *, num_classes: int, **options: Any) -> nn.Module:
         >>> create("vgg16_bn", num_classes=10).batch_norm
         True
     """
-    if name not in names():
+    if not isinstance(name, str) or name not in names():
         near = difflib.get_close_matches(str(name), names(), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise UserError(f"unknown network {name!r}; {hint}choose from {', '.join(names())}")
+        raise UserError(f"unknown network {shown(name)}; {hint}choose from {', '.join(names())}")
     family, preset = MEMBERS.get(name, (name, {}))
     module = FAMILIES[family]
-    if not _is_a(num_classes, int) or num_classes < 2:
-        raise UserError(f"{name}: num_classes is {num_classes!r}; give a whole number from 2 on")
+    check(f"{name}: num_classes", num_classes, CLASSES)
+    num_classes = int(num_classes)
 
     defaults = {
         field.name: field.default
@@ -102,14 +105,14 @@ def create(name: str, *, num_classes: int, **options: Any) -> nn.Module:
     for option, value in options.items():
         if option not in defaults:
             accepted = ", ".join(defaults) or "none"
-            raise UserError(f"{name}: unknown option {option!r}; options are: {accepted}")
+            raise UserError(f"{name}: unknown option {shown(option)}; options are: {accepted}")
+        value = _plain(value)
         if isinstance(defaults[option], tuple) and _is_a(value, int):
-            value = options[option] = (value,)  # hidden=48: one layer
+            value = (value,)  # hidden=48: one layer
         if not _is_a(value, type(defaults[option])):
             kind = type(defaults[option]).__name__
-            raise UserError(f"{name}: {option} is {value!r}; give a value of type {kind}")
-        if isinstance(value, list):  # modules are hashed
-            options[option] = tuple(value)
+            raise UserError(f"{name}: {option} is {shown(value)}; give a value of type {kind}")
+        options[option] = value
     return module(num_classes=num_classes, **preset, **options)
 
 
@@ -147,8 +150,15 @@ def describe(module: nn.Module) -> str:
     return min(found)[-1] if found else type(module).__name__
 
 
+def _plain(value: Any) -> Any:
+    """Python's own for numpy's numbers, and a tuple for a list: modules are hashed."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return tuple(_plain(v) for v in value) if isinstance(value, list | tuple) else value
+
+
 def _is_a(value: Any, kind: type) -> bool:
-    """Whether value can stand for `kind`: an int for a float and a list for a tuple can."""
+    """Whether value can stand for `kind`: an int can for a float."""
     if isinstance(value, bool):
         return kind is bool
-    return isinstance(value, {float: (int, float), tuple: (list, tuple)}.get(kind, kind))
+    return isinstance(value, (int, float) if kind is float else kind)

@@ -10,9 +10,9 @@ Source: He et al. 2016, "Identity mappings in deep residual networks", in the fo
 import flax.linen as nn
 import jax
 
-from mcjax.errors import UserError
 from mcjax.models.batch_norm import BatchNorm
 from mcjax.models.layers import Dense, conv
+from mcjax.models.limits import BLOCKS, WIDTH, check_options
 
 
 class PreActResNet(nn.Module):
@@ -31,10 +31,7 @@ class PreActResNet(nn.Module):
     piecewise_linear = True
 
     def __post_init__(self):
-        if not self.blocks or not all(isinstance(n, int) and n > 0 for n in self.blocks):
-            raise UserError(f"preactresnet: blocks is {self.blocks}; give one number a stage")
-        if self.width < 1:
-            raise UserError(f"preactresnet: width is {self.width}; give 1 or more")
+        check_options("preactresnet", self, blocks=BLOCKS, width=WIDTH)
         super().__post_init__()
 
     @nn.compact

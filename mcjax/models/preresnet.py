@@ -9,8 +9,10 @@ import flax.linen as nn
 import jax
 
 from mcjax.errors import UserError
+from mcjax.fields import choice
 from mcjax.models.batch_norm import BatchNorm
 from mcjax.models.layers import Dense, conv
+from mcjax.models.limits import DEPTH, WIDTH, check_options
 
 
 class PreResNet(nn.Module):
@@ -36,8 +38,8 @@ class PreResNet(nn.Module):
     piecewise_linear = True
 
     def __post_init__(self):
-        if self.block not in ("auto", "basic", "bottleneck"):
-            raise UserError(f"preresnet: block is {self.block!r}; give auto, basic or bottleneck")
+        block = choice("auto", "basic", "bottleneck")
+        check_options("preresnet", self, block=block, depth=DEPTH, width=WIDTH)
         layers = 9 if self._bottleneck else 6
         if self.depth < layers + 2 or self.depth % layers != 2:
             kind = "bottleneck" if self._bottleneck else "basic"
@@ -45,8 +47,6 @@ class PreResNet(nn.Module):
             raise UserError(
                 f"preresnet: depth is {self.depth}; {kind} blocks need {layers}n + 2, {near} say"
             )
-        if self.width < 1:
-            raise UserError(f"preresnet: width is {self.width}; give 1 or more")
         super().__post_init__()
 
     @property

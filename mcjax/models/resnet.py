@@ -7,9 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mcjax.errors import UserError
+from mcjax.fields import choice
 from mcjax.models.batch_norm import BatchNorm
 from mcjax.models.layers import Dense, conv
+from mcjax.models.limits import BLOCKS, WIDTH, check_options
 from mcjax.pooling import max_pool
 
 
@@ -33,12 +34,7 @@ class ResNet(nn.Module):
     piecewise_linear = True
 
     def __post_init__(self):
-        if not self.blocks or not all(isinstance(n, int) and n > 0 for n in self.blocks):
-            raise UserError(f"resnet: blocks is {self.blocks}; give one number a stage")
-        if self.width < 1:
-            raise UserError(f"resnet: width is {self.width}; give 1 or more")
-        if self.stem not in ("imagenet", "cifar"):
-            raise UserError(f"resnet: stem is {self.stem!r}; give imagenet or cifar")
+        check_options("resnet", self, blocks=BLOCKS, width=WIDTH, stem=choice("imagenet", "cifar"))
         super().__post_init__()
 
     @nn.compact

@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax
 from jax.nn.initializers import he_normal
 
-from mcjax.errors import UserError
 from mcjax.models.batch_norm import BatchNorm
 from mcjax.models.layers import Dense, conv
+from mcjax.models.limits import HIDDEN, UNITS, WIDTH, check_options
 from mcjax.pooling import max_pool_2x2
 
 
@@ -27,8 +27,7 @@ class MLP(nn.Module):
     piecewise_linear = True
 
     def __post_init__(self):
-        if not all(isinstance(width, int) and width > 0 for width in self.hidden):
-            raise UserError(f"mlp: hidden is {self.hidden}; give positive whole numbers")
+        check_options("mlp", self, hidden=HIDDEN)
         super().__post_init__()
 
     @nn.compact
@@ -61,9 +60,7 @@ class CNN(nn.Module):
     piecewise_linear = True
 
     def __post_init__(self):
-        for option in ("width", "hidden"):
-            if getattr(self, option) < 1:
-                raise UserError(f"cnn: {option} is {getattr(self, option)}; give 1 or more")
+        check_options("cnn", self, width=WIDTH, hidden=UNITS)
         super().__post_init__()
 
     @nn.compact

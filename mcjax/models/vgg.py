@@ -9,9 +9,10 @@ followed by its own normalisation, unless `published` asks for theirs.
 import flax.linen as nn
 import jax
 
-from mcjax.errors import UserError
+from mcjax.errors import UserError, shown
 from mcjax.models.batch_norm import BatchNorm
 from mcjax.models.layers import Dense, conv
+from mcjax.models.limits import RATE, check_options
 from mcjax.pooling import max_pool_2x2
 
 _CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # in each of the five blocks
@@ -47,9 +48,8 @@ class VGG(nn.Module):
 
     def __post_init__(self):
         if self.depth not in _CONVOLUTIONS:
-            raise UserError(f"vgg: depth is {self.depth}; give 16 or 19")
-        if not 0 <= self.dropout_rate < 1:
-            raise UserError(f"vgg: dropout_rate is {self.dropout_rate}; give 0 <= rate < 1")
+            raise UserError(f"vgg: depth is {shown(self.depth)}; give 16 or 19")
+        check_options("vgg", self, dropout_rate=RATE)
         if self.published and not self.batch_norm:
             raise UserError("vgg: published=True is for batch_norm=True; leave it out")
         super().__post_init__()

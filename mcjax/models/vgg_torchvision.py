@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcjax.errors import UserError
+from mcjax.errors import UserError, shown
 from mcjax.models.batch_norm import BatchNorm
 from mcjax.models.layers import Dense, conv
+from mcjax.models.limits import RATE, UNITS, WIDTH, check_options
 from mcjax.pooling import max_pool_2x2
 
 CONVOLUTIONS = {  # in each of the five blocks
@@ -49,14 +50,9 @@ class VGGTorchvision(nn.Module):
 
     def __post_init__(self):
         if self.depth not in CONVOLUTIONS:
-            raise UserError(f"vgg_torchvision: depth is {self.depth}; give 11, 13, 16 or 19")
-        for option in ("width", "hidden"):
-            if getattr(self, option) < 1:
-                raise UserError(f"vgg_torchvision: {option} is {getattr(self, option)}; give 1 on")
-        if not 0 <= self.dropout_rate < 1:
-            raise UserError(
-                f"vgg_torchvision: dropout_rate is {self.dropout_rate}; give 0 <= rate < 1"
-            )
+            depth = shown(self.depth)
+            raise UserError(f"vgg_torchvision: depth is {depth}; give 11, 13, 16 or 19")
+        check_options("vgg_torchvision", self, width=WIDTH, hidden=UNITS, dropout_rate=RATE)
         super().__post_init__()
 
     @nn.compact

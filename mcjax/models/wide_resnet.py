@@ -10,8 +10,10 @@ import flax.linen as nn
 import jax
 
 from mcjax.errors import UserError
+from mcjax.fields import whole
 from mcjax.models.batch_norm import BatchNorm
 from mcjax.models.layers import Dense, conv, torch_uniform
+from mcjax.models.limits import DEPTH, RATE, check_options
 
 
 class WideResNet(nn.Module):
@@ -33,13 +35,11 @@ class WideResNet(nn.Module):
     piecewise_linear = True
 
     def __post_init__(self):
+        width = whole(1, 1000)  # times 64
+        check_options("wide_resnet", self, depth=DEPTH, width=width, dropout_rate=RATE)
         if self.depth < 10 or self.depth % 6 != 4:
             near = 6 * max(1, round((self.depth - 4) / 6)) + 4
             raise UserError(f"wide_resnet: depth is {self.depth}; it must be 6n + 4, {near} say")
-        if self.width < 1:
-            raise UserError(f"wide_resnet: width is {self.width}; give 1 or more")
-        if not 0 <= self.dropout_rate < 1:
-            raise UserError(f"wide_resnet: dropout_rate is {self.dropout_rate}; give 0 <= rate < 1")
         super().__post_init__()
 
     @nn.compact

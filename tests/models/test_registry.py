@@ -1,4 +1,6 @@
+import dataclasses
 import functools
+import time
 
 import jax
 import jax.numpy as jnp
@@ -164,7 +166,7 @@ def test_a_list_stands_for_a_tuple_and_an_int_for_a_float():
         ("preresnet", {"depth": 27}, "26 say"),
         ("preresnet", {"depth": 2}, "8 say"),
         ("preresnet", {"depth": 168}, "164 say"),
-        ("preresnet", {"block": "wide"}, "auto, basic or bottleneck"),
+        ("preresnet", {"block": "wide"}, "one of auto, basic, bottleneck"),
         ("preresnet", {"width": 0}, "width"),
         ("wide_resnet", {"depth": 26}, "28 say"),
         ("wide_resnet", {"width": 0}, "width"),
@@ -183,3 +185,101 @@ def test_mistakes_are_one_line_that_says_what_to_do(name, options, message):
     with pytest.raises(UserError, match=message) as error:
         models.create(name, **{"num_classes": 10, **options})
     assert "\n" not in str(error.value)
+
+
+NAN, INF = float("nan"), float("inf")
+ABSURD = {
+    int: [
+        10**8,
+        6 * 10**7 + 4,
+        9 * 10**6 + 2,
+        2**63,
+        10**400,
+        10**5000,
+        -1,
+        0,
+        1.5,
+        NAN,
+        "8",
+        None,
+    ],
+    float: [-1, 1.0, NAN, INF, "a", None, True, 10**400, 10**5000],
+    bool: [1, None, "True"],
+    str: [1, None, "x" * 1000, "a\nb", ["basic"]],
+    tuple: [
+        (0,),
+        (1.5,),
+        (NAN,),
+        (True,),
+        ("4",),
+        None,
+        "4",
+        10**8,
+        (10**8,),
+        (10**5000,),
+        ((4,),),
+    ],
+}
+ABSURD[tuple] += [(1,) * 10**5, (2**62,) * 70, np.array([4, 5])]
+OPTIONS = [
+    (family, field.name, type(field.default))
+    for family, module in models.FAMILIES.items()
+    for field in dataclasses.fields(module)
+    if field.name not in ("num_classes", "parent", "name")
+]
+
+
+@pytest.mark.parametrize(("family", "option", "kind"), OPTIONS)
+def test_absurd_options_of_every_family_are_one_line_at_once(family, option, kind):
+    for value in ABSURD[kind]:
+        began = time.perf_counter()
+        with pytest.raises(UserError, match=f"^{family}: {option} is ") as error:
+            models.create(family, num_classes=10, **{option: value})
+        assert str(error.value).isprintable()
+        assert len(str(error.value)) < 250
+        assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize("family", models.FAMILIES)
+def test_absurd_names_and_numbers_of_classes_are_one_line(family):
+    for value in (10**8, 10**5000, -1, 1.5, NAN, "a", None, True, [3]):
+        with pytest.raises(UserError, match=f"^{family}: num_classes is .*; it must be a whole"):
+            models.create(family, num_classes=value)
+    for option in ("a\nb", "x" * 1000, "parent", "name"):
+        with pytest.raises(UserError, match=f"^{family}: unknown option ") as error:
+            models.create(family, num_classes=10, **{option: 3})
+        assert str(error.value).isprintable()
+        assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("name", [None, 3, ["mlp"], np.array(["mlp", "cnn"]), "a\nb" * 100, b"mlp"])
+def test_names_that_are_none_are_one_line(name):
+    with pytest.raises(UserError, match=r"^unknown network ") as error:
+        models.create(name, num_classes=10)
+    assert str(error.value).isprintable()
+
+
+def test_numbers_of_numpy_are_numbers():
+    given = models.create("cnn", num_classes=np.int64(3), width=np.int32(4), batch_norm=np.True_)
+    assert given == models.create("cnn", num_classes=3, width=4, batch_norm=True)
+    sizes = models.create("mlp", num_classes=3, hidden=[np.int64(4)])
+    assert sizes == models.create("mlp", num_classes=3, hidden=(4,))
+
+
+def test_networks_that_no_memory_could_hold_are_refused_before_they_are_made():
+    module = models.create("resnet", num_classes=3, blocks=(1,) * 10, width=2**16)
+    with pytest.raises(UserError, match=r"has 2.* parameters; .* smaller") as error:
+        from_linen(module, (32, 32, 3))
+    assert "\n" not in str(error.value)
+
+
+def test_sizes_of_thousands_of_digits_in_a_command():
+    name, options = spec.parse(f"mlp:hidden={'9' * 5000}x")
+    with pytest.raises(UserError, match=r"^mlp: hidden is '999.*; give a value of type tuple"):
+        models.create(name, num_classes=3, **options)
+
+
+@pytest.mark.parametrize("option", ["name", "num_classes", "image_shape"])
+def test_what_the_data_decide_on_is_no_option_of_a_command(option):
+    with pytest.raises(UserError, match=f"^mlp:{option}=3: {option} is no option, the data decide"):
+        spec.parse(f"mlp:{option}=3")
