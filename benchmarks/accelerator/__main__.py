@@ -63,7 +63,8 @@ def main() -> None:
             if left < LEAST_SECONDS:
                 say(f"{piece.name} and what follows: no time left")
                 break
-            run(piece, record, card, log, seconds=min(piece.seconds, left), tiny=options.tiny)
+            limit = left if options.tiny else min(piece.seconds, left)  # a test's machine is busy
+            run(piece, record, card, log, seconds=limit, tiny=options.tiny)
     text = table.page(record, tiny=options.tiny)
     (options.out / "accelerator.md").write_text(text)
     print(table.summary(record, card, tiny=options.tiny))
