@@ -11,6 +11,7 @@ from jax import lax
 
 from benchmarks import inputs
 from mcjax.cpu_convolution.choice import NHWC
+from mcjax.jaxprs import inside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +78,7 @@ def distinct(networks: list[str]) -> dict[Layer, list[str]]:
 
 def _convolutions(jaxpr: jax.extend.core.Jaxpr) -> Iterator[Layer]:
     for equation in jaxpr.eqns:
-        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+        for inner in inside(equation):
             yield from _convolutions(inner)
         if equation.primitive.name == "conv_general_dilated":
             x, w = (v.aval.shape for v in equation.invars)  # type: ignore[attr-defined]

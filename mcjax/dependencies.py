@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.extend
 
+from mcjax.jaxprs import inside
+
 Inputs = frozenset[int]
 
 
@@ -40,7 +42,7 @@ def _through(jaxpr: jax.extend.core.Jaxpr, inputs: Sequence[Inputs]) -> list[Inp
 
     for equation in jaxpr.eqns:
         given = [of(v) for v in equation.invars]
-        inner = list(jax.extend.core.jaxprs_in_params(equation.params))
+        inner = list(inside(equation))
         same = len(inner) == 1 and len(inner[0].invars) == len(given)
         if equation.primitive.name == "scan":
             found = _through_scan(inner[0], given, equation)

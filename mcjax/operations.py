@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.extend
 
+from mcjax.jaxprs import inside
+
 
 class Count(NamedTuple):
     """Work of convolutions and matrix products, which is nearly all that a network does.
@@ -49,10 +51,10 @@ def _count(jaxpr: jax.extend.core.Jaxpr) -> Count:
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
         times = params["length"] if name == "scan" else 1
-        for inner in jax.extend.core.jaxprs_in_params(params):
-            inside = _count(inner)
-            operations += times * inside.operations
-            outputs += times * inside.outputs
+        for inner in inside(equation):
+            found = _count(inner)
+            operations += times * found.operations
+            outputs += times * found.outputs
         out: Any = equation.outvars[0].aval
         operands: list[Any] = [v.aval for v in equation.invars]
         if name == "dot_general":

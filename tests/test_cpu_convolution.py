@@ -1,5 +1,6 @@
 """The CPU lowering of convolutions against float64 sums, XLA's own, and itself under transforms."""
 
+import warnings
 from functools import partial
 
 import jax
@@ -338,3 +339,26 @@ def test_a_jitted_function_follows_the_switch():
     with pytest.raises(ZeroDivisionError), cpu_convolution.disabled():
         raise ZeroDivisionError
     assert operations(fn, x, w) == 0
+
+
+def test_a_jax_without_the_hook_warns_once_and_convolves_as_xla(monkeypatch):
+    cpu_convolution.disable()
+    monkeypatch.setattr(cpu_convolution.hook, "ORIGINAL", None)
+    cpu_convolution._warn.cache_clear()
+    with pytest.warns(UserWarning, match="run as XLA's own"):
+        cpu_convolution.enable()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cpu_convolution.enable()
+    x, w = normal(2, 2, 2, 4), normal(3, 3, 4, 4, seed=1)
+    assert operations(convolution, x, w) == 1
+    with cpu_convolution.disabled():
+        pass
+    monkeypatch.undo()
+    cpu_convolution.enable()  # as this file's tests expect
+    assert operations(convolution, x, w) == 0
+
+
+def test_what_jax_keeps_elsewhere_is_no_error(monkeypatch):
+    monkeypatch.setattr(cpu_convolution.hook, "mlir", object())
+    assert cpu_convolution.hook._original() is None

@@ -7,11 +7,15 @@ below differentiation, batching and ``shard_map``, so all of these keep working,
 it does not recognise (other dtypes and ranks, dilated convolutions) to XLA.
 """
 
+import functools
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import jax
-from jax.interpreters import mlir
+
+from mcjax.cpu_convolution import hook
 
 _enabled = False
 
@@ -20,7 +24,8 @@ def enable() -> None:
     """Lower convolutions on CPU by the fastest known way, in this process, from now on.
 
     Programs compiled before are forgotten (``jax.clear_caches``), so that no jitted function keeps
-    the old convolutions; call this once, before the first program.
+    the old convolutions; call this once, before the first program. Where JAX lacks the hook, this
+    warns and changes nothing.
 
     Example:
         >>> import jax.numpy as jnp
@@ -36,14 +41,25 @@ def enable() -> None:
     """
     from mcjax.cpu_convolution.rule import rule
 
+    if hook.ORIGINAL is None:
+        _warn()
+        return
     _register(rule, on=True)
+
+
+@functools.cache  # once a process
+def _warn() -> None:
+    warnings.warn(
+        f"jax {jax.__version__} keeps its CPU lowering of convolutions elsewhere than mcjax knows: they "
+        "run as XLA's own, several times slower in training; use a version that README.md names, or "
+        "leave the lowering off (--config.run.cpu_convolution=False)",
+        stacklevel=3,
+    )
 
 
 def disable() -> None:
     """Give convolutions on CPU back to XLA; programs compiled before are forgotten."""
-    from mcjax.cpu_convolution.rule import ORIGINAL
-
-    _register(ORIGINAL, on=False)
+    _register(hook.ORIGINAL, on=False)
 
 
 @contextmanager
@@ -63,10 +79,10 @@ def disabled() -> Iterator[None]:
             enable()
 
 
-def _register(rule: mlir.LoweringRule, *, on: bool) -> None:
+def _register(rule: Any, *, on: bool) -> None:
     global _enabled
     if on == _enabled:
         return
-    mlir.register_lowering(jax.lax.conv_general_dilated_p, rule, platform="cpu")
+    hook.register(rule)
     jax.clear_caches()
     _enabled = on

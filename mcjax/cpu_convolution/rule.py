@@ -12,28 +12,13 @@ network into one of a few forms. With the summed axes written out:
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.interpreters import mlir
 
 from mcjax.cpu_convolution import blocked, choice
-
-PRIMITIVE = lax.conv_general_dilated_p
-
-
-def _original_rule() -> Any:
-    try:
-        return mlir._platform_specific_lowerings["cpu"][PRIMITIVE].rule
-    except (AttributeError, KeyError) as error:
-        raise ImportError(
-            f"jax {jax.__version__} keeps its CPU lowering of convolutions elsewhere than "
-            "mcjax.cpu_convolution expects; use jax 0.10.2 or leave the lowering off"
-        ) from error
-
-
-ORIGINAL = _original_rule()
+from mcjax.cpu_convolution.hook import ORIGINAL
 
 
 def rule(ctx: mlir.LoweringRuleContext, lhs: Any, rhs: Any, **params: Any) -> Any:
