@@ -1,18 +1,20 @@
 """What a launcher shows while jobs run: a live table on a terminal, else lines."""
 
 import contextlib
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-from rich.console import Console
-from rich.live import Live
-from rich.markup import escape
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from launch.state import STATUSES, State
+from mcjax.extras import need
 from mcjax.logs import say
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
 
 SECONDS_BETWEEN_LINES = 30.0
 MOST_ROWS = 20
@@ -34,7 +36,7 @@ class Board:
         live: The terminal's table; None prints lines.
     """
 
-    def __init__(self, states: Mapping[str, State], todo: int, live: Live | None):
+    def __init__(self, states: Mapping[str, State], todo: int, live: "Live | None"):
         self.states, self.todo, self.live = dict(states), todo, live
         self._before = self._done()
         self._began = self._told = time.monotonic()
@@ -75,8 +77,11 @@ class Board:
             return None
         return (time.monotonic() - self._began) / done * (self.todo - done)
 
-    def table(self) -> Table:
+    def table(self) -> "Table":
         """The jobs that run, then those that want a look, as many as fit."""
+        from rich.markup import escape
+        from rich.table import Table
+
         table = Table(title=self.summary(), title_justify="left", box=None, padding=(0, 2, 0, 0))
         for column in ("job", "state", "attempts"):
             table.add_column(column, no_wrap=column != "job", overflow="ellipsis")
@@ -101,10 +106,14 @@ class Board:
 @contextlib.contextmanager
 def board(states: Mapping[str, State], todo: int) -> Iterator[Board]:
     """A `Board` on standard error, put away whatever happens."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         yield Board(states, todo, None)
         return
+    need("rich.live", "sweeps", "a sweep's table on a terminal")
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True)
     with Live(console=console, refresh_per_second=2) as live:
         yield Board(states, todo, live)
 

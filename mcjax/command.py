@@ -12,10 +12,11 @@ import jax
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from mcjax import interrupt, processes
+from mcjax import interrupt, processes, recipes
 from mcjax.config import flat
 from mcjax.errors import UserError
 
+RECIPES = {"--config": "", "--sweep": "sweeps"}
 HELP = ("-h", "--h", "-help", "--help", "--helpfull", "--helpshort")
 
 
@@ -45,7 +46,7 @@ def run(
     try:
         interrupt.ready()
         wants_help = any(word in HELP for word in sys.argv[1:])
-        argv = [word for word in sys.argv if word not in HELP]
+        argv = [word for word in _with_recipes(sys.argv) if word not in HELP]
         words = _parse(argv, optional=wants_help, takes_words=takes_words)
         if wants_help:
             print(_help(doc, own), flush=True)
@@ -119,6 +120,18 @@ def _parse(argv: list[str], *, optional: bool, takes_words: bool) -> list[str]:
     return words
 
 
+def _with_recipes(argv: list[str]) -> list[str]:
+    """The words, with names of recipes (`--config digits`) as the files that they stand for."""
+    words = list(argv)
+    for i, word in enumerate(words):
+        for flag, kind in RECIPES.items():
+            if word.startswith(f"{flag}="):
+                words[i] = f"{flag}={recipes.find(word.removeprefix(f'{flag}='), kind)}"
+            elif word == flag and i + 1 < len(words):
+                words[i + 1] = recipes.find(words[i + 1], kind)
+    return words
+
+
 def _explained(error: Exception) -> UserError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     # An error inside a config file comes as its whole traceback; the last line says what it was.
@@ -131,7 +144,8 @@ def _explained(error: Exception) -> UserError:
         # ml_collections quotes its own message, whose second line may be a suggestion.
         text = ". ".join(text.strip("'\"").replace("\\n", "\n").replace("\\'", "").split("\n"))
         return UserError(f"the config has no field {text}; the same command with --help lists them")
-    return UserError(f"the config file can't be used: {text}; configs/ has examples")
+    known = ", ".join(recipes.names())
+    return UserError(f"the config can't be used: {text}; give a file, or one of {known}")
 
 
 def _help(doc: str, own: list[str]) -> str:
@@ -164,5 +178,5 @@ def config_or_error(config: Any) -> ConfigDict:
         UserError: None was given.
     """
     if config is None:
-        raise UserError("no config was given; add --config configs/digits.py")
+        raise UserError("no config was given; add --config digits, or a file of your own")
     return config

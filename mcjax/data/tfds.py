@@ -9,6 +9,7 @@ import numpy as np
 from mcjax.data.dataset import Dataset
 from mcjax.data.stratify import holdout
 from mcjax.errors import UserError
+from mcjax.extras import need
 
 _TEST_SHARE = 0.2
 _SPLIT_SEED = 0
@@ -37,7 +38,7 @@ def load(name: str, *, data_dir: Path | None = None, advice: str | None = None) 
         UserError: not a set of equal-sized images with one class label each, or neither prepared
             nor possible to prepare.
     """
-    builder = _builder(name, data_dir)
+    builder = _builder(name, data_dir, advice)
     features = _features(name, builder)
     num_classes = features["label"].num_classes
     prepared = "prepared TFDS set"
@@ -83,8 +84,9 @@ def shape(name: str, *, data_dir: Path | None = None) -> tuple[tuple[int, int, i
     return (height, width, channels), features["label"].num_classes
 
 
-def _builder(name: str, data_dir: Path | None) -> Any:
-    import tensorflow_datasets as tfds  # slow, so only when needed
+def _builder(name: str, data_dir: Path | None, advice: str | None = None) -> Any:
+    other = f"put {advice}; or" if advice else f"{name!r} is no data set of mcjax's own, and"
+    tfds = need("tensorflow_datasets", "tfds", f"{other} reading it by TFDS")  # slow to import
 
     try:
         return tfds.builder(name, data_dir=data_dir)

@@ -5,15 +5,16 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet
+from typing import TYPE_CHECKING, Any
 
 from mcjax.csv_text import to_csv
+from mcjax.extras import need
 from mcjax.report.jobs import Job, differing
 from mcjax.report.means import Row
 from mcjax.workdir import write
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 WHERE = ("git_revision", "device_kind", "num_devices")
 
@@ -30,11 +31,11 @@ def write_both(stem: Path, rows: Sequence[Mapping[str, Any]], columns: Iterable[
     lines = zip(*(column.to_pylist() for column in table.columns), strict=True)
     write(stem.with_name(stem.name + ".csv"), to_csv(table.column_names, lines))
     sink = io.BytesIO()
-    pyarrow.parquet.write_table(table, sink)
+    _pyarrow().parquet.write_table(table, sink)
     write(stem.with_name(stem.name + ".parquet"), sink.getvalue())
 
 
-def arrow(rows: Sequence[Mapping[str, Any]], columns: Iterable[str] = ()) -> pa.Table:
+def arrow(rows: Sequence[Mapping[str, Any]], columns: Iterable[str] = ()) -> "pa.Table":
     """A table of rows; what is neither number nor text, and a column of both, is JSON text.
 
     Example:
@@ -42,16 +43,21 @@ def arrow(rows: Sequence[Mapping[str, Any]], columns: Iterable[str] = ()) -> pa.
         [{'a': 1.0, 'b': '[2, 3]'}, {'a': 0.5, 'b': None}]
     """
     names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
-    return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
+    return _pyarrow().table({name: _column([row.get(name) for row in rows]) for name in names})
 
 
-def _column(values: list[Any]) -> pa.Array:
+def _column(values: list[Any]) -> "pa.Array":
+    pa = _pyarrow()
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {int, float} or (len(kinds) == 1 and kinds <= {bool, str}):
         with contextlib.suppress(OverflowError, pa.ArrowInvalid):  # beyond 64 bits
             return pa.array(values)
     text = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
     return pa.array(text, pa.string())
+
+
+def _pyarrow() -> Any:
+    return need("pyarrow.parquet", "report", "a report of many runs")
 
 
 def job_rows(jobs: Sequence[Job]) -> list[Row]:
