@@ -27,14 +27,14 @@ def rows(name: str, done: Set[str], tiny: bool) -> Iterator[Row]:
     Args:
         name: The network.
         done: Names of rows to leave out.
-        tiny: Two precisions instead of three.
+        tiny: One precision instead of three.
 
     Yields:
         "seconds" by variant of a whole call; "units", how many steps, points or images that is;
         "operations" of it; "first" call's seconds; "worst" difference of the results between frameworks, its
         "tolerance"; "failed" variants and why.
     """
-    precisions = ("float32", "bfloat16") if tiny else PRECISIONS
+    precisions = ("float32",) if tiny else PRECISIONS
     wanted = [
         (work, precision)
         for work in WORKS
