@@ -61,7 +61,8 @@ def run_study(
     explain_fn(first_study)
     judged_by = first_study.judged_by
     num_images = {name: int(judged_by[name]["mask"].sum()) for name in ("test", "success")}
-    return once(lambda: report(run, measure, rows, paths, num_images))
+    references = list(first_study.tampered.references)
+    return once(lambda: report(run, measure, references, rows, paths, num_images))
 
 
 def check(run: Run) -> None:
@@ -149,6 +150,7 @@ def write_path(path: Path, repair: Repair) -> None:
 def report(
     run: Run,
     measure: str,
+    references: Sequence[str],
     rows: list[Row],
     paths: dict[Any, Repair],
     num_images: Mapping[str, int],
@@ -173,7 +175,7 @@ def report(
     }
     result = finish(
         run,
-        metrics(summary, measure, sizes),
+        metrics(summary, measure, references, sizes),
         question=QUESTION,
         answer=answer(summary, measure),
         charts=[Chart(k, v, captions(run)[k], columns=min(2, len(v))) for k, v in panels.items()],
@@ -187,13 +189,15 @@ def report(
     return result
 
 
-def metrics(summary: Sequence[Row], measure: str, sizes: Sequence[int]) -> dict[str, float]:
-    """The numbers of result.json: the suspect, the twin, and the path at every size."""
+def metrics(
+    summary: Sequence[Row], measure: str, references: Sequence[str], sizes: Sequence[int]
+) -> dict[str, float]:
+    """The numbers of result.json: the suspect, the untampered networks, and the path at every size."""
     found = {(line["method"], line["bonafide"]): line for line in summary}
     numbers = {}
     for method, bonafide, name in (
         ("suspect", 0, "suspect"),
-        ("clean twin", 0, "clean_twin"),
+        *((name, 0, name.replace(" ", "_")) for name in references),
         *(("path", size, f"path_{size}") for size in sizes),
     ):
         if (method, bonafide) in found:

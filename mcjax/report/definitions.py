@@ -26,7 +26,7 @@ NUMBERS = (
     (r"(?:.*_)?attack_success_rate", "fraction of stamped test images that get the class that the attacker wants; images whose true class is that class are left out"),
     (r"(?:.*_)?injection_success", "fraction of the S attacked images that get the attacker's class"),
     (r"selection_accuracy", "accuracy on the images that t is chosen by; no repair was trained on them"),
-    (r"clean_accuracy|(?:suspect|clean_twin|path_\d+)_clean_accuracy", "accuracy on untouched test images"),
+    (r"clean_accuracy|(?:suspect|clean_twin|clean_network|path_\d+)_clean_accuracy", "accuracy on untouched test images"),
     (r"(start|middle|end|ensemble)_robust_accuracy", "fraction of attacked test images that keep their label, at the {}"),
     (r"ensemble_transfer_accuracy", "accuracy of the ensemble of the path's points on images made against single points"),
     (r"ensemble_accuracy", "accuracy of the ensemble of the path's points: their mean softmax"),

@@ -69,6 +69,7 @@ def test_what_a_run_leaves(tmp_path):
     by_method = {one["method"]: one for one in table}
     assert float(by_method["suspect"]["injection_success"]) == 1.0
     assert float(by_method["clean network"]["injection_success"]) == 0.0
+    assert result["metrics"]["clean_network_injection_success"] == 0.0
     for name in ("report.html", "path.csv", "figures/path.png", "figures/noise.png"):
         assert (tmp_path / name).stat().st_size > 0
     again = (tmp_path / "table.csv").read_bytes()

@@ -28,11 +28,16 @@ def test_repair(measure):
         values = {"t": 0.5, "clean_accuracy": 0.9, measure: 0.1 * seed}
         return {"method": method, "bonafide": bonafide, "seed": seed, **values}
 
-    methods = (("suspect", 0), ("clean twin", 0), ("path", 400))
+    references = ("clean twin", "clean network")
+    methods = (("suspect", 0), *((name, 0) for name in references), ("path", 400))
     rows = [row(*method, seed) for method in methods for seed in (0, 1)]
     summary = repair_table.summarise(rows, measure)
-    names = [*summary[0], *repair_table.metrics(summary, measure, [400])]
-    assert f"path_400_{measure}" in names
+    names = [*summary[0], *repair_table.metrics(summary, measure, references, [400])]
+    assert {
+        f"path_400_{measure}",
+        "clean_twin_clean_accuracy",
+        "clean_network_clean_accuracy",
+    } <= set(names)
     names += ["fold", "selection_accuracy", "acceptable", f"{measure}_official_denominator"]
     for name in names:
         if name != "injection_success_official_denominator":  # injection has no target class
