@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from mcjax import interrupt, processes, recipes
 from mcjax.config import flat
 from mcjax.errors import UserError
+from mcjax.settings import SETTINGS
 
 RECIPES = {"--config": "", "--sweep": "sweeps"}
 HELP = ("-h", "--h", "-help", "--help", "--helpfull", "--helpshort")
@@ -156,8 +157,11 @@ def _help(doc: str, own: list[str]) -> str:
         lines.append(f"  --{name}: {flag.help}{default}")
     config = getattr(flags.FLAGS, "config", None) if flags.FLAGS.is_parsed() else None
     if isinstance(config, ConfigDict):
-        lines += ["", "Fields of this config, and their values:"]
-        lines += [f"  --config.{name}={value}" for name, value in flat(config).items()]
+        lines += ["", "Fields of this config, their values, and what they mean:"]
+        settings = SETTINGS.get(config.experiment, {})
+        for name, value in flat(config).items():
+            meaning = f"   # {settings[name].help}" if name in settings else ""
+            lines.append(f"  --config.{name}={value}{meaning}")
     elif "config" in flags.FLAGS:
         lines += ["", "Add --config FILE to see its fields and their values."]
     return "\n".join(lines)

@@ -7,14 +7,15 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mcjax.defaults import backdoor, connect, evasion, injection
 from mcjax.errors import UserError, shown
-from mcjax.fields import FIELDS, check
+from mcjax.fields import check
+from mcjax.settings import SETTINGS
 
 __all__ = [
     "backdoor",
     "config_hash",
     "connect",
+    "default",
     "evasion",
     "flat",
     "hashed_fields",
@@ -34,7 +35,51 @@ ADDED = {"model.bfloat16": False, "curve.align": "none"}
 # Those, and switches of how a run is carried out that came later: a run of before lacks them.
 LATER = (*ADDED, "run.tensorboard", "run.data_parallel", "run.side_by_side")
 
-DEFAULTS = {"connect": connect, "backdoor": backdoor, "injection": injection, "evasion": evasion}
+
+def connect() -> ConfigDict:
+    """The config of `experiment = "connect"` with the defaults of the digits run.
+
+    Returns:
+        A config that a file in configs/ changes and returns.
+    """
+    return default("connect")
+
+
+def backdoor() -> ConfigDict:
+    """The config of `experiment = "backdoor"`; see `connect`."""
+    return default("backdoor")
+
+
+def injection() -> ConfigDict:
+    """The config of `experiment = "injection"`; see `connect`."""
+    return default("injection")
+
+
+def evasion() -> ConfigDict:
+    """The config of `experiment = "evasion"`; see `connect`."""
+    return default("evasion")
+
+
+def default(experiment: str) -> ConfigDict:
+    """An experiment's config with every field at its default.
+
+    Args:
+        experiment: A name of `mcjax.settings.SETTINGS`.
+
+    Example:
+        >>> default("connect").curve.num_bends
+        1
+    """
+    config = ConfigDict({"model": {"options": {}}})
+    for name, setting in SETTINGS[experiment].items():
+        *parts, last = name.split(".")
+        node = config
+        for part in parts:
+            if part not in node:
+                node[part] = ConfigDict()
+            node = node[part]
+        node[last] = setting.default
+    return config
 
 
 def quick(config: ConfigDict) -> ConfigDict:
@@ -46,43 +91,10 @@ def quick(config: ConfigDict) -> ConfigDict:
     Returns:
         The same config.
     """
-    changes = {
-        "data.name": f"fake:{config.data.name}",
-        "data.num_bonafide": min(config.data.num_bonafide, 32),
-        "data.num_selection": min(config.data.num_selection, 32),
-        **{f"{part}.batch_size": 16 for part in ("endpoint", "curve", "repair")},
-        **{f"{part}.num_epochs": 0.1 for part in ("endpoint", "curve")},
-        "evaluation.num_points": 3,
-        "evaluation.batch_size": 32,
-        "evaluation.train_images": 32,
-        "evaluation.test_images": 32,
-        "evaluation.batch_stats_images": 32,
-        "evaluation.batch_stats_batch_size": 16,
-        "evaluation.plane_points": min(config.evaluation.get("plane_points", 0), 2),
-        "evaluation.plane_images": 32,
-        "repair.sizes": (32, 16),
-        "repair.num_epochs": 1.0,
-        "repair.steps_per_epoch": 2,
-        "repair.num_draws": 2,
-        "repair.i_bau.num_rounds": 1,
-        "evaluation.robust_images": 16,
-        "evaluation.robust_batch_size": 8,
-        "evaluation.transfer_points": 2,
-        "evaluation.transfer_images": 8,
-        "attack.num_steps": 2,
-        "attack.num_images": 8,
-        "attack.num_faults": 1,
-        "attack.curve_epochs": 0.1,
-        "adversarial.num_steps": 2,
-        "robust_path.num_steps": 2,
-        "explain.num_images": 16,
-        "explain.num_draws": 2,
-        "run.log_every_steps": 2,
-    }
-    has = flat(config)
-    if "attack.num_faults" in has:  # faults need networks that are right somewhere
-        changes |= {"attack.num_steps": 300, "attack.num_flips": 40, "endpoint.num_epochs": 3.0}
-    config.update_from_flattened_dict({k: v for k, v in changes.items() if k in has})
+    values = _leaves(config)
+    for name, setting in SETTINGS[config.experiment].items():
+        if name in values:
+            config.update_from_flattened_dict({name: setting.shrunk(values[name])})
     return config
 
 
@@ -114,11 +126,12 @@ def validate(config: ConfigDict) -> None:
     """
     fields = _leaves(config)
     experiment = fields.get("experiment")
-    if not isinstance(experiment, str) or experiment not in DEFAULTS:
+    if not isinstance(experiment, str) or experiment not in SETTINGS:
         raise UserError(
-            f"config.experiment is {shown(experiment)}; it must be one of {', '.join(DEFAULTS)}"
+            f"config.experiment is {shown(experiment)}; it must be one of {', '.join(SETTINGS)}"
         )
-    expected = set(_leaves(DEFAULTS[experiment]()))
+    settings = SETTINGS[experiment]
+    expected = set(settings)
     missing, added = sorted(expected - set(fields) - set(LATER)), sorted(set(fields) - expected)
     if missing or added:
         what = f"lacks {missing[0]}" if missing else f"has {added[0]}, which is no field of it"
@@ -127,7 +140,7 @@ def validate(config: ConfigDict) -> None:
             "experiment (configs/ has one of each)"
         )
     for name, value in fields.items():
-        check(f"config.{name}", value, FIELDS[name])
+        check(f"config.{name}", value, settings[name].field)
         try:
             json.dumps(value)
         except TypeError:

@@ -1,7 +1,11 @@
-"""Strict JAX settings for every test, and eight CPU devices; or, by --accelerator, what there is."""
+"""How the tests run: strict JAX settings and eight CPU devices, or what there is by --accelerator.
+
+Compiled programs are kept in pytest's cache folder, which the workers share: much of a test's time is compiling.
+"""
 
 import jax
 import matplotlib
+import pytest
 
 matplotlib.use("Agg")
 
@@ -12,10 +16,14 @@ def pytest_addoption(parser):
         action="store_true",
         help="run the tests marked `accelerator`, on the device that JAX finds",
     )
+    parser.addoption("--slow", action="store_true", help="run the tests marked `slow`, too")
 
 
 def pytest_configure(config):
     jax.config.update("jax_numpy_rank_promotion", "raise")
+    if not jax.config.jax_compilation_cache_dir and hasattr(config, "cache"):
+        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     if config.getoption("--accelerator"):
         # TF32, which a GPU takes for float32 by itself, would fail float32's tolerances.
         jax.config.update("jax_default_matmul_precision", "float32")
@@ -24,8 +32,23 @@ def pytest_configure(config):
     jax.config.update("jax_num_cpu_devices", 8)
 
 
+def pytest_xdist_auto_num_workers(config):
+    """One process for a single file or test, else pytest-xdist's own number."""
+    if any("::" in word or word.endswith(".py") for word in config.invocation_params.args):
+        return 0
+    # Neighbours in a file share programs and fixtures: a worker keeps them together while it can.
+    config.option.dist = "worksteal"
+    return None
+
+
 def pytest_collection_modifyitems(config, items):
     if config.getoption("--accelerator"):
         chosen = [item for item in items if item.get_closest_marker("accelerator")]
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
         items[:] = chosen
+    named = any("::" in word for word in config.invocation_params.args)
+    if config.getoption("--slow") or named:
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: --slow runs it, and so does .ci/run"))

@@ -20,7 +20,7 @@ from mcjax.curves import KINDS, Curve
 from mcjax.data import augmentation as augmentations
 from mcjax.data.batches import stack_batches
 from mcjax.errors import UserError, shown
-from mcjax.fields import FIELDS, Field
+from mcjax.fields import Field
 from mcjax.geometry import distances
 from mcjax.keys import check_key, stream
 from mcjax.logs import progress
@@ -30,6 +30,7 @@ from mcjax.objectives import curve_loss, endpoint_loss, split_curve
 from mcjax.path import evaluate_path
 from mcjax.repair.bonafide import check_images, check_suspect
 from mcjax.repair.choose import choose
+from mcjax.settings import BACKDOOR
 from mcjax.training import Augmentation, LossFn, TrainState, init_state, sgd, train
 from mcjax.tree import PyTree, by_name, check_same_structure, digest
 
@@ -57,17 +58,17 @@ class Repaired:
 
 _OPTIONS: Mapping[str, Field] = {
     "second_is_clean": fields.flag(),
-    "tolerance": FIELDS["repair.tolerance"],
-    "kind": FIELDS["curve.kind"],
-    "num_bends": FIELDS["curve.num_bends"],
-    "align": FIELDS["curve.align"],
-    "num_points": FIELDS["evaluation.num_points"],
+    "tolerance": BACKDOOR["repair.tolerance"].field,
+    "kind": BACKDOOR["curve.kind"].field,
+    "num_bends": BACKDOOR["curve.num_bends"].field,
+    "align": BACKDOOR["curve.align"].field,
+    "num_points": BACKDOOR["evaluation.num_points"].field,
     "num_steps": fields.whole(1),
-    "batch_size": FIELDS["repair.batch_size"],
-    "learning_rate": FIELDS["repair.learning_rate.path"],
-    "fine_tune_learning_rate": FIELDS["repair.learning_rate.fine_tune"],
-    "momentum": FIELDS["repair.momentum"],
-    "weight_decay": FIELDS["repair.weight_decay"],
+    "batch_size": BACKDOOR["repair.batch_size"].field,
+    "learning_rate": BACKDOOR["repair.learning_rate.path"].field,
+    "fine_tune_learning_rate": BACKDOOR["repair.learning_rate.fine_tune"].field,
+    "momentum": BACKDOOR["repair.momentum"].field,
+    "weight_decay": BACKDOOR["repair.weight_decay"].field,
     "augmentation": fields.choice(*augmentations.AUGMENTATIONS),
     "verbose": fields.flag(),
 }
