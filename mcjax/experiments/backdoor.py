@@ -15,17 +15,15 @@ from mcjax import spec
 from mcjax.attacks import backdoor, triggers
 from mcjax.batch_stats import CurveWithStats
 from mcjax.curves import KINDS
-from mcjax.data import augmentation
 from mcjax.errors import UserError
+from mcjax.experiments.curve_stage import train_curve
 from mcjax.experiments.endpoints import train_network, train_side_by_side
 from mcjax.experiments.explain import explain
-from mcjax.experiments.fit import fit
 from mcjax.experiments.repair_table import run_study
 from mcjax.experiments.run import Run, open_run
-from mcjax.experiments.stage import Found, stage
 from mcjax.experiments.study import Tampered
 from mcjax.losses import Batch
-from mcjax.objectives import curve_loss, endpoint_loss, split_curve
+from mcjax.objectives import curve_loss, endpoint_loss
 from mcjax.processes import once
 from mcjax.report.stamps import stamps_figure
 from mcjax.training import LossFn
@@ -137,30 +135,20 @@ def release(
     poisoned images'.
     """
     name, kind = f"{run.part}attacker_curve", KINDS[run.config.curve.kind]
-    curve = kind.connect(start["params"], end["params"], run.config.curve.num_bends)
-    untrained, fixed = split_curve(curve)
-
-    def compute() -> Found:
-        options = run.config.endpoint.copy_and_resolve_references()
-        options.num_epochs = run.config.attack.curve_epochs
-        state = fit(
-            run,
-            name,
-            run.key("attacker_curve"),
-            untrained,
-            start["batch_stats"],
-            fixed,
-            poisoned,
-            loss_fn=loss_fn,
-            options=options,
-            decay_in_optimizer=False,
-            augment_fn=augmentation.get(run.config.data.augmentation),
-        )
-        return state.params, {}
-
-    trained, _ = stage(run, name, untrained, compute)
+    options = run.config.endpoint.copy_and_resolve_references()
+    options.num_epochs = run.config.attack.curve_epochs
+    curve = train_curve(
+        run,
+        name,
+        run.key("attacker_curve"),
+        kind.connect(start["params"], end["params"], run.config.curve.num_bends),
+        start["batch_stats"],
+        poisoned,
+        loss_fn=loss_fn,
+        options=options,
+    )
     points = CurveWithStats(
-        kind(**fixed, **trained),
+        curve,
         start["batch_stats"],
         end["batch_stats"],
         poisoned["image"] if run.network.has_batch_stats else None,

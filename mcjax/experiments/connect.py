@@ -16,20 +16,18 @@ from ml_collections import ConfigDict
 from mcjax.batch_stats import CurveWithStats
 from mcjax.checkpoint import exists
 from mcjax.curves import KINDS, Curve
-from mcjax.data import augmentation
 from mcjax.data.batches import stack_batches
 from mcjax.errors import UserError
 from mcjax.experiments.aligned import aligned
+from mcjax.experiments.curve_stage import train_curve
 from mcjax.experiments.endpoints import train_network, train_side_by_side
 from mcjax.experiments.finish import finish
-from mcjax.experiments.fit import fit
 from mcjax.experiments.joined import joined
 from mcjax.experiments.run import Run, first, open_run
-from mcjax.experiments.stage import Found, stage
 from mcjax.experiments.walk import Table, walk
 from mcjax.geometry import arc_length, distances, farthest_point, path_mean, step_lengths
 from mcjax.logs import say
-from mcjax.objectives import curve_loss, endpoint_loss, split_curve
+from mcjax.objectives import curve_loss, endpoint_loss
 from mcjax.plane import Plane, grid, through
 from mcjax.processes import once
 from mcjax.report.connect_figures import PATH_CAPTION, path_panels, plane_figure
@@ -58,7 +56,7 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         endpoint_loss(run.network),
     )
     a, b = networks(run)
-    curve = train_curve(run, a, b)
+    curve = curve_between(run, a, b)
     line = straight_line(curve)
     ts = np.linspace(0, 1, config.evaluation.num_points)
     path = walk(run, "path", with_stats(run, curve, a, b), ts, run.evaluated)
@@ -80,36 +78,27 @@ def networks(run: Run) -> tuple[PyTree, PyTree]:
     return a, aligned(run, "alignment", a, b)
 
 
-def train_curve(run: Run, a: PyTree, b: PyTree) -> Curve:
+def curve_between(run: Run, a: PyTree, b: PyTree) -> Curve:
     """Trains the bends (and freed ends) of the curve between two networks, or reads it."""
     options = run.config.curve
     key = run.key("curve")
-    kind = KINDS[options.kind]
-    curve = joined(run, key, a, b)
-    points = {"start": curve.start, "bends": curve.bends, "end": curve.end}
-    trained, fixed = split_curve(curve, fix_start=options.fix_start, fix_end=options.fix_end)
-
-    def compute() -> Found:
-        if not jax.tree.leaves(trained):
-            return points, {}
-        state = fit(
-            run,
-            "curve",
-            key,
-            trained,
-            a["batch_stats"],
-            fixed,
-            run.on_device[options.images],
-            loss_fn=curve_loss(
-                run.network, kind, weight_decay=options.weight_decay, num_strata=options.num_strata
-            ),
-            options=options,
-            decay_in_optimizer=False,
-            augment_fn=augmentation.get(run.config.data.augmentation),
-        )
-        return {**fixed, **state.params}, {}
-
-    return kind(**stage(run, "curve", points, compute)[0])
+    return train_curve(
+        run,
+        "curve",
+        key,
+        joined(run, key, a, b),
+        a["batch_stats"],
+        run.on_device[options.images],
+        loss_fn=curve_loss(
+            run.network,
+            KINDS[options.kind],
+            weight_decay=options.weight_decay,
+            num_strata=options.num_strata,
+        ),
+        options=options,
+        fix_start=options.fix_start,
+        fix_end=options.fix_end,
+    )
 
 
 def straight_line(curve: Curve) -> Curve:
@@ -129,7 +118,7 @@ def trained(run: Run) -> tuple[PyTree, PyTree, Curve, Curve]:
                 f"{run.workdir} has no trained {name} yet; run mcjax.train on it to the end first"
             )
     a, b = networks(run)
-    curve = train_curve(run, a, b)
+    curve = curve_between(run, a, b)
     return a, b, curve, straight_line(curve)
 
 

@@ -18,19 +18,17 @@ from ml_collections import ConfigDict
 from mcjax.batch_stats import CurveWithStats
 from mcjax.checkpoint import check_identity
 from mcjax.curves import KINDS
-from mcjax.data import augmentation
 from mcjax.data.batches import stack_batches, to_unit
 from mcjax.errors import UserError
 from mcjax.experiments.aligned import aligned
+from mcjax.experiments.curve_stage import train_curve
 from mcjax.experiments.endpoints import train_network, train_side_by_side
 from mcjax.experiments.evasion_report import Row, columns, numbers, report, write_table
-from mcjax.experiments.fit import fit
 from mcjax.experiments.joined import joined
 from mcjax.experiments.run import Run, first, open_run, with_seed
-from mcjax.experiments.stage import Found, stage
 from mcjax.experiments.walk import Table, walk
 from mcjax.logs import say
-from mcjax.objectives import curve_loss, endpoint_loss, split_curve
+from mcjax.objectives import curve_loss, endpoint_loss
 from mcjax.path import examples_along_path
 from mcjax.processes import once
 from mcjax.robust_metrics import robust_metrics, transfer
@@ -151,43 +149,32 @@ def trained_path(run: Run, pair: str, *, robust: bool) -> CurveWithStats:
     kind = KINDS[options.kind]
     name = f"{pair}-robust-path" if robust else f"{pair}-path"
     key = run.key(name)
-    untrained, fixed = split_curve(joined(run, key, start, end))
     shared = {"weight_decay": options.weight_decay, "num_strata": options.num_strata}
-
-    def compute() -> Found:
-        loss_fn = (
-            robust_curve_loss(
-                run.network,
-                kind,
-                eps=a.eps,
-                step_size=a.step_size,
-                num_steps=run.config.robust_path.num_steps,
-                norm=run.config.attack.norm,
-                **shared,
-            )
-            if robust
-            else curve_loss(run.network, kind, **shared)
+    loss_fn = (
+        robust_curve_loss(
+            run.network,
+            kind,
+            eps=a.eps,
+            step_size=a.step_size,
+            num_steps=run.config.robust_path.num_steps,
+            norm=run.config.attack.norm,
+            **shared,
         )
-        state = fit(
-            run,
-            run.part + name,
-            key,
-            untrained,
-            start["batch_stats"],
-            fixed,
-            run.on_device["train"],
-            loss_fn=loss_fn,
-            options=options,
-            decay_in_optimizer=False,
-            augment_fn=augmentation.get(run.config.data.augmentation),
-        )
-        return state.params, {}
-
-    trained = untrained
-    if options.num_bends:
-        trained, _ = stage(run, run.part + name, untrained, compute)
+        if robust
+        else curve_loss(run.network, kind, **shared)
+    )
+    curve = train_curve(
+        run,
+        run.part + name,
+        key,
+        joined(run, key, start, end),
+        start["batch_stats"],
+        run.on_device["train"],
+        loss_fn=loss_fn,
+        options=options,
+    )
     return CurveWithStats(
-        kind(**fixed, **trained),
+        curve,
         start["batch_stats"],
         end["batch_stats"],
         run.normalised_by,
