@@ -16,7 +16,7 @@ import optax
 from mcjax import alignment, fields
 from mcjax.batch_stats import CurveWithStats
 from mcjax.bound import Bound
-from mcjax.curves import KINDS, Curve
+from mcjax.curves import KINDS, MOST_BENDS, Curve
 from mcjax.data import augmentation as augmentations
 from mcjax.data.batches import stack_batches
 from mcjax.errors import UserError, shown
@@ -30,7 +30,6 @@ from mcjax.objectives import curve_loss, endpoint_loss, split_curve
 from mcjax.path import evaluate_path
 from mcjax.repair.bonafide import check_images, check_suspect
 from mcjax.repair.choose import choose
-from mcjax.settings import BACKDOOR
 from mcjax.training import Augmentation, LossFn, TrainState, init_state, sgd, train
 from mcjax.tree import PyTree, by_name, check_same_structure, digest
 
@@ -58,17 +57,17 @@ class Repaired:
 
 _OPTIONS: Mapping[str, Field] = {
     "second_is_clean": fields.flag(),
-    "tolerance": BACKDOOR["repair.tolerance"].field,
-    "kind": BACKDOOR["curve.kind"].field,
-    "num_bends": BACKDOOR["curve.num_bends"].field,
-    "align": BACKDOOR["curve.align"].field,
-    "num_points": BACKDOOR["evaluation.num_points"].field,
+    "tolerance": fields.number(0, 1),
+    "kind": fields.choice(*KINDS),
+    "num_bends": fields.whole(0, MOST_BENDS),
+    "align": fields.choice("none", "weights"),
+    "num_points": fields.whole(2, 100_000),
     "num_steps": fields.whole(1),
-    "batch_size": BACKDOOR["repair.batch_size"].field,
-    "learning_rate": BACKDOOR["repair.learning_rate.path"].field,
-    "fine_tune_learning_rate": BACKDOOR["repair.learning_rate.fine_tune"].field,
-    "momentum": BACKDOOR["repair.momentum"].field,
-    "weight_decay": BACKDOOR["repair.weight_decay"].field,
+    "batch_size": fields.whole(1, 2**20),
+    "learning_rate": fields.number(0, 1e3, above=True),
+    "fine_tune_learning_rate": fields.number(0, 1e3, above=True),
+    "momentum": fields.number(0, 1, below=True),
+    "weight_decay": fields.number(0, 1e3),
     "augmentation": fields.choice(*augmentations.AUGMENTATIONS),
     "verbose": fields.flag(),
 }
