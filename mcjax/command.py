@@ -47,7 +47,7 @@ def run(
     try:
         interrupt.ready()
         wants_help = any(word in HELP for word in sys.argv[1:])
-        argv = [word for word in _with_recipes(sys.argv) if word not in HELP]
+        argv = [word for word in sys.argv if word not in HELP]
         words = _parse(argv, optional=wants_help, takes_words=takes_words)
         if wants_help:
             print(_help(doc, own), flush=True)
@@ -110,7 +110,7 @@ def _parse(argv: list[str], *, optional: bool, takes_words: bool) -> list[str]:
     words: list[str] = []
     try:
         flags.FLAGS.set_gnu_getopt(takes_words)  # options may stand behind words
-        words = flags.FLAGS(argv)[1:]
+        words = flags.FLAGS(with_recipes(argv))[1:]
         if words and not takes_words:
             raise UserError(f"unexpected argument {words[0]!r}; options start with --")
         if "config" in flags.FLAGS and flags.FLAGS["config"].present:
@@ -121,7 +121,7 @@ def _parse(argv: list[str], *, optional: bool, takes_words: bool) -> list[str]:
     return words
 
 
-def _with_recipes(argv: list[str]) -> list[str]:
+def with_recipes(argv: list[str]) -> list[str]:
     """The words, with names of recipes (`--config digits`) as the files that they stand for."""
     words = list(argv)
     for i, word in enumerate(words):

@@ -20,6 +20,6 @@ def test_names_files_and_what_is_neither(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("form", [["--config=digits:quick"], ["--config", "digits:quick"]])
 def test_names_on_the_command_line(form):
-    words = command._with_recipes(["x", *form, "--config.seed=1", "--workdir", "digits"])
+    words = command.with_recipes(["x", *form, "--config.seed=1", "--workdir", "digits"])
     assert words[-1] == "digits"  # the name of a folder is no recipe
     assert any(word.endswith("configs/digits.py:quick") for word in words)

@@ -123,6 +123,7 @@ def test_without_an_accelerator_nothing_is_measured(tmp_path, monkeypatch):
     assert not (tmp_path / "accelerator.json").exists()
 
 
+@pytest.mark.slow
 def test_the_whole_script_on_the_smallest_sizes(tmp_path, monkeypatch):
     """All pieces run, both frameworks agree, and a second call has nothing left to do."""
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")

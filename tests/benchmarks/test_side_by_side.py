@@ -37,6 +37,7 @@ def test_both_use_the_same_settings():
     assert mcjax_work.EVALUATION_BATCH == torch_work.EVALUATION_BATCH
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["convfc", "preresnet26"])
 def test_equal_results(name, file):
     inputs_file = file(name)

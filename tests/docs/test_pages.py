@@ -91,6 +91,7 @@ def test_the_page_on_adding_registers_one_of_each(monkeypatch, capsys):
         assert name not in getattr(module, registry)
 
 
+@pytest.mark.slow
 # The kernel's own packages warn of their future; what the notebook runs is not touched by this.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")
 def test_the_notebook_is_the_page_and_runs():

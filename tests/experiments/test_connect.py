@@ -138,6 +138,7 @@ def fingerprint(workdir):
     return networks | tables
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_ends_bit_equal(tmp_path):
     """SIGKILL in the middle of each stage in turn, each time started again."""
     arguments = ["--config", "configs/digits.py:quick", "--config.run.checkpoint_seconds=0.001"]

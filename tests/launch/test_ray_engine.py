@@ -12,6 +12,7 @@ import tiny_sweep
 APART = (*tiny_sweep.APART, "--user", "--map-root-user")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not tiny_sweep.allowed(*APART), reason="no namespaces for a network of its own here"
 )

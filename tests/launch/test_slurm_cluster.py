@@ -13,6 +13,7 @@ import tiny_sweep
 NEEDED = ("slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "sinfo")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not all(map(shutil.which, NEEDED)), reason="Slurm is not installed: slurmctld, slurmd, sbatch"
 )
