@@ -70,7 +70,7 @@ def default(experiment: str) -> ConfigDict:
         >>> default("connect").curve.num_bends
         1
     """
-    config = ConfigDict({"model": {"options": {}}})
+    config = ConfigDict()
     for name, setting in SETTINGS[experiment].items():
         *parts, last = name.split(".")
         node = config
@@ -79,6 +79,7 @@ def default(experiment: str) -> ConfigDict:
                 node[part] = ConfigDict()
             node = node[part]
         node[last] = setting.default
+    config.model.options = ConfigDict()  # depth, width, ...: the network's own
     return config
 
 
