@@ -34,7 +34,8 @@ def pytest_configure(config):
 
 def pytest_xdist_auto_num_workers(config):
     """One process for a single file or test, else pytest-xdist's own number."""
-    if any("::" in word or word.endswith(".py") for word in config.invocation_params.args):
+    named = [w for w in config.invocation_params.args if "::" in w or w.endswith(".py")]
+    if len(named) == 1:
         return 0
     # Neighbours in a file share programs and fixtures: a worker keeps them together while it can.
     config.option.dist = "worksteal"
