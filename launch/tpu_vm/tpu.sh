@@ -39,7 +39,7 @@ Options, each also as an environment variable MCJAX_TPU_NAME, MCJAX_TPU_ZONE, ..
   --internal_ips           no public addresses; the workers then need Cloud NAT to install anything
   --labels KEY=VALUE,...   for the bill (app=mcjax)
   --source FOLDER          the source tree (this script's)
-  --extras NAMES           of the package (gcs)
+  --extras NAMES           of the package (gcs); gcs,tfds where TFDS prepares the data
   --bucket NAME            mount it at /mnt/mcjax on every worker (no bucket)
   --attempts N             times that until_done begins again, at most (20)
   --poll_seconds N         between two looks at a state (30)
