@@ -161,7 +161,7 @@ def _chunks(rows: list[Row]) -> Cells:
 def _compile(rows: list[Row]) -> Cells:
     cells: Cells = [["cache", "network", "import and data", "training step", "path point"]]
     for row in _of(rows, "compile"):
-        times = [f"{row[name]:.1f} s" for name in ("start", "step", "point")]
+        times = [f"{row[name]:.1f} s" if name in row else "" for name in ("start", "step", "point")]
         cells.append([row["name"], row["network"], *times])
     return cells
 
