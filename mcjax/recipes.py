@@ -10,7 +10,7 @@ def folder() -> Path:
 
 
 def find(text: str, kind: str = "") -> str:
-    """The file that a name stands for; what is a path, or no name of ours, stays as it is.
+    """The file of a named recipe; paths and unknown names are returned unchanged.
 
     Args:
         text: What a user gave: "digits", "digits:quick", or a file.

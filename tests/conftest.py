@@ -1,4 +1,4 @@
-"""How the tests run: strict JAX settings and eight CPU devices, or what there is by --accelerator.
+"""How the tests run: strict JAX settings and eight CPU devices, or with --accelerator the device that JAX finds.
 
 Compiled programs are kept in pytest's cache folder, which the workers share: much of a test's time is compiling.
 """

@@ -345,7 +345,7 @@ def test_a_jax_without_the_hook_warns_once_and_convolves_as_xla(monkeypatch):
     cpu_convolution.disable()
     monkeypatch.setattr(cpu_convolution.hook, "ORIGINAL", None)
     cpu_convolution._warn.cache_clear()
-    with pytest.warns(UserWarning, match="run as XLA's own"):
+    with pytest.warns(UserWarning, match="leaves them to XLA"):
         cpu_convolution.enable()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -13,7 +13,7 @@ def test_names_files_and_what_is_neither(tmp_path, monkeypatch):
     assert recipes.find("backdoor_digits", "sweeps") == f"{here}/sweeps/backdoor_digits.py"
     for other in ("configs/digits.py", "digits.py", "../digits", "no_such", "", ":quick", "a b"):
         assert recipes.find(other) == other
-    (tmp_path / "digits").write_text("")  # a file of one's own comes first
+    (tmp_path / "digits").write_text("")  # the user's own file comes first
     assert recipes.find("digits") == "digits"
     assert {"digits", "backdoor_digits", "evasion_digits"} <= set(recipes.names())
 
@@ -21,5 +21,5 @@ def test_names_files_and_what_is_neither(tmp_path, monkeypatch):
 @pytest.mark.parametrize("form", [["--config=digits:quick"], ["--config", "digits:quick"]])
 def test_names_on_the_command_line(form):
     words = command.with_recipes(["x", *form, "--config.seed=1", "--workdir", "digits"])
-    assert words[-1] == "digits"  # the name of a folder is no recipe
+    assert words[-1] == "digits"  # --workdir takes no recipe
     assert any(word.endswith("configs/digits.py:quick") for word in words)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from mcjax import config as base
-from mcjax.settings import SETTINGS, page
+from mcjax.settings import SETTINGS
+from mcjax.settings_page import page
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,5 +48,5 @@ def test_every_meaning_is_one_short_line():
 
 def test_the_page_is_what_the_tables_say():
     assert (ROOT / "docs" / "config.md").read_text() == page(), (
-        "run python -m mcjax.settings > docs/config.md"
+        "run python -m mcjax.settings_page > docs/config.md"
     )

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
@@ -24,15 +23,17 @@ from benchmarks.accelerator.plan import Piece, pieces
 from benchmarks.accelerator.record import Record, Row
 
 BEFORE = Path(__file__).parents[1] / "accelerator.json"
-LEAST_SECONDS = 20  # a piece that has less is not begun: a process alone takes half of it to start
-ATTEMPTS = 2  # a piece that failed so often on a card is run again only with --only
+LEAST_SECONDS = 20  # below this no piece is started: importing JAX alone takes half of it
+ATTEMPTS = 2  # after so many failures on a card, only --only runs a piece again
 
 
 def main() -> None:
     """Plans, runs, writes."""
     names = [piece.name for piece in pieces()]
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="python -m benchmarks.accelerator",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="+", help=f"pieces: {', '.join(names)}", default=[])
@@ -48,14 +49,19 @@ def main() -> None:
     if options.budget <= 0:
         parser.error(f"--budget is {options.budget:g}; give seconds, 480 say")
     began = time.monotonic()
-    # A tiny run tries the script; real results of former visits are none of its business.
+    # Whoever ends this process ends its pieces too, which run in sessions of their own.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
+        # A tiny run must not mix with real results.
         record = Record(options.out / "accelerator.json", [] if options.tiny else [BEFORE])
-    except ValueError as error:
-        parser.error(str(error))
-    options.out.mkdir(parents=True, exist_ok=True)
+        options.out.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        parser.error(f"--out can't be used: {error}")
     with (options.out / "log.txt").open("a") as log:
-        card = card_of(log)
+        try:
+            card = card_of(log)
+        except RuntimeError as error:
+            parser.error(f"{error}; see {options.out / 'log.txt'}")
         if not options.tiny and card == "cpu":
             parser.error("there is no accelerator here (JAX found the CPU only); try --tiny")
         for piece in order(chosen, record, card, options.only):
@@ -96,13 +102,20 @@ def _hopeless(record: Record, card: str, name: str) -> bool:
 
 
 def card_of(log: TextIO) -> str:
-    """The accelerator's name, asked in a process of its own so that this one holds no memory there."""
+    """The accelerator's name, asked in another process so that this one holds no device memory.
+
+    Raises:
+        RuntimeError: JAX finds no device.
+    """
     code = "import jax; d = jax.devices()[0]; print(d.platform if d.platform == 'cpu' else d.device_kind)"
-    answer = subprocess.run(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=log, text=True, timeout=120
-    )
+    try:
+        answer = subprocess.run(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=log, text=True, timeout=120
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError("JAX found no device within 120 s") from None
     if answer.returncode:
-        sys.exit("JAX finds no device; see log.txt for why")
+        raise RuntimeError("JAX finds no device")
     return answer.stdout.strip().splitlines()[-1]
 
 
@@ -136,7 +149,13 @@ def run(
         command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment,
         start_new_session=True,
     )  # fmt: skip
-    timer = threading.Timer(seconds, end, [process])
+    cut = threading.Event()
+
+    def cut_off() -> None:
+        cut.set()
+        end(process)
+
+    timer = threading.Timer(seconds, cut_off)
     timer.start()
     last: list[str] = []
     assert process.stdout is not None
@@ -149,15 +168,14 @@ def run(
                 continue
             record.keep(card, piece.name, row)
             say(f"  {row['name']}: {row.get('error') or table.short(row)}")
-        process.wait(seconds)
+        process.wait()
     finally:
-        cut = not timer.is_alive()
         timer.cancel()
         end(process)  # and what it has left running
         process.wait()
         process.stdout.close()
     took = round(time.monotonic() - began, 1)
-    if cut:
+    if cut.is_set():
         record.close(card, piece.name, "cut", seconds=took)
         say(f"{piece.name}: ended after its {took} s; what it found is kept")
     elif process.returncode:
@@ -184,7 +202,10 @@ def row_of(line: str) -> Row | None:
     return row
 
 
-say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
+def say(text: str) -> None:
+    """A line of progress."""
+    print(text, file=sys.stderr, flush=True)
+
 
 if __name__ == "__main__":
     main()

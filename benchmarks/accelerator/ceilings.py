@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-Row = dict[str, Any]
+from benchmarks.accelerator.record import Row
+
 PRECISIONS = {
     "float32": (jnp.float32, "float32"),
     "tf32": (jnp.float32, "tensorfloat32"),

@@ -1,21 +1,20 @@
 """How many points of a path to vmap together here: time and memory of 1, 2, 4, 8."""
 
 from collections.abc import Iterator, Set
-from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import chunk
 from benchmarks.accelerator.networks import network
+from benchmarks.accelerator.record import Row
 from mcjax.network import in_bfloat16
 
-Row = dict[str, Any]
-NETWORKS = ("vgg16", "preresnet26", "convfc")
+# Images per point.
+NETWORKS = {"vgg16": 10_000, "preresnet26": 10_000, "convfc": 10_000, "wide_resnet28x10": 1000}
 
 
 def rows(name: str, done: Set[str], tiny: bool) -> Iterator[Row]:
-    """As `benchmarks.chunk`, over 10,000 images in batches of 1,000, in bfloat16.
+    """As `benchmarks.chunk`, in bfloat16 and batches of 1,000 images.
 
     Args:
         name: The tiny network's, if tiny.
@@ -23,18 +22,24 @@ def rows(name: str, done: Set[str], tiny: bool) -> Iterator[Row]:
         tiny: Small sizes.
 
     Yields:
-        `benchmarks.chunk.measure`'s row, and "worst", the largest relative difference to chunk 1's losses.
+        `benchmarks.chunk.measure`'s row, and "worst", the largest relative difference to the losses of the first row.
     """
-    sizes = {"num_images": 24, "batch_size": 12, "repeats": 1} if tiny else {
-        "num_images": 10_000, "batch_size": 1000, "repeats": 3,
-    }  # fmt: skip
+    shape = (8, 8, 3) if tiny else (32, 32, 3)
+    batch, repeats, points, numbers = (12, 1, 2, (1, 2)) if tiny else (1000, 3, 8, (1, 2, 4, 8))
     for which in (name,) if tiny else NETWORKS:
         net, first = in_bfloat16(network(which)), None
-        for number in (1, 2) if tiny else (1, 2, 4, 8):
+        for number in numbers:
             if f"{which} {number}" in done:
                 continue
-            shape = (8, 8, 3) if tiny else (32, 32, 3)
-            row, losses = chunk.measure(net, number, 2 if tiny else 8, image_shape=shape, **sizes)
+            row, losses = chunk.measure(
+                net,
+                number,
+                points,
+                num_images=24 if tiny else NETWORKS[which],
+                batch_size=batch,
+                repeats=repeats,
+                image_shape=shape,
+            )
             first = losses if first is None else first
-            worst = float(jnp.abs(losses / first - 1).max()) if np.all(first) else 0.0
+            worst = float(np.abs(losses / first - 1).max())
             yield {"name": f"{which} {number}", "network": which, "worst": worst, **row}

@@ -6,9 +6,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Set
-from typing import Any
 
-Row = dict[str, Any]
+from benchmarks.accelerator.record import Row
+
 CODE = """
 import json, sys, time
 began = time.perf_counter()

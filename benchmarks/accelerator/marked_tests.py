@@ -4,9 +4,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Set
-from typing import Any
 
-Row = dict[str, Any]
+from benchmarks.accelerator.record import Row
 
 
 def rows(_: str, done: Set[str], tiny: bool) -> Iterator[Row]:

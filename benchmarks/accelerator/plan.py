@@ -3,9 +3,9 @@
 import dataclasses
 import importlib
 from collections.abc import Callable, Iterator, Set
-from typing import Any
 
-Row = dict[str, Any]
+from benchmarks.accelerator.record import Row
+
 Rows = Callable[[str, Set[str], bool], Iterator[Row]]
 """`rows(argument, done, tiny)` yields {"name": .., ..}, leaving out names that are in done."""
 

@@ -5,13 +5,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Set
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from benchmarks.accelerator import numbers, ours
+from benchmarks.accelerator.record import Row
 
-Row = dict[str, Any]
 NETWORKS = ("vgg16", "preresnet26")
 MOST = 5
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
-Row = dict[str, Any]
+from benchmarks.accelerator.record import Row
+
 STUDIES = ("backdoor_digits", "injection_digits", "evasion_digits")
 # Of losses, relative to 0.01 + loss: one path, whose networks were trained once, in float32 and in
 # the precision that JAX takes by itself (TF32).

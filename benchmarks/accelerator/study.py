@@ -5,9 +5,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Set
-from typing import Any
 
-Row = dict[str, Any]
+from benchmarks.accelerator.record import Row
 
 
 def rows(_: str, done: Set[str], tiny: bool) -> Iterator[Row]:

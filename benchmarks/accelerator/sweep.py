@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Iterator, Set
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.accelerator.record import Row
 from mcjax import models
 from mcjax.data import augmentation
 from mcjax.network import from_linen
@@ -15,7 +15,6 @@ from mcjax.objectives import endpoint_loss
 from mcjax.training import TrainState, init_state, sgd, train_steps
 from mcjax.tree import PyTree
 
-Row = dict[str, Any]
 NUMBERS = (1, 4, 16, 64)
 MOST_SECONDS = 15  # of training one after the other; what remains is scaled, and said so
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from benchmarks.accelerator.plan import pieces
 from benchmarks.accelerator.record import Record, Row
 from benchmarks.pieces import rows_of
@@ -113,7 +115,7 @@ def fastest(row: Row, prefix: str) -> tuple[str, float] | None:
 
 
 def _beside(rows: list[Row]) -> Cells:
-    head = "network, work, precision, mcjax, a unit, TF/s, of the product, PyTorch, ratio, eager ratio, differs by"
+    head = "network, work, precision, mcjax, per unit, TF/s, of the product, PyTorch, ratio, eager ratio, differs by, peak GiB so far (mcjax / PyTorch)"
     cells: Cells = [head.split(", ")]
     limits = {
         row["name"].removeprefix("product "): row["operations_per_second"]
@@ -126,14 +128,15 @@ def _beside(rows: list[Row]) -> Cells:
         eager = row["seconds"].get("torch eager")
         rate = row["operations"] / ours
         limit = limits.get(row["precision"])
-        worst = max(row["worst"].values(), default=0.0)
-        beyond = " **beyond tolerance**" if worst > row["tolerance"] else ""
+        worst = float(np.max([0.0, *row["worst"].values()]))  # NaN if one is
+        beyond = "" if worst <= row["tolerance"] else " **beyond tolerance**"
+        peaks = [f"{bytes_ / 2**30:.2f}" for bytes_ in row.get("peak_bytes", {}).values()]
         cells.append([
             row["network"], row["work"], row["precision"], f"{ours:.4g} s", f"{1e3 * ours / row['units']:.4g} ms",
             f"{rate / 1e12:.2f}" if rate else "", f"{rate / limit:.2f}" if rate and limit else "",
             f"{theirs[1]:.4g} s ({theirs[0].removeprefix('torch ')})" if theirs else "not measured",
             f"**{theirs[1] / ours:.2f}**" if theirs else "", f"{eager / ours:.2f}" if eager else "",
-            f"{worst:.1g}{beyond}",
+            f"{worst:.1g}{beyond}", " / ".join(peaks),
         ])  # fmt: skip
     return cells
 
@@ -149,11 +152,13 @@ def _sweep(rows: list[Row]) -> Cells:
 
 
 def _chunks(rows: list[Row]) -> Cells:
-    cells: Cells = [["network", "chunk", "seconds a point", "images/s", "temporary MiB"]]
+    cells: Cells = [
+        ["network", "chunk", "seconds per point", "images/s", "temporary MiB", "losses differ by"]
+    ]
     for row in _of(rows, "chunk"):
         cells.append([
             row["network"], row["chunk"], f"{row['seconds']:.4g}", f"{row['images_per_second']:.0f}",
-            f"{row['temporary_bytes'] / 2**20:.0f}",
+            f"{row['temporary_bytes'] / 2**20:.0f}", f"{row['worst']:.1g}",
         ])  # fmt: skip
     return cells
 
@@ -167,7 +172,7 @@ def _compile(rows: list[Row]) -> Cells:
 
 
 def _study(rows: list[Row]) -> Cells:
-    cells: Cells = [["seeds", "seconds", "a seed"]]
+    cells: Cells = [["seeds", "seconds", "per seed"]]
     for row in _of(rows, "study"):
         cells.append(
             [row["seeds"], f"{row['seconds']:.0f}", f"{row['seconds'] / row['seeds']:.1f}"]

@@ -30,7 +30,9 @@ SOURCE_ONLY = (
 def main() -> None:
     """Resolves, downloads, and says what travels."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="python -m benchmarks.accelerator.wheels",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("--host", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -40,15 +42,21 @@ def main() -> None:
         present = packages(options.host.read_text())
     except (OSError, ValueError) as error:
         parser.error(f"--host {options.host}: {error}; give what pip list --format=freeze prints")
-    options.out.mkdir(parents=True, exist_ok=True)
-    for old in options.out.glob("*.whl"):  # two versions of one package stop the installation
-        old.unlink()
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out can't be used: {error}")
     with tempfile.TemporaryDirectory(dir=options.out.parent) as folder:
-        download(requirements(), present, options.python, Path(folder))
+        try:
+            download(requirements(), present, options.python, Path(folder))
+        except RuntimeError as error:
+            parser.error(str(error))
         needed = {
             wheel: parse_wheel_filename(wheel.name)[:2] for wheel in Path(folder).glob("*.whl")
         }
         missing = {w: nv for w, nv in needed.items() if lacks(present, nv[0], str(nv[1]))}
+        for old in options.out.glob("*.whl"):  # two versions of one package stop the installation
+            old.unlink()
         for wheel in missing:
             wheel.rename(options.out / wheel.name)
     total = sum(wheel.stat().st_size for wheel in options.out.glob("*.whl"))
@@ -58,9 +66,7 @@ def main() -> None:
     )
     print("  " + ", ".join(sorted(f"{name} {version}" for name, version in missing.values())))
     if total + code > LIMIT:
-        sys.exit(
-            f"that is more than {LIMIT / 2**20:.0f} MiB; leave the largest out, or install them there"
-        )
+        parser.error(f"more than {LIMIT / 2**20:.0f} MiB; install the largest wheels on the host")
 
 
 def requirements() -> list[Requirement]:
@@ -99,7 +105,7 @@ def download(wanted: list[Requirement], present: dict[str, str], python: str, fo
         folder: Where to.
 
     Raises:
-        SystemExit: pip failed; its reason is said.
+        RuntimeError: pip failed, with its reason.
     """
     bounds = {str(canonicalize_name(r.name)): r.specifier for r in wanted}
     pins = [
@@ -121,7 +127,7 @@ def _pip(*args: str) -> None:
     answer = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     if answer.returncode:
         lines = [line for line in answer.stderr.splitlines() if line.startswith("ERROR")]
-        sys.exit("pip: " + (" ".join(lines) or answer.stderr.strip()[-300:]))
+        raise RuntimeError("pip: " + (" ".join(lines) or answer.stderr.strip()[-300:]))
 
 
 def lacks(present: dict[str, str], name: str, version: str) -> bool:

@@ -50,9 +50,9 @@ def enable() -> None:
 @functools.cache  # once a process
 def _warn() -> None:
     warnings.warn(
-        f"jax {jax.__version__} keeps its CPU lowering of convolutions elsewhere than mcjax knows: they "
-        "run as XLA's own, several times slower in training; use a version that README.md names, or "
-        "leave the lowering off (--config.run.cpu_convolution=False)",
+        f"jax {jax.__version__} has moved its CPU lowering of convolutions, so mcjax leaves them to XLA: "
+        "training is several times slower; use a version that CONTRIBUTING.md lists, or switch the "
+        "lowering off (--config.run.cpu_convolution=False)",
         stacklevel=3,
     )
 

@@ -1,4 +1,4 @@
-"""The one place that touches what JAX keeps to itself: its rule for convolutions on the CPU."""
+"""JAX's private rule for convolutions on the CPU; no other module uses private parts of JAX."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def _original() -> Any:
 
 
 ORIGINAL: Any = _original()
-"""JAX's rule `(ctx, lhs, rhs, **params) -> values`; None where this version keeps it elsewhere."""
+"""JAX's rule `(ctx, lhs, rhs, **params) -> values`; None if this version has moved it."""
 
 
 def register(rule: Any) -> None:
