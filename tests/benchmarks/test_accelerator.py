@@ -100,6 +100,7 @@ time.sleep(60)"""
     record = piece_of(tmp_path, monkeypatch, code, seconds=3)
     assert record.names("card", "p") == ["a"]
     assert record.status("card", "p") == "cut"
+    assert record.pieces["card | p"]["seconds"] < 30  # its child, which has the pipe, lives 60 s
     child = int((tmp_path / "child").read_text())
     for _ in range(100):  # a killed process takes a moment to go
         if ended(child):
