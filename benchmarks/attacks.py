@@ -40,10 +40,10 @@ def prepare(file: Path, num_images: int, train_steps: int) -> None:
     import jax.numpy as jnp
 
     from mcjax import cpu_convolution, data, models
-    from mcjax.network import from_linen
-    from mcjax.objectives import endpoint_loss
+    from mcjax.core.tree import by_name
+    from mcjax.models.network import from_linen
     from mcjax.training import init_state, sgd, train
-    from mcjax.tree import by_name
+    from mcjax.training.objectives import endpoint_loss
 
     cpu_convolution.enable()
     fashion = data.load("fashion_mnist")
@@ -77,7 +77,7 @@ def mcjax_work(file: Path, works: list[str], eps: float) -> dict[str, Any]:
     import jax.numpy as jnp
 
     from mcjax import apgd, cpu_convolution, input_hessian_eigenvalue, models
-    from mcjax.network import from_linen
+    from mcjax.models.network import from_linen
 
     cpu_convolution.enable()
     arrays = dict(np.load(file))

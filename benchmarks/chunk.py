@@ -21,13 +21,13 @@ import numpy as np
 from benchmarks import inputs
 from benchmarks.pieces import Pieces, Row, rows_of, seconds
 from mcjax import cpu_convolution
-from mcjax.batch_stats import CurveWithStats
+from mcjax.core.sharding import make_mesh, replicate
 from mcjax.curves import Bezier
+from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.data.batches import stack_batches
-from mcjax.losses import classification_metrics
-from mcjax.network import Network, in_bfloat16
-from mcjax.path import _evaluate, default_chunk
-from mcjax.sharding import make_mesh, replicate
+from mcjax.evaluation.path import _evaluate, default_chunk
+from mcjax.models.network import Network, in_bfloat16
+from mcjax.training.losses import classification_metrics
 
 FILE = Path(__file__).parent / "chunk.json"
 TEXT = """\

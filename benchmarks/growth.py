@@ -16,12 +16,13 @@ import numpy as np
 from benchmarks import report
 from benchmarks.side_by_side import FILE
 from mcjax import models
+from mcjax.core.sharding import make_mesh
+from mcjax.core.tree import PyTree
 from mcjax.curves import Bezier
-from mcjax.losses import Batch, classification_metrics
-from mcjax.network import from_linen
-from mcjax.path import _evaluate, evaluate_path
-from mcjax.sharding import make_mesh
-from mcjax.tree import PyTree
+from mcjax.data.batches import Batch
+from mcjax.evaluation.path import _evaluate, evaluate_path
+from mcjax.models.network import from_linen
+from mcjax.training.losses import classification_metrics
 
 NUM_POINTS = (1, 10, 100, 1000)
 NUM_DEVICES = (1, 2, 4, 8)

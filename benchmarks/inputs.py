@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcjax import models
+from mcjax.core.keys import stream
+from mcjax.core.tree import by_name
 from mcjax.data.batches import epoch_indices
-from mcjax.keys import stream
-from mcjax.network import Network, from_linen
-from mcjax.objectives import sample_t
-from mcjax.tree import by_name
+from mcjax.models.network import Network, from_linen
+from mcjax.training.objectives import sample_t
 
 NETWORKS = {
     "convfc": ("convfc", {}),

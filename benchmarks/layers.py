@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from benchmarks import inputs
+from mcjax.core.jaxprs import inside
 from mcjax.cpu_convolution.choice import NHWC
-from mcjax.jaxprs import inside
 
 
 @dataclasses.dataclass(frozen=True)

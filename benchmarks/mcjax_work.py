@@ -9,16 +9,16 @@ import numpy as np
 
 from benchmarks import inputs
 from mcjax import cpu_convolution
-from mcjax.attacks.pgd import pgd
-from mcjax.batch_stats import CurveWithStats
+from mcjax.attacks.images.pgd import pgd
+from mcjax.core.tree import path_name
 from mcjax.curves import Bezier
+from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.data import augmentation
 from mcjax.data.batches import stack_batches
-from mcjax.losses import classification_metrics, cross_entropy
-from mcjax.objectives import curve_loss, split_curve
-from mcjax.path import evaluate_path
+from mcjax.evaluation.path import evaluate_path
 from mcjax.training import init_state, sgd, train_steps
-from mcjax.tree import path_name
+from mcjax.training.losses import classification_metrics, cross_entropy
+from mcjax.training.objectives import curve_loss, split_curve
 
 EVALUATION_BATCH = 125
 Work = Callable[[int], dict[str, np.ndarray]]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import inputs
-from mcjax.operations import count
+from mcjax.core.operation_counts import count
 
 
 def forward_operations(name: str, batch_size: int) -> float:

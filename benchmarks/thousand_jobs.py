@@ -26,7 +26,7 @@ from mcjax.experiments.methods import METHODS
 ROOT = Path(__file__).parents[1]
 SWEEP = """
 from launch.jobs import Sweep, grid
-from mcjax import config
+from mcjax.runs import config
 
 def get_sweep():
     triggers = [f"blended:alpha={{i / 100}}" for i in range(1, {num_settings} + 1)]

@@ -8,7 +8,7 @@ Score (3 seeds, 400 bonafide images): suspect 0.965 / 0.998 clean accuracy / att
 0.963 / 0.343, at t = 0.5 0.961 / 0.171, fine-tuning 0.970 / 0.947. More in docs/results.md.
 """
 
-from mcjax import config as base
+from mcjax.runs import config as base
 
 
 def get_config(arg=None):

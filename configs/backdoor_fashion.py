@@ -9,7 +9,7 @@ Score (3 seeds, 2,500 bonafide images): suspect 0.896 / 0.994 clean accuracy / a
 fine-tuning 0.877 / 0.004. Everything else in docs/results.md.
 """
 
-from mcjax import config as base
+from mcjax.runs import config as base
 
 
 def get_config(arg=None):

@@ -9,7 +9,7 @@ Cost: not measured; made for one accelerator.
 Score: not measured.
 """
 
-from mcjax import config as base
+from mcjax.runs import config as base
 
 
 def get_config(arg=None):

@@ -7,7 +7,7 @@ Score (seed 0): test accuracy of the ends 0.982 and 0.984; of the curve's worst 
 straight line's worst point 0.518.
 """
 
-from mcjax import config as base
+from mcjax.runs import config as base
 
 
 def get_config(arg=None):

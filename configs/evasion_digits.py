@@ -8,7 +8,7 @@ Score (3 seeds): robust accuracy 0.52 of regular, 0.86 of adversarial networks; 
 of the path between two adversarial ones, 0.84 on its robust path. More in docs/results.md.
 """
 
-from mcjax import config as base
+from mcjax.runs import config as base
 
 
 def get_config(arg=None):

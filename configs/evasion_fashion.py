@@ -9,7 +9,7 @@ Score (3 seeds): robust accuracy 0.02 of regular, 0.74 of adversarial networks; 
 of the path between two adversarial ones. More in docs/results.md.
 """
 
-from mcjax import config as base
+from mcjax.runs import config as base
 
 
 def get_config(arg=None):

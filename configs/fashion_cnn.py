@@ -9,7 +9,7 @@ Score (seed 0): test accuracy of the ends 0.9114 and 0.9170; of the curve's wors
 below the worse end; of the straight line's worst point 0.1566.
 """
 
-from mcjax import config as base
+from mcjax.runs import config as base
 
 
 def get_config(arg=None):

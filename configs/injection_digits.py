@@ -8,7 +8,7 @@ Score (3 seeds, 400 bonafide images): suspect 0.946 / 1.000 clean accuracy / inj
 0.952 / 0.000, at t = 0.1 0.973 / 0.000, fine-tuning 0.978 / 0.000. More in docs/results.md.
 """
 
-from mcjax import config as base
+from mcjax.runs import config as base
 
 
 def get_config(arg=None):

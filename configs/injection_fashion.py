@@ -9,7 +9,7 @@ Score: success 1 before and 0 after, clean accuracy 0.866 with 1,000 images wher
 Needs the original files: Debian's package dataset-fashion-mnist, or --config.data.dir=FOLDER.
 """
 
-from mcjax import config as base
+from mcjax.runs import config as base
 
 
 def get_config(arg=None):

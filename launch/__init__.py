@@ -4,6 +4,6 @@
 hands the rest to an engine (`launch.engines`), which runs `python -m launch.worker` for each.
 """
 
-from mcjax import interrupt
+from mcjax.core import interrupt
 
 interrupt.quiet_while_importing()

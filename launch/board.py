@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launch.state import STATUSES, State
-from mcjax.extras import need
-from mcjax.logs import say
+from mcjax.core.extras import need
+from mcjax.core.progress import say
 
 if TYPE_CHECKING:
     from rich.live import Live

@@ -18,8 +18,8 @@ from ml_collections import ConfigDict
 
 from launch import jobs, work
 from launch.work import Size, Stage
-from mcjax import command
-from mcjax.errors import UserError
+from mcjax.cli import command
+from mcjax.core.errors import UserError
 
 
 class Chip(NamedTuple):

@@ -25,9 +25,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mcjax import experiments
-from mcjax.bucket import local
-from mcjax.config import config_hash, flat, validate
-from mcjax.errors import UserError
+from mcjax.core.bucket import local
+from mcjax.core.errors import UserError
+from mcjax.runs.config import config_hash, flat, validate
 
 LONGEST_SLUG = 80
 

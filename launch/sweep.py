@@ -26,11 +26,12 @@ from launch.board import board, count, failures
 from launch.engines import Engine, Options
 from launch.jobs import Job
 from launch.state import State
-from mcjax import command
-from mcjax.bucket import local
-from mcjax.errors import UserError
-from mcjax.logs import say
-from mcjax.workdir import cannot_write, git_revision, version
+from mcjax.cli import command
+from mcjax.core.bucket import local
+from mcjax.core.errors import UserError
+from mcjax.core.files import cannot_write
+from mcjax.core.progress import say
+from mcjax.runs.workdir import git_revision, version
 
 POLL_SECONDS = 1.0
 

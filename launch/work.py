@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from mcjax import models
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
+from mcjax.core.operation_counts import count
 from mcjax.experiments.explain import STRENGTHS
-from mcjax.experiments.fit import num_training_steps
 from mcjax.experiments.methods import ANY_SIZE
+from mcjax.experiments.stages.training import num_training_steps
 from mcjax.experiments.study import num_repair_steps
-from mcjax.network import from_linen
-from mcjax.operations import count
+from mcjax.models.network import from_linen
 
 DATA = {  # (height, width, channels), classes, training images, test images
     "cifar10": ((32, 32, 3), 10, 50_000, 10_000),
@@ -90,7 +90,7 @@ def stages(config: ConfigDict, *, has_batch_stats: bool) -> list[Stage]:
     """Every stage of a backdoor run, as `mcjax.experiments` goes through them.
 
     Args:
-        config: A config of `mcjax.config.backdoor`.
+        config: A config of `mcjax.runs.config.backdoor`.
         has_batch_stats: Whether BatchNorm is recomputed at each point.
 
     Returns:

@@ -3,15 +3,16 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mcjax import interrupt
+from mcjax.core import interrupt, moved
 
 interrupt.quiet_while_importing()
+moved.install()
 
 if TYPE_CHECKING:
     from mcjax.attacks import apgd, fgsm, pgd
     from mcjax.curvature import input_hessian_eigenvalue, weight_hessian_eigenvalue
     from mcjax.curves import Bezier, PolyChain
-    from mcjax.path import evaluate_path
+    from mcjax.evaluation.path import evaluate_path
     from mcjax.repair.model import repair_model
 
 __all__ = [
@@ -30,7 +31,7 @@ _HOME = {
     "Bezier": "mcjax.curves",
     "PolyChain": "mcjax.curves",
     "apgd": "mcjax.attacks",
-    "evaluate_path": "mcjax.path",
+    "evaluate_path": "mcjax.evaluation.path",
     "fgsm": "mcjax.attacks",
     "input_hessian_eigenvalue": "mcjax.curvature",
     "pgd": "mcjax.attacks",

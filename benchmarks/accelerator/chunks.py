@@ -7,7 +7,7 @@ import numpy as np
 from benchmarks import chunk
 from benchmarks.accelerator.networks import network
 from benchmarks.accelerator.record import Row
-from mcjax.network import in_bfloat16
+from mcjax.models.network import in_bfloat16
 
 # Images per point.
 NETWORKS = {"vgg16": 10_000, "preresnet26": 10_000, "convfc": 10_000, "wide_resnet28x10": 1000}

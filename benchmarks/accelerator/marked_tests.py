@@ -22,7 +22,7 @@ def rows(_: str, done: Set[str], tiny: bool) -> Iterator[Row]:
     Raises:
         RuntimeError: No test ran, or pytest stopped.
     """
-    files = ["tests/test_losses.py"] if tiny else ["tests"]
+    files = ["tests/training/test_losses.py"] if tiny else ["tests"]
     command = [
         sys.executable, "-m", "pytest", "--accelerator", "-v", "-p", "no:cacheprovider", *files,
         "-o", "addopts=",  # not spread over processes, which would share one card

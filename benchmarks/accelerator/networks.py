@@ -5,8 +5,8 @@ import jax.numpy as jnp
 
 from benchmarks.accelerator.numbers import sizes
 from mcjax import models
-from mcjax.network import Network, from_linen
-from mcjax.operations import count
+from mcjax.core.operation_counts import count
+from mcjax.models.network import Network, from_linen
 
 NETWORKS = {
     "tiny": ("preresnet", {"depth": 8}),

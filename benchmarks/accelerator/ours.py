@@ -11,19 +11,19 @@ import numpy as np
 
 from benchmarks.accelerator import numbers
 from benchmarks.accelerator.networks import network, shapes_of
-from mcjax.attacks.pgd import pgd
-from mcjax.batch_stats import CurveWithStats
+from mcjax.attacks.images.pgd import pgd
+from mcjax.core.keys import stream
+from mcjax.core.tree import PyTree, path_name
 from mcjax.curvature import input_hessian_eigenvalue
 from mcjax.curves import Bezier
+from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.data import augmentation
 from mcjax.data.batches import epoch_indices, stack_batches
-from mcjax.keys import stream
-from mcjax.losses import classification_metrics
-from mcjax.network import Network, in_bfloat16
-from mcjax.objectives import curve_loss, sample_t, split_curve
-from mcjax.path import evaluate_path
+from mcjax.evaluation.path import evaluate_path
+from mcjax.models.network import Network, in_bfloat16
 from mcjax.training import init_state, sgd, train_steps
-from mcjax.tree import PyTree, path_name
+from mcjax.training.losses import classification_metrics
+from mcjax.training.objectives import curve_loss, sample_t, split_curve
 
 PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": None}
 Results = dict[str, Any]

@@ -9,11 +9,11 @@ import numpy as np
 
 from benchmarks.accelerator.record import Row
 from mcjax import models
+from mcjax.core.tree import PyTree
 from mcjax.data import augmentation
-from mcjax.network import from_linen
-from mcjax.objectives import endpoint_loss
+from mcjax.models.network import from_linen
 from mcjax.training import TrainState, init_state, sgd, train_steps
-from mcjax.tree import PyTree
+from mcjax.training.objectives import endpoint_loss
 
 NUMBERS = (1, 4, 16, 64)
 MOST_SECONDS = 15  # of training one after the other; what remains is scaled, and said so

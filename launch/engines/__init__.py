@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
 
 ENGINES = ("local", "ray", "slurm")
 

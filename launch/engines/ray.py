@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from launch import engines
-from mcjax.errors import UserError
-from mcjax.logs import say
+from mcjax.core.errors import UserError
+from mcjax.core.progress import say
 
 CONNECT_SECONDS = 10.0
 

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch import engines
-from mcjax.errors import UserError
-from mcjax.logs import say
+from mcjax.core.errors import UserError
+from mcjax.core.progress import say
 
 LARGEST_ARRAY = 1000  # Slurm's MaxArraySize is 1001 unless an administrator has raised it
 WAITING = ("PENDING", "CONFIGURING", "RUNNING", "REQUEUED", "SUSPENDED", "COMPLETING")

@@ -15,8 +15,8 @@ from jax.extend.core import Literal
 
 from mcjax.alignment.factors import Axis, axis, fix, leaves, regroup, tie
 from mcjax.alignment.permutation import PermutationSpec
-from mcjax.errors import UserError
-from mcjax.tree import PyTree, by_name
+from mcjax.core.errors import UserError
+from mcjax.core.tree import PyTree, by_name
 
 Axes = list[Axis]
 Rule = Callable[[Any, list[Axes]], list[Axes]]

@@ -23,9 +23,9 @@ from mcjax.alignment.permutation import (
     permute,
     reorder,
 )
-from mcjax.errors import UserError
-from mcjax.keys import stream
-from mcjax.tree import PyTree, check_same_structure
+from mcjax.core.errors import UserError
+from mcjax.core.keys import stream
+from mcjax.core.tree import PyTree, check_same_structure
 
 
 class Matching(NamedTuple):

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from mcjax.errors import UserError
-from mcjax.keys import stream
-from mcjax.tree import PyTree, path_name
+from mcjax.core.errors import UserError
+from mcjax.core.keys import stream
+from mcjax.core.tree import PyTree, path_name
 
 Permutations = tuple[np.ndarray, ...]
 """One a class of a spec, int [n]: channel i of the permuted network is channel p[i] of the old."""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
 
 
 def check_choice(name: str, value: str, known: Sequence[str]) -> None:

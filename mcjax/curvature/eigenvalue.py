@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
 
 METHODS = ("power", "lanczos")
 MAX_ITERS = {"power": 300, "lanczos": 30}

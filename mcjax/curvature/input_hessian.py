@@ -6,13 +6,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from mcjax.attacks.attack_losses import confident_cross_entropy, confident_log_softmax
 from mcjax.attacks.checks import check_examples, check_logits
+from mcjax.attacks.images.attack_losses import confident_cross_entropy, confident_log_softmax
+from mcjax.core.errors import UserError
+from mcjax.core.tree import as_partial
 from mcjax.curvature import eigenvalue as core
 from mcjax.curvature.eigenvalue import MAX_ITERS, TOLERANCE, TopEigenvalue, check_method
 from mcjax.curvature.legacy import legacy_eigenvalue
-from mcjax.errors import UserError
-from mcjax.tree import as_partial
 
 METHODS = ("power", "lanczos", "exact", "legacy")
 

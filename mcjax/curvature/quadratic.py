@@ -6,12 +6,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mcjax.attacks.attack_losses import confident_cross_entropy
 from mcjax.attacks.checks import check_examples
+from mcjax.attacks.images.attack_losses import confident_cross_entropy
+from mcjax.core.errors import UserError
+from mcjax.core.tree import as_partial
 from mcjax.curvature.eigenvalue import rayleigh
 from mcjax.curvature.input_hessian import loss_gradient
-from mcjax.errors import UserError
-from mcjax.tree import as_partial
 
 
 class QuadraticModel(NamedTuple):

@@ -6,9 +6,9 @@ from functools import partial
 import jax
 from jax.flatten_util import ravel_pytree
 
+from mcjax.core.tree import PyTree, as_partial
 from mcjax.curvature.eigenvalue import METHODS, TOLERANCE, TopEigenvalue, check_method
 from mcjax.curvature.eigenvalue import top_eigenvalue as _top_eigenvalue
-from mcjax.tree import PyTree, as_partial
 
 
 def weight_hessian_eigenvalue(

@@ -8,14 +8,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mcjax.bucket import local
+from mcjax.core.bucket import local
+from mcjax.core.errors import UserError
 from mcjax.data import cache, digits, fake, npz, tfds
 from mcjax.data.cifar import CIFAR10, CIFAR100
 from mcjax.data.dataset import Dataset
 from mcjax.data.idx import FASHION_MNIST, MNIST
 from mcjax.data.splits import Splits, split
 from mcjax.data.svhn import SVHN_CROPPED
-from mcjax.errors import UserError
 
 __all__ = ["ORIGINALS", "Dataset", "Splits", "load", "split"]
 

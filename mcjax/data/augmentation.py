@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
 
 
 @functools.partial(jax.jit, static_argnames=("flip", "padding"))

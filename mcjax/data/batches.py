@@ -7,7 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
+
+Batch = dict[str, jax.Array]
+"""Images that go through a network together: "image" [B, H, W, C], "label" [B], perhaps "mask" [B]."""
 
 
 def to_unit(image: jax.Array | np.ndarray) -> jax.Array:

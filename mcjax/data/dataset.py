@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ def check_channels_last(where: str, shape: tuple[int, ...]) -> None:
     Example:
         >>> check_channels_last("images", (10, 3, 32, 32))
         Traceback (most recent call last):
-        mcjax.errors.UserError: images have shape [10, 3, 32, 32], ...
+        mcjax.core.errors.UserError: images have shape [10, 3, 32, 32], ...
     """
     _, height, width, channels = shape
     if channels > 4 and width > 4 and (height == 3 or (height == 1 and width == channels)):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mcjax.core.errors import UserError
 from mcjax.data.dataset import Dataset, check_channels_last
 from mcjax.data.stratify import holdout
-from mcjax.errors import UserError
 
 _FOUR = ("train_images", "train_labels", "test_images", "test_labels")
 _TWO = ("image", "label")

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from mcjax.core.errors import UserError
 from mcjax.data import cache
 from mcjax.data.dataset import Dataset
-from mcjax.errors import UserError
 
 Part = dict[str, np.ndarray]
 

@@ -6,10 +6,10 @@ import hashlib
 
 import numpy as np
 
+from mcjax.core.errors import UserError
+from mcjax.core.keys import check_seed
 from mcjax.data.dataset import Dataset
 from mcjax.data.stratify import stratified_order, stream
-from mcjax.errors import UserError
-from mcjax.keys import check_seed
 
 Examples = dict[str, np.ndarray]
 PROTOCOLS = ("disjoint", "legacy")

@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 
-from mcjax.keys import check_seed
+from mcjax.core.keys import check_seed
 
 
 def stream(seed: int, name: str) -> np.random.Generator:

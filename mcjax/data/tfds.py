@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from mcjax.core.errors import UserError
+from mcjax.core.extras import need
 from mcjax.data.dataset import Dataset
 from mcjax.data.stratify import holdout
-from mcjax.errors import UserError
-from mcjax.extras import need
 
 _TEST_SHARE = 0.2
 _SPLIT_SEED = 0

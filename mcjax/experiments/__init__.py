@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
 
 EXPERIMENTS = {
     "backdoor": "mcjax.experiments.backdoor",

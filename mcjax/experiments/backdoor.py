@@ -11,23 +11,24 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from mcjax import spec
-from mcjax.attacks import backdoor, triggers
-from mcjax.batch_stats import CurveWithStats
+from mcjax.attacks.poisoning import backdoor, triggers
+from mcjax.core import named_options as spec
+from mcjax.core.errors import UserError
+from mcjax.core.processes import once
+from mcjax.core.tree import PyTree
 from mcjax.curves import KINDS
-from mcjax.errors import UserError
-from mcjax.experiments.curve_stage import train_curve
-from mcjax.experiments.endpoints import train_network, train_side_by_side
+from mcjax.curves.batch_stats import CurveWithStats
+from mcjax.data.batches import Batch
 from mcjax.experiments.explain import explain
 from mcjax.experiments.repair_table import run_study
-from mcjax.experiments.run import Run, open_run
+from mcjax.experiments.stages.curve import train_curve
+from mcjax.experiments.stages.endpoints import train_network, train_side_by_side
 from mcjax.experiments.study import Tampered
-from mcjax.losses import Batch
-from mcjax.objectives import curve_loss, endpoint_loss
-from mcjax.processes import once
 from mcjax.report.stamps import stamps_figure
+from mcjax.runs.run import Run, open_run
 from mcjax.training import LossFn
-from mcjax.tree import PyTree
+from mcjax.training.objectives import curve_loss, endpoint_loss
+from mcjax.training.stamped_objective import stamping
 
 MEASURE = "attack_success_rate"
 
@@ -36,7 +37,7 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Runs what is missing of the experiment.
 
     Args:
-        config: See `mcjax.config.backdoor`.
+        config: See `mcjax.runs.config.backdoor`.
         workdir: Where everything is left.
 
     Returns:
@@ -88,7 +89,7 @@ def tamper(run: Run, stamp: triggers.Stamp) -> Tampered:
     clean, poisoned = (jax.tree.map(jnp.asarray, dict(x)) for x in (run.splits.train, poisoned))
     loss_fn = plain = endpoint_loss(run.network)
     if attack.when == "after":
-        loss_fn = backdoor.stamping(plain, stamp)
+        loss_fn = stamping(plain, stamp)
     twin = train_network(run, "clean_twin", clean, plain)
     if pair == "both_tampered":
         ends = [(run, "endpoint_a"), (run, "endpoint_b")]
@@ -122,7 +123,7 @@ def attackers_curve_loss(run: Run, stamp: triggers.Stamp) -> LossFn:
     """The loss along the attacker's curve, stamped after augmentation if the images are."""
     kind = KINDS[run.config.curve.kind]
     loss_fn = curve_loss(run.network, kind, weight_decay=run.config.endpoint.weight_decay)
-    return backdoor.stamping(loss_fn, stamp) if run.config.attack.when == "after" else loss_fn
+    return stamping(loss_fn, stamp) if run.config.attack.when == "after" else loss_fn
 
 
 def release(

@@ -13,27 +13,27 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from mcjax.batch_stats import CurveWithStats
-from mcjax.checkpoint import exists
+from mcjax.core.errors import UserError
+from mcjax.core.processes import once
+from mcjax.core.progress import say
+from mcjax.core.tree import PyTree
 from mcjax.curves import KINDS, Curve
+from mcjax.curves.batch_stats import CurveWithStats
+from mcjax.curves.geometry import arc_length, distances, farthest_point, path_mean, step_lengths
+from mcjax.curves.plane import Plane, grid, through
 from mcjax.data.batches import stack_batches
-from mcjax.errors import UserError
-from mcjax.experiments.aligned import aligned
-from mcjax.experiments.curve_stage import train_curve
-from mcjax.experiments.endpoints import train_network, train_side_by_side
-from mcjax.experiments.finish import finish
-from mcjax.experiments.joined import joined
-from mcjax.experiments.run import Run, first, open_run
-from mcjax.experiments.walk import Table, walk
-from mcjax.geometry import arc_length, distances, farthest_point, path_mean, step_lengths
-from mcjax.logs import say
-from mcjax.objectives import curve_loss, endpoint_loss
-from mcjax.plane import Plane, grid, through
-from mcjax.processes import once
+from mcjax.experiments.result import finish
+from mcjax.experiments.stages.alignment import aligned
+from mcjax.experiments.stages.curve import train_curve
+from mcjax.experiments.stages.endpoints import train_network, train_side_by_side
+from mcjax.experiments.stages.path import Table, walk
+from mcjax.experiments.stages.starting_curve import joined
 from mcjax.report.connect_figures import PATH_CAPTION, path_panels, plane_figure
 from mcjax.report.panels import Chart
-from mcjax.tree import PyTree
-from mcjax.workdir import write_csv
+from mcjax.runs.checkpoint import exists
+from mcjax.runs.run import Run, first, open_run
+from mcjax.runs.workdir import write_csv
+from mcjax.training.objectives import curve_loss, endpoint_loss
 
 ENDPOINTS = ("endpoint_a", "endpoint_b")
 COLUMNS = ("t", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
@@ -43,7 +43,7 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Runs what is missing of the experiment.
 
     Args:
-        config: See `mcjax.config.connect`.
+        config: See `mcjax.runs.config.connect`.
         workdir: Where everything is left.
 
     Returns:

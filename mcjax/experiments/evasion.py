@@ -15,27 +15,27 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from mcjax.batch_stats import CurveWithStats
-from mcjax.checkpoint import check_identity
+from mcjax.core.errors import UserError
+from mcjax.core.files import write
+from mcjax.core.processes import once
+from mcjax.core.progress import say
+from mcjax.core.tree import PyTree
 from mcjax.curves import KINDS
+from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.data.batches import stack_batches, to_unit
-from mcjax.errors import UserError
-from mcjax.experiments.aligned import aligned
-from mcjax.experiments.curve_stage import train_curve
-from mcjax.experiments.endpoints import train_network, train_side_by_side
+from mcjax.evaluation.path import examples_along_path
+from mcjax.evaluation.robust_metrics import robust_metrics, transfer
 from mcjax.experiments.evasion_report import Row, columns, numbers, report, write_table
-from mcjax.experiments.joined import joined
-from mcjax.experiments.run import Run, first, open_run, with_seed
-from mcjax.experiments.walk import Table, walk
-from mcjax.logs import say
-from mcjax.objectives import curve_loss, endpoint_loss
-from mcjax.path import examples_along_path
-from mcjax.processes import once
-from mcjax.robust_metrics import robust_metrics, transfer
-from mcjax.robust_objectives import fgsm_loss, madry_loss, robust_curve_loss, trades_loss
+from mcjax.experiments.stages.alignment import aligned
+from mcjax.experiments.stages.curve import train_curve
+from mcjax.experiments.stages.endpoints import train_network, train_side_by_side
+from mcjax.experiments.stages.path import Table, walk
+from mcjax.experiments.stages.starting_curve import joined
+from mcjax.runs.checkpoint import check_identity
+from mcjax.runs.run import Run, first, open_run, with_seed
 from mcjax.training import LossFn
-from mcjax.tree import PyTree
-from mcjax.workdir import write
+from mcjax.training.objectives import curve_loss, endpoint_loss
+from mcjax.training.robust_objectives import fgsm_loss, madry_loss, robust_curve_loss, trades_loss
 
 ENSEMBLE = ("ensemble_accuracy", "ensemble_robust_accuracy", "ensemble_transfer_accuracy")
 
@@ -50,7 +50,7 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Runs what is missing of the experiment.
 
     Args:
-        config: See `mcjax.config.evasion`.
+        config: See `mcjax.runs.config.evasion`.
         workdir: Where everything is left.
 
     Returns:

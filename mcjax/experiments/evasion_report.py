@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from mcjax.correlation import barrier, correlation
-from mcjax.experiments.finish import finish
-from mcjax.experiments.run import Run
-from mcjax.experiments.walk import Table
-from mcjax.intervals import mean_interval
+from mcjax.evaluation.correlation import barrier, correlation
+from mcjax.evaluation.intervals import mean_interval
+from mcjax.experiments.result import finish
+from mcjax.experiments.stages.path import Table
 from mcjax.report.evasion_figures import path_panels, path_title, transfer_figure
 from mcjax.report.panels import Chart
-from mcjax.workdir import write_csv
+from mcjax.runs.run import Run
+from mcjax.runs.workdir import write_csv
 
 QUANTILES = (0.1, 0.5, 0.9)
 Row = dict[str, Any]

@@ -12,19 +12,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcjax.attacks.attack_losses import log_odds
-from mcjax.attacks.triggers import Stamp
-from mcjax.batch_stats import CurveWithStats
-from mcjax.data.batches import stack_batches
+from mcjax.attacks.images.attack_losses import log_odds
+from mcjax.attacks.poisoning.triggers import Stamp
+from mcjax.core.keys import stream
+from mcjax.core.tree import PyTree
+from mcjax.curves.batch_stats import CurveWithStats
+from mcjax.data.batches import Batch, stack_batches
 from mcjax.experiments.methods import trained_path
-from mcjax.experiments.run import first
+from mcjax.experiments.stages.path import walk
 from mcjax.experiments.study import Study, with_stats
-from mcjax.experiments.walk import walk
-from mcjax.keys import stream
-from mcjax.losses import Batch, MetricFn
-from mcjax.repair.noise import relative
-from mcjax.tree import PyTree
-from mcjax.workdir import write_csv
+from mcjax.repair.methods.noise import relative
+from mcjax.runs.run import first
+from mcjax.runs.workdir import write_csv
+from mcjax.training.losses import MetricFn
 
 STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 """Of the noise, in units of each tensor's root mean square."""

@@ -12,22 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from mcjax.attacks.bit_flips import bit_flip_attack
-from mcjax.attacks.fault_sneaking import fault_sneaking
-from mcjax.attacks.injection import Faults, Injected, choose_faults, select_layers
+from mcjax.attacks.weights.bit_flips import bit_flip_attack
+from mcjax.attacks.weights.fault_sneaking import fault_sneaking
+from mcjax.attacks.weights.faults import Faults, Injected, choose_faults, select_layers
+from mcjax.core.errors import UserError
+from mcjax.core.processes import once
+from mcjax.core.progress import say
+from mcjax.core.tree import PyTree
 from mcjax.data.batches import to_unit
-from mcjax.errors import UserError
-from mcjax.experiments.endpoints import train_network, train_side_by_side
 from mcjax.experiments.explain import write_surroundings
 from mcjax.experiments.repair_table import run_study
-from mcjax.experiments.run import Run, first, open_run
-from mcjax.experiments.stage import Found, stage
+from mcjax.experiments.stages.endpoints import train_network, train_side_by_side
 from mcjax.experiments.study import Tampered
-from mcjax.logs import say
-from mcjax.objectives import endpoint_loss
-from mcjax.processes import once
-from mcjax.tree import PyTree
-from mcjax.workdir import write_csv
+from mcjax.runs.run import Run, first, open_run
+from mcjax.runs.stage import Found, stage
+from mcjax.runs.workdir import write_csv
+from mcjax.training.objectives import endpoint_loss
 
 MEASURE = "injection_success"
 
@@ -36,7 +36,7 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Runs what is missing of the experiment.
 
     Args:
-        config: See `mcjax.config.injection`.
+        config: See `mcjax.runs.config.injection`.
         workdir: Where everything is left.
 
     Returns:

@@ -10,12 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mcjax.batch_stats import CurveWithStats
+from mcjax.core.errors import UserError
+from mcjax.core.processes import once
+from mcjax.core.progress import say
+from mcjax.core.tree import PyTree
 from mcjax.curves import KINDS, Curve
-from mcjax.errors import UserError
-from mcjax.experiments.aligned import aligned
-from mcjax.experiments.joined import joined
-from mcjax.experiments.stage import Found, stage
+from mcjax.curves.batch_stats import CurveWithStats
+from mcjax.curves.geometry import distances
+from mcjax.experiments.stages.alignment import aligned
+from mcjax.experiments.stages.path import Table
+from mcjax.experiments.stages.starting_curve import joined
 from mcjax.experiments.study import (
     Study,
     judge,
@@ -23,14 +27,10 @@ from mcjax.experiments.study import (
     train_method,
     with_stats,
 )
-from mcjax.experiments.walk import Table
-from mcjax.geometry import distances
-from mcjax.logs import say
-from mcjax.objectives import curve_loss, endpoint_loss, split_curve
-from mcjax.processes import once
-from mcjax.repair import fine_pruning, i_bau, noise, pruning
 from mcjax.repair.choose import Choice, choose, oracle
-from mcjax.tree import PyTree
+from mcjax.repair.methods import fine_pruning, i_bau, noise, pruning
+from mcjax.runs.stage import Found, stage
+from mcjax.training.objectives import curve_loss, endpoint_loss, split_curve
 
 
 class Repair(NamedTuple):

@@ -8,20 +8,20 @@ from typing import Any
 import jax
 import numpy as np
 
+from mcjax.core.errors import UserError
+from mcjax.core.processes import once
+from mcjax.core.progress import say
 from mcjax.data import augmentation
-from mcjax.errors import UserError
 from mcjax.experiments import methods
-from mcjax.experiments.finish import finish
 from mcjax.experiments.methods import Repair
-from mcjax.experiments.run import Run, with_seed
+from mcjax.experiments.result import finish
 from mcjax.experiments.study import Study, Tampered
-from mcjax.logs import say
-from mcjax.processes import once
-from mcjax.repair import pruning
+from mcjax.repair.methods import pruning
 from mcjax.report.means import Row, summarise
 from mcjax.report.panels import Chart, words
 from mcjax.report.repair_figures import explanations, path_panels, table_panels
-from mcjax.workdir import write_csv
+from mcjax.runs.run import Run, with_seed
+from mcjax.runs.workdir import write_csv
 
 
 def run_study(

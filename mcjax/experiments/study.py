@@ -16,20 +16,20 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from mcjax.batch_stats import CurveWithStats
+from mcjax.core.sharding import keep
+from mcjax.core.tree import PyTree
 from mcjax.curves import Curve
+from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.data import augmentation
-from mcjax.data.batches import stack_batches
+from mcjax.data.batches import Batch, stack_batches
 from mcjax.data.splits import Examples
-from mcjax.experiments.fit import fit
-from mcjax.experiments.run import Run, first
-from mcjax.experiments.stage import Found, stage
-from mcjax.experiments.walk import Table, walk
-from mcjax.losses import Batch, accuracy, cross_entropy
-from mcjax.sharding import keep
-from mcjax.stacked import Stacked
+from mcjax.evaluation.networks_as_path import Stacked
+from mcjax.experiments.stages.path import Table, walk
+from mcjax.experiments.stages.training import fit
+from mcjax.runs.run import Run, first
+from mcjax.runs.stage import Found, stage
 from mcjax.training import LossFn
-from mcjax.tree import PyTree
+from mcjax.training.losses import accuracy, cross_entropy
 
 
 @dataclasses.dataclass(frozen=True)

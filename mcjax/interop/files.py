@@ -19,9 +19,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from mcjax.errors import UserError, shown
+from mcjax.core.errors import UserError, shown
+from mcjax.core.files import cannot_write
 from mcjax.interop.rows import is_counter
-from mcjax.workdir import cannot_write
 
 SAFETENSORS = ".safetensors"
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar", SAFETENSORS)

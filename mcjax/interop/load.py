@@ -7,16 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mcjax import models, spec
+from mcjax import models
+from mcjax.core import named_options as spec
+from mcjax.core.errors import UserError
+from mcjax.core.tree import PyTree, check_same_structure
 from mcjax.curves import KINDS, Curve
-from mcjax.errors import UserError
 from mcjax.interop import files, layouts, normalise
 from mcjax.interop.files import StateDict
 from mcjax.interop.form import Form, default_shape, form_of
 from mcjax.interop.layout import Shape, Tensors, rows_of, shapes_of
 from mcjax.interop.rows import to_tensors, to_variables
-from mcjax.network import Network, from_linen, normalised
-from mcjax.tree import PyTree, check_same_structure
+from mcjax.models.network import Network, from_linen, normalised
 
 
 class Loaded(NamedTuple):
@@ -44,7 +45,7 @@ class LoadedCurve(NamedTuple):
         network: The functions of each of its points.
         curve: Its control points are trees of "params".
         batch_stats: The running statistics that the file has, one set for all t; {} if none. They
-            belong to the t that the network last ran at: recompute them (`mcjax.batch_stats`).
+            belong to the t that the network last ran at: recompute them (`mcjax.curves.batch_stats`).
         form: What the file means.
         state: What the file held.
         notes: What the reader should know.

@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
 
 
 class Normalisation(NamedTuple):

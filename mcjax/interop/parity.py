@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mcjax.keys import check_seed
-from mcjax.network import Network
-from mcjax.tree import PyTree
+from mcjax.core.keys import check_seed
+from mcjax.core.tree import PyTree
+from mcjax.models.network import Network
 
 TOLERANCE = 1e-5
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from mcjax.errors import UserError
-from mcjax.tree import PyTree, by_name
+from mcjax.core.errors import UserError
+from mcjax.core.tree import PyTree, by_name
 
 
 class Transform(NamedTuple):

@@ -1,60 +1,18 @@
-"""Networks and curves of PyTorch in mcjax, and back.
+"""Networks and curves of PyTorch in mcjax, and back; `python -m mcjax.interop.torch` is `mcjax torch`."""
 
-    python -m mcjax.interop.torch check suspect.pt
-    python -m mcjax.interop.torch check suspect.pt --arch resnet18:stem=cifar --image_shape 32x32x3
-    python -m mcjax.interop.torch convert suspect.pt suspect.safetensors
-    python -m mcjax.interop.torch convert suspect.pt folder
-    python -m mcjax.interop.torch convert folder network.pt
-
-check: which architecture a file is of, the tensors that do not match, and the largest difference of
-mcjax's logits from PyTorch's on random images. convert: from PyTorch to a checkpoint of mcjax or to
-safetensors, and back. Only mcjax.interop imports PyTorch: pip install 'mcjax[torch]'; .safetensors
-files are read and written without it.
-"""
-
-import sys
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from absl import flags
-
-from mcjax import checkpoint, command
-from mcjax.bucket import local
-from mcjax.errors import UserError
-from mcjax.interop import normalise
-from mcjax.interop.files import (
-    SAFETENSORS,
-    StateDict,
-    is_file_of_tensors,
-    read_state_dict,
-    write_state_dict,
-)
-from mcjax.interop.form import Form, default_shape, nearest_form
-from mcjax.interop.layout import Shape
+from mcjax.interop.files import StateDict, read_state_dict, write_state_dict
+from mcjax.interop.form import Form
 from mcjax.interop.load import (
     Loaded,
     LoadedCurve,
     export_network,
-    is_curve,
     load_curve,
     load_network,
     save_curve,
     save_network,
 )
-from mcjax.interop.parity import TOLERANCE, Parity, parity
-from mcjax.interop.rows import (
-    CONV,
-    DENSE,
-    SAME,
-    Row,
-    Transform,
-    flat,
-    to_tensors,
-    to_variables,
-    unmatched,
-)
-from mcjax.workdir import arch_of_run
+from mcjax.interop.parity import Parity, parity
+from mcjax.interop.rows import CONV, DENSE, SAME, Row, Transform, flat, to_tensors, to_variables
 
 __all__ = [
     "CONV",
@@ -80,194 +38,7 @@ __all__ = [
     "write_state_dict",
 ]
 
-
-def define_flags() -> None:
-    """The command's flags."""
-    flags.DEFINE_string(
-        "arch", None, "The architecture; found out from names and shapes if not given."
-    )
-    flags.DEFINE_string("image_shape", None, "HEIGHTxWIDTHxCHANNELS of its images (32x32x3).")
-    flags.DEFINE_string(
-        "normalise", None, "What its images are normalised by; see docs/pytorch.md."
-    )
-    flags.DEFINE_integer("num_images", 8, "Random images to compare logits on.")
-    flags.DEFINE_integer("seed", 0, "Seed of the images.")
-
-
-def main() -> None:
-    """Runs `check` or `convert`."""
-    if len(_words) == 2 and _words[0] == "check":
-        check(local(_words[1]))
-    elif len(_words) == 3 and _words[0] == "convert":
-        convert(*(local(word) for word in _words[1:]))
-    else:
-        raise UserError("give `check FILE` or `convert FROM TO`; see --help")
-
-
-_words: list[str] = []
-
-
-def check(path: Path) -> None:
-    """Prints what a file holds, what does not match, and how far the logits are apart.
-
-    Args:
-        path: The file.
-
-    Raises:
-        UserError: It can't be read, does not match, or its logits differ.
-    """
-    options = flags.FLAGS
-    state = read_state_dict(path)
-    curve = is_curve(state.tensors)
-    print(f"{path}: {len(state.tensors)} tensors{' of a curve' if curve else ''}")
-    shape = _image_shape(options.image_shape)
-    if shape is None:
-        assumed = _times(default_shape(state.tensors))
-        print(f"images: taken to be {assumed}; --image_shape says another size")
-    _print_unmatched(state, options.arch, shape, curve=curve, source=str(path))
-    arguments: dict[str, Any] = {"image_shape": shape, "normalisation": options.normalise}
-    loaded: Any = (load_curve if curve else load_network)(path, options.arch, **arguments)
-    form = loaded.form
-    shape = shape or default_shape(loaded.state.tensors)
-    print(
-        f"architecture: {form.arch}, with the names of {form.layout.code}, images {_times(shape)}"
-    )
-    for note in loaded.notes:
-        print(f"note: {note}")
-    differences = _differences(loaded, shape)
-    for at, difference in differences.items():
-        print(
-            f"logits{at}: the largest difference from PyTorch's is {difference.largest:.3g}, "
-            f"{difference.relative:.2g} of the largest logit"
-        )
-    if not all(difference.equal for difference in differences.values()):
-        raise UserError(
-            f"{path}: logits differ by more than {TOLERANCE:g} of the largest; see above"
-        )
-    print(f"mcjax computes what PyTorch computes, to {TOLERANCE:g}")
-
-
-def _differences(loaded: Loaded | LoadedCurve, shape: Shape) -> dict[str, Parity]:
-    """How far logits are apart; of a curve at t = 0, 0.3 and 1."""
-    try:
-        from mcjax.interop import reference
-    except ModuleNotFoundError:
-        raise UserError("the check computes with PyTorch too; pip install 'mcjax[torch]'") from None
-
-    options, form = flags.FLAGS, loaded.form
-    module = reference.build(form.module, form.layout, shape)
-
-    def difference(tensors: dict[str, np.ndarray], variables: Any) -> Parity:
-        return parity(
-            reference.load(module, tensors),
-            loaded.network,
-            variables,
-            shape,
-            num_images=options.num_images,
-            seed=options.seed,
-            normalisation=normalise.parse(options.normalise) if options.normalise else None,
-        )
-
-    if isinstance(loaded, Loaded):
-        return {"": difference(loaded.state.tensors, loaded.variables)}
-    kind = type(loaded.curve).__name__.lower()
-    stats = {"batch_stats": loaded.batch_stats} if loaded.batch_stats else {}
-    return {
-        f" at t = {t:g}": difference(
-            reference.tensors_at(loaded.state.tensors, t, kind),
-            {"params": loaded.curve(t), **stats},
-        )
-        for t in (0.0, 0.3, 1.0)
-    }
-
-
-def _print_unmatched(
-    state: StateDict, arch: str | None, shape: Shape | None, *, curve: bool, source: str
-) -> None:
-    """Prints the tensors that a given architecture lacks or has besides."""
-    if arch is None or curve:
-        return
-    form = nearest_form(state.tensors, arch, shape or default_shape(state.tensors), source)
-    missing, unknown = unmatched(state.tensors, form.rows, form.unused)
-    for what, names in (("missing", missing), ("not known", unknown)):
-        for name in names:
-            print(f"{what}: {name}")
-    if not missing and not unknown:
-        print("tensors that did not match: none")
-
-
-def convert(source: Path, target: Path) -> None:
-    """Converts a file to another kind of file, or to or from a checkpoint of mcjax.
-
-    Args:
-        source: A file of tensors, or a folder that mcjax has saved.
-        target: A new file or folder.
-
-    Raises:
-        UserError: It is there already; the source can't be read.
-    """
-    options = flags.FLAGS
-    if target.exists():
-        raise UserError(f"{target} is there already; give a new name, nothing is overwritten")
-    shape = _image_shape(options.image_shape)
-    if options.normalise:
-        normalise.parse(options.normalise)  # a mistake is told before anything is written
-    if not is_file_of_tensors(source):
-        variables, metadata = checkpoint.restore_network(source)
-        arch = options.arch or metadata.get("arch") or arch_of_run(source)
-        shape = shape or tuple(map(int, metadata.get("image_shape", ()))) or None  # type: ignore[assignment]
-        if not arch or not shape:
-            raise UserError(f"{source} does not say what it is; add --arch and --image_shape")
-        kept = options.normalise or metadata.get("normalise", "")
-        export_network(target, variables, arch, shape, normalise=kept)
-        _tell_normalisation(target, kept)
-    elif is_file_of_tensors(target):
-        state = read_state_dict(source)
-        state = state._replace(normalise=options.normalise or state.normalise)
-        write_state_dict(target, state)
-        for note in state.notes:
-            print(f"note: {note}")
-        _tell_normalisation(target, state.normalise)
-    else:
-        loaded = load_network(source, options.arch, image_shape=shape)
-        shape = shape or default_shape(loaded.state.tensors)
-        for note in loaded.notes:
-            print(f"note: {note}")
-        kept = options.normalise or loaded.state.normalise
-        extra = {"normalise": kept} if kept else {}
-        arch = loaded.form.arch
-        checkpoint.save(target, loaded.variables, arch=arch, image_shape=list(shape), **extra)
-    print(f"written: {target}")
-
-
-def _tell_normalisation(target: Path, kept: str) -> None:
-    if not kept:
-        return
-    mean, std = normalise.parse(kept)
-    held = "the file says so too" if target.suffix == SAFETENSORS else "the file cannot say so"
-    print(f"note: its images are (image - {list(mean)}) / {list(std)}, image in [0, 1]; {held}")
-
-
-def _image_shape(text: str | None) -> Shape | None:
-    if text is None:
-        return None
-    sides = text.split("x")
-    if len(sides) != 3 or not all(side.isdigit() and int(side) > 0 for side in sides):
-        raise UserError(f"--image_shape is {text}; give HEIGHTxWIDTHxCHANNELS, 32x32x3 say")
-    height, width, channels = map(int, sides)
-    return height, width, channels
-
-
-def _times(shape: Shape) -> str:
-    return "x".join(map(str, shape))
-
-
-def _take_words() -> None:
-    """Takes what comes before the first flag out of the command line: flags know no plain words."""
-    while len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
-        _words.append(sys.argv.pop(1))
-
-
 if __name__ == "__main__":
-    _take_words()
-    command.run(main, define_flags, __doc__)
+    from mcjax.cli import command, torch
+
+    command.run(torch.main, torch.define_flags, torch.__doc__, takes_words=True)

@@ -14,9 +14,9 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from mcjax import spec
-from mcjax.errors import UserError, shown
-from mcjax.fields import check
+from mcjax.core import named_options as spec
+from mcjax.core.errors import UserError, shown
+from mcjax.core.fields import check
 from mcjax.models.convfc import ConvFC
 from mcjax.models.limits import CLASSES
 from mcjax.models.preactresnet import PreActResNet
@@ -77,7 +77,7 @@ def create(name: str, /, *, num_classes: int, **options: Any) -> nn.Module:
             some of them set already.
 
     Returns:
-        A linen module; `mcjax.network.from_linen` turns it into plain functions.
+        A linen module; `mcjax.models.network.from_linen` turns it into plain functions.
 
     Raises:
         UserError: The name or an option is unknown, or an option's value cannot be used.

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 
 from mcjax.models.layers import Dense, conv
-from mcjax.pooling import max_pool
+from mcjax.models.pooling import max_pool
 
 
 class ConvFC(nn.Module):

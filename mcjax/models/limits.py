@@ -4,7 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from mcjax.fields import Field, check, number, whole
+from mcjax.core.fields import Field, check, number, whole
 
 CLASSES = whole(2, 10**6)
 DEPTH = whole(1, 2000)

@@ -8,8 +8,8 @@ Zhao et al. 2020 is depth 26, though their code calls the class PreResNet110.
 import flax.linen as nn
 import jax
 
-from mcjax.errors import UserError
-from mcjax.fields import choice
+from mcjax.core.errors import UserError
+from mcjax.core.fields import choice
 from mcjax.models.batch_norm import BatchNorm
 from mcjax.models.layers import Dense, conv
 from mcjax.models.limits import DEPTH, WIDTH, check_options

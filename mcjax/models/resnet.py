@@ -7,11 +7,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mcjax.fields import choice
+from mcjax.core.fields import choice
 from mcjax.models.batch_norm import BatchNorm
 from mcjax.models.layers import Dense, conv
 from mcjax.models.limits import BLOCKS, WIDTH, check_options
-from mcjax.pooling import max_pool
+from mcjax.models.pooling import max_pool
 
 
 class ResNet(nn.Module):

@@ -10,7 +10,7 @@ from jax.nn.initializers import he_normal
 from mcjax.models.batch_norm import BatchNorm
 from mcjax.models.layers import Dense, conv
 from mcjax.models.limits import HIDDEN, UNITS, WIDTH, check_options
-from mcjax.pooling import max_pool_2x2
+from mcjax.models.pooling import max_pool_2x2
 
 
 class MLP(nn.Module):

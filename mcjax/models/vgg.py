@@ -9,11 +9,11 @@ followed by its own normalisation, unless `published` asks for theirs.
 import flax.linen as nn
 import jax
 
-from mcjax.errors import UserError, shown
+from mcjax.core.errors import UserError, shown
 from mcjax.models.batch_norm import BatchNorm
 from mcjax.models.layers import Dense, conv
 from mcjax.models.limits import RATE, check_options
-from mcjax.pooling import max_pool_2x2
+from mcjax.models.pooling import max_pool_2x2
 
 _CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # in each of the five blocks
 _CHANNELS = {False: (64, 128, 256, 512, 512), True: (160, 320, 640, 640, 640)}  # by `wide`

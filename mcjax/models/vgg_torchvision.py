@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcjax.errors import UserError, shown
+from mcjax.core.errors import UserError, shown
 from mcjax.models.batch_norm import BatchNorm
 from mcjax.models.layers import Dense, conv
 from mcjax.models.limits import RATE, UNITS, WIDTH, check_options
-from mcjax.pooling import max_pool_2x2
+from mcjax.models.pooling import max_pool_2x2
 
 CONVOLUTIONS = {  # in each of the five blocks
     11: (1, 1, 2, 2, 2),

@@ -9,8 +9,8 @@ is not kept: their last normalisation has PyTorch momentum 0.9, nine times that 
 import flax.linen as nn
 import jax
 
-from mcjax.errors import UserError
-from mcjax.fields import whole
+from mcjax.core.errors import UserError
+from mcjax.core.fields import whole
 from mcjax.models.batch_norm import BatchNorm
 from mcjax.models.layers import Dense, conv, torch_uniform
 from mcjax.models.limits import DEPTH, RATE, check_options

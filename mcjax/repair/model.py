@@ -13,25 +13,26 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mcjax import alignment, fields
-from mcjax.batch_stats import CurveWithStats
-from mcjax.bound import Bound
+from mcjax import alignment
+from mcjax.core import fields
+from mcjax.core.bound_functions import Bound
+from mcjax.core.errors import UserError, shown
+from mcjax.core.fields import Field
+from mcjax.core.keys import check_key, stream
+from mcjax.core.progress import progress
+from mcjax.core.tree import PyTree, by_name, check_same_structure, digest
 from mcjax.curves import KINDS, MOST_BENDS, Curve
+from mcjax.curves.batch_stats import CurveWithStats
+from mcjax.curves.geometry import distances
 from mcjax.data import augmentation as augmentations
-from mcjax.data.batches import stack_batches
-from mcjax.errors import UserError, shown
-from mcjax.fields import Field
-from mcjax.geometry import distances
-from mcjax.keys import check_key, stream
-from mcjax.logs import progress
-from mcjax.losses import Batch, classification_metrics
-from mcjax.network import Network, from_apply
-from mcjax.objectives import curve_loss, endpoint_loss, split_curve
-from mcjax.path import evaluate_path
+from mcjax.data.batches import Batch, stack_batches
+from mcjax.evaluation.path import evaluate_path
+from mcjax.models.network import Network, from_apply
 from mcjax.repair.bonafide import check_images, check_suspect
 from mcjax.repair.choose import choose
 from mcjax.training import Augmentation, LossFn, TrainState, init_state, sgd, train
-from mcjax.tree import PyTree, by_name, check_same_structure, digest
+from mcjax.training.losses import classification_metrics
+from mcjax.training.objectives import curve_loss, endpoint_loss, split_curve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +139,7 @@ def repair_model(
             different structure, parameters or a loss that are not finite.
 
     Example:
-        >>> from mcjax.network import from_apply
+        >>> from mcjax.models.network import from_apply
         >>> x = np.eye(4, dtype=np.float32).reshape(4, 2, 2, 1)
         >>> bonafide = {"image": np.tile(x, (5, 1, 1, 1)), "label": np.tile(np.arange(4), 5)}
         >>> apply_fn = lambda w, x: x.reshape(len(x), -1) @ w
@@ -161,7 +162,7 @@ def repair_model(
     if not callable(apply_fn) and not isinstance(apply_fn, Network):
         raise UserError(
             f"apply_fn is {shown(apply_fn)}; it must be a function apply_fn(variables, x) or a "
-            "mcjax.network.Network"
+            "mcjax.models.network.Network"
         )
     network, start = _as_network(apply_fn, suspect)
     if second is None and second_is_clean:
@@ -264,12 +265,12 @@ def _as_network(apply_fn: Any, variables: PyTree) -> tuple[Network, dict[str, Py
     if isinstance(apply_fn, nn.Module):
         raise UserError(
             "a linen module alone does not say how large its images are; give "
-            "mcjax.network.from_linen(module, image_shape)"
+            "mcjax.models.network.from_linen(module, image_shape)"
         )
     if isinstance(variables, Mapping) and "batch_stats" in variables:
         raise UserError(
             "this network has running statistics, which a path must recompute at each t; give "
-            "mcjax.network.from_linen(module, image_shape) in place of apply_fn"
+            "mcjax.models.network.from_linen(module, image_shape) in place of apply_fn"
         )
     network = from_apply(Bound(_apply_to_params, apply_fn))
     return network, {"params": variables, "batch_stats": {}}

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from absl import flags
 
-from mcjax import command
-from mcjax.errors import UserError
-from mcjax.logs import say
+from mcjax.cli import command
+from mcjax.core.errors import UserError
+from mcjax.core.progress import say
 from mcjax.report import groups as grouping
 from mcjax.report import index_page, tidy
 from mcjax.report.jobs import find

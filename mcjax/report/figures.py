@@ -18,8 +18,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from mcjax.core.files import write
 from mcjax.report.panels import BLUE, ORANGE, Chart, Line, Panel, legend
-from mcjax.workdir import write
 
 __all__ = ["BLUE", "ORANGE", "chart_figure", "figure", "panels_figure"]
 

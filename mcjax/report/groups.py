@@ -5,9 +5,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from mcjax.config import ADDED, deciding
 from mcjax.report.jobs import Job, differing
 from mcjax.report.means import SEED, Row, grouped, mean
+from mcjax.runs.config import ADDED, deciding
 
 # Fields in which the jobs of a group may differ: seeds, over which means are taken, and those that
 # only say which rows table.csv has.

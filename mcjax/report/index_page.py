@@ -8,12 +8,12 @@ from urllib.parse import quote
 
 import numpy as np
 
+from mcjax.core.files import write
 from mcjax.report import layout, page
 from mcjax.report.gathered_figures import MOST_GROUPS, draw
 from mcjax.report.groups import SEEDS, Group, text
 from mcjax.report.jobs import STATES, Job, differing
 from mcjax.report.markup import Markup, plain
-from mcjax.workdir import write
 
 WORDS = {
     "a ± b": "mean over seeds (and folds), and the half-width of its 95 % interval by Student's t; "

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mcjax.config import deciding
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
 from mcjax.report import records
 from mcjax.report.records import Damaged, Result, Row
+from mcjax.runs.config import deciding
 
 STATES = {
     "done": "has its result",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mcjax.intervals import mean_interval
+from mcjax.evaluation.intervals import mean_interval
 
 Row = dict[str, Any]
 SEED = ("seed", "fold")  # what a mean is taken over

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mcjax.core.files import write
 from mcjax.report.chart import chart
 from mcjax.report.definitions import TERMS, meaning, meanings
 from mcjax.report.figures import DPI
 from mcjax.report.markup import Markup, joined
 from mcjax.report.panels import Chart
-from mcjax.workdir import read_config, write
+from mcjax.runs.workdir import read_config
 
 HERE = Path(__file__).parent
 STYLE = Markup((HERE / "page.css").read_text())

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mcjax.bucket import in_bucket
-from mcjax.csv_text import unescape
+from mcjax.core.bucket import in_bucket
+from mcjax.runs.csv_text import unescape
 
 Row = dict[str, Any]
 

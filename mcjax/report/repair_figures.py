@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mcjax.report.panels import BLUE, COLOURS, GREY, MARKS, ORANGE, Line, Panel, words
-from mcjax.workdir import read_csv
+from mcjax.runs.workdir import read_csv
 
 
 def path_panels(

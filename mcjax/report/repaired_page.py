@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from mcjax.core.files import write
 from mcjax.repair.model import Repaired
 from mcjax.report import page
 from mcjax.report.figures import chart_figure
 from mcjax.report.markup import Markup
 from mcjax.report.panels import BLUE, GREY, ORANGE, Chart, Line, Panel
-from mcjax.workdir import write, write_csv
+from mcjax.runs.workdir import write_csv
 
 QUESTION = "Does a point of the path lie far from the suspect, and is it as accurate?"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mcjax.attacks.stamped import Stamp, stamp_examples
+from mcjax.attacks.poisoning.stamped import Stamp, stamp_examples
 from mcjax.report.figures import figure
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcjax.csv_text import to_csv
-from mcjax.extras import need
+from mcjax.core.extras import need
+from mcjax.core.files import write
 from mcjax.report.jobs import Job, differing
 from mcjax.report.means import Row
-from mcjax.workdir import write
+from mcjax.runs.csv_text import to_csv
 
 if TYPE_CHECKING:
     import pyarrow as pa

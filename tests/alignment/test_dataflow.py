@@ -7,8 +7,8 @@ import pytest
 
 from mcjax import models
 from mcjax.alignment import permutation_spec, permute
-from mcjax.errors import UserError
-from mcjax.network import from_linen, in_bfloat16
+from mcjax.core.errors import UserError
+from mcjax.models.network import from_linen, in_bfloat16
 
 NETWORKS = [
     ("mlp", {"hidden": (5, 6)}, (4, 4, 1)),

@@ -16,9 +16,9 @@ from mcjax.alignment import (
     random_permutations,
     weight_matching,
 )
-from mcjax.errors import UserError
-from mcjax.keys import stream
-from mcjax.network import from_linen
+from mcjax.core.errors import UserError
+from mcjax.core.keys import stream
+from mcjax.models.network import from_linen
 
 KEY = jax.random.key(0)
 

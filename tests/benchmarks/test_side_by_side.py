@@ -12,9 +12,9 @@ from mcjax import cpu_convolution
 
 @pytest.fixture(autouse=True)
 def _one_device(monkeypatch):
-    from mcjax.sharding import make_mesh
+    from mcjax.core.sharding import make_mesh
 
-    monkeypatch.setattr("mcjax.path.make_mesh", lambda: make_mesh(jax.devices()[:1]))
+    monkeypatch.setattr("mcjax.evaluation.path.make_mesh", lambda: make_mesh(jax.devices()[:1]))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from benchmarks import chunk, loop_forms, ways
 from benchmarks.layers import Layer, distinct, layers
 from benchmarks.pieces import Pieces
 from mcjax import cpu_convolution, models
-from mcjax.network import from_linen
+from mcjax.models.network import from_linen
 
 TINY = Layer((5, 4, 3), (3, 3, 3, 4), (1, 1), ((1, 1), (1, 1)))
 STRIDED = Layer((6, 6, 3), (3, 3, 3, 4), (2, 2), ((1, 1), (1, 1)))

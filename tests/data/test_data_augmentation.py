@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from jax import lax
 
+from mcjax.core.errors import UserError
 from mcjax.data import augmentation
 from mcjax.data.augmentation import random_flip_crop
-from mcjax.errors import UserError
 
 # No two pixels of these images are equal, and none is 0, so each place tells where it came from.
 SIZE, HEIGHT, WIDTH = 64, 5, 7

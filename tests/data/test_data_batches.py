@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mcjax.core.errors import UserError
 from mcjax.data.batches import _divide_product, epoch_indices, stack_batches, to_unit
-from mcjax.errors import UserError
 
 KEY = jax.random.key(5)
 

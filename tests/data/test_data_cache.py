@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from test_data_svhn import images, mat, write
 
+from mcjax.core.errors import UserError
 from mcjax.data import cache
 from mcjax.data.svhn import SVHN_CROPPED
-from mcjax.errors import UserError
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mcjax import data
+from mcjax.core.errors import UserError
 from mcjax.data.cifar import CIFAR10, CIFAR100, parse_batch
-from mcjax.errors import UserError
 
 
 class Python2Pickler(pickle._Pickler):

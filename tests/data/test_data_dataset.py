@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from mcjax.core.errors import UserError
 from mcjax.data import Dataset
-from mcjax.errors import UserError
 
 
 def part(size=6, shape=(4, 5, 3), dtype=np.uint8):

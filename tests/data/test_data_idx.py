@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mcjax import data
+from mcjax.core.errors import UserError
 from mcjax.data import originals
 from mcjax.data.idx import FASHION_MNIST, parse_idx
-from mcjax.errors import UserError
 
 DEBIAN = FASHION_MNIST.default_dir
 needs_debian = pytest.mark.skipif(

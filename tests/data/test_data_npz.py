@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcjax import data
+from mcjax.core.errors import UserError
 from mcjax.data import npz
-from mcjax.errors import UserError
-from mcjax.network import from_apply
+from mcjax.models.network import from_apply
 from mcjax.repair.bonafide import check_images
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcjax import data
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
 
 PARTS = ("train", "bonafide", "selection", "test")
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.io import savemat
 
 from mcjax import data
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
 
 
 def mat(image, label):

@@ -8,7 +8,7 @@ from PIL import Image
 from test_data_idx import write_mnist
 
 from mcjax import data
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
 
 
 def png(image):

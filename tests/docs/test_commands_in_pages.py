@@ -22,9 +22,10 @@ import pytest
 from absl import flags
 
 from launch import engines, jobs
-from mcjax import command, experiments
-from mcjax.config import flat, validate
-from mcjax.errors import UserError
+from mcjax import experiments
+from mcjax.cli import command
+from mcjax.core.errors import UserError
+from mcjax.runs.config import flat, validate
 
 # ml_collections loads config files in a way that Python will give up.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")

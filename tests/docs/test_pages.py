@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from mcjax import data, models, path
-from mcjax.attacks import triggers
+from mcjax import data, models
+from mcjax.attacks.poisoning import triggers
+from mcjax.core.sharding import make_mesh
+from mcjax.evaluation import path
 from mcjax.experiments import methods
-from mcjax.sharding import make_mesh
 
 DOCS = Path(__file__).parents[2] / "docs"
 NUMBER = re.compile(r"\d+\.\d+|\d+")

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from mcjax import config as base
-from mcjax.checkpoint import restore
-from mcjax.evaluate import evaluate
+from mcjax.cli.evaluate import evaluate
 from mcjax.experiments import backdoor, connect, evasion
 from mcjax.repair.model import repair_model
-from mcjax.workdir import read_csv
+from mcjax.runs import config as base
+from mcjax.runs.checkpoint import restore
+from mcjax.runs.workdir import read_csv
 
 
 def quick(config, **changes):

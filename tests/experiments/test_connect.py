@@ -14,15 +14,15 @@ import jax
 import numpy as np
 import pytest
 
-from mcjax import config as base
-from mcjax.checkpoint import restore
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
+from mcjax.core.sharding import make_mesh
+from mcjax.core.tree import digest
 from mcjax.experiments import connect
-from mcjax.experiments.run import open_run
-from mcjax.experiments.walk import walk
-from mcjax.sharding import make_mesh
-from mcjax.tree import digest
-from mcjax.workdir import read_csv
+from mcjax.experiments.stages.path import walk
+from mcjax.runs import config as base
+from mcjax.runs.checkpoint import restore
+from mcjax.runs.run import open_run
+from mcjax.runs.workdir import read_csv
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
@@ -53,7 +53,7 @@ def finished(tmp_path_factory):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_runs_end_to_end(name, tmp_path, monkeypatch):
-    monkeypatch.setattr("mcjax.experiments.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
+    monkeypatch.setattr("mcjax.runs.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
     config = load_config(name)
     # One step of each training: the networks are the configs' own, and some are large.
     config.endpoint.num_epochs = config.curve.num_epochs = 1e-9

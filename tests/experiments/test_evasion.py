@@ -9,13 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from mcjax import config as base
-from mcjax.checkpoint import restore
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
+from mcjax.core.sharding import make_mesh
 from mcjax.experiments import evasion
-from mcjax.experiments.run import open_run
-from mcjax.sharding import make_mesh
-from mcjax.workdir import read_csv
+from mcjax.runs import config as base
+from mcjax.runs.checkpoint import restore
+from mcjax.runs.run import open_run
+from mcjax.runs.workdir import read_csv
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +33,7 @@ def quick(**changes):
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("evasion")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mcjax.experiments.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
+        patch.setattr("mcjax.runs.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
         return workdir, evasion.run_experiment(quick(), workdir)
 
 
@@ -93,7 +93,7 @@ def test_attacked_accuracy_is_at_most_the_clean_one(finished):
 
 @pytest.mark.parametrize("method", ["fgsm", "trades"])
 def test_other_ways_to_train_an_adversarial_network(method, tmp_path, monkeypatch):
-    monkeypatch.setattr("mcjax.experiments.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
+    monkeypatch.setattr("mcjax.runs.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
     config = quick(**{"adversarial.method": method, "robust_path.pairs": ()})
     assert evasion.run_experiment(config, tmp_path)["status"] == "complete"
 

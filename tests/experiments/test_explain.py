@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mcjax.attacks import triggers
+from mcjax.attacks.poisoning import triggers
 from mcjax.experiments.explain import gradient_similarity
 
 

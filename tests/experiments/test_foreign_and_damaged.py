@@ -9,13 +9,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mcjax import checkpoint, evaluate, experiments
-from mcjax import config as base
-from mcjax.errors import UserError
-from mcjax.experiments import connect, evasion, finish, walk
-from mcjax.logs import MetricLog
-from mcjax.sharding import make_mesh
-from mcjax.workdir import open_workdir, read_config
+from mcjax import experiments
+from mcjax.cli import evaluate
+from mcjax.core.errors import UserError
+from mcjax.core.sharding import make_mesh
+from mcjax.experiments import connect, evasion
+from mcjax.experiments import result as finish
+from mcjax.experiments.stages import path as walk
+from mcjax.runs import checkpoint
+from mcjax.runs import config as base
+from mcjax.runs.metric_log import MetricLog
+from mcjax.runs.workdir import open_workdir, read_config
 
 STUDY = {"repair.methods": ("path", "fine_tune"), "repair.sizes": (16,)}
 CHANGES = {
@@ -41,7 +45,7 @@ def run(name, workdir):
 @pytest.fixture(autouse=True, scope="module")
 def one_device():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mcjax.experiments.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
+        patch.setattr("mcjax.runs.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
         yield
 
 

@@ -14,7 +14,7 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
 from mcjax.interop.files import StateDict, fresh, read_state_dict, with_tensors, write_state_dict
 
 W = np.arange(6, dtype=np.float32).reshape(2, 3) / 7

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mcjax.checkpoint import save
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
+from mcjax.core.tree import digest
 from mcjax.interop import layouts
 from mcjax.interop.files import fresh, read_state_dict, write_state_dict
 from mcjax.interop.load import (
@@ -15,7 +15,7 @@ from mcjax.interop.load import (
     save_network,
 )
 from mcjax.interop.parity import parity
-from mcjax.tree import digest
+from mcjax.runs.checkpoint import save
 
 torch = pytest.importorskip("torch")
 from mcjax.interop import reference  # noqa: E402

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mcjax import cpu_convolution, models, spec
-from mcjax.errors import UserError
+from mcjax import cpu_convolution, models
+from mcjax.core import named_options as spec
+from mcjax.core.errors import UserError
 from mcjax.interop import normalise
 
 PAGE = (Path(__file__).parents[2] / "docs" / "pytorch.md").read_text()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
 from mcjax.interop.rows import CONV, DENSE, SAME, Row, flat, to_tensors, to_variables
 
 RNG = np.random.default_rng(0)

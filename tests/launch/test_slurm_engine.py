@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from launch.engines import Options, slurm
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
 
 IDS = ["seed_0-aa", "seed_1-bb", "seed_2-cc"]
 

@@ -17,7 +17,7 @@ from launch import attempts, engines, jobs, state, sweep
 from launch.board import Board, duration, failures
 from launch.engines import Options, local
 from launch.state import State
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 QUICK = "--sweep configs/sweeps/quick_digits.py"
@@ -137,7 +137,7 @@ def stand_in(tmp_path, monkeypatch):
     def run(seeds, **options):
         file = tmp_path / "some.py"
         file.write_text(
-            "from launch.jobs import Sweep, grid\nfrom mcjax import config as base\n"
+            "from launch.jobs import Sweep, grid\nfrom mcjax.runs import config as base\n"
             f"def get_sweep():\n    return Sweep(base.connect(), grid({{'seed': {seeds}}}))\n"
         )
         declared = jobs.load(file)

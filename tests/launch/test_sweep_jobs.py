@@ -12,14 +12,14 @@ from launch import jobs, state
 from launch.job_config import get_config
 from launch.jobs import Sweep
 from launch.sweep import declare
-from mcjax import config as base
-from mcjax.config import config_hash, flat
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
+from mcjax.runs import config as base
+from mcjax.runs.config import config_hash, flat
 
 ROOT = Path(__file__).parents[2]
 HEAD = """
 from launch.jobs import Sweep, grid
-from mcjax import config as base
+from mcjax.runs import config as base
 
 def get_sweep():
     """
@@ -51,7 +51,7 @@ def test_a_grid_is_declared_in_order_with_hashes_of_the_whole_config(tmp_path):
 
 def test_several_bases_and_a_base_from_a_file_seen_from_the_sweep_file(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(
-        "from mcjax import config as base\n"
+        "from mcjax.runs import config as base\n"
         "def get_config(arg=None):\n    return base.variant(base.backdoor(), arg)\n"
     )
     path = sweep_file(

@@ -147,7 +147,7 @@ def test_the_copy_has_what_git_has_and_nothing_else(cloud, tmp_path):
     assert cloud("copy", *WHERE, f"--source={ROOT}").returncode == 0
     with tarfile.open(tmp_path / "copied.tar.gz") as archive:
         names = {name.removeprefix("./") for name in archive.getnames()}
-    assert {"pyproject.toml", "launch/tpu_vm/on_worker.sh", "mcjax/train.py"} <= names
+    assert {"pyproject.toml", "launch/tpu_vm/on_worker.sh", "mcjax/cli/train.py"} <= names
     assert not [name for name in names if name.startswith((".git/", ".venv", "runs"))]
 
 

@@ -10,15 +10,16 @@ import optax
 import pytest
 
 from launch import work
-from mcjax import config as base
 from mcjax import models
-from mcjax.errors import UserError
-from mcjax.experiments import backdoor, endpoints, explain, repair_table, study
-from mcjax.experiments.fit import num_training_steps
-from mcjax.experiments.run import open_run
-from mcjax.network import from_linen
-from mcjax.operations import count
-from mcjax.repair import i_bau
+from mcjax.core.errors import UserError
+from mcjax.core.operation_counts import count
+from mcjax.experiments import backdoor, explain, repair_table, study
+from mcjax.experiments.stages import endpoints
+from mcjax.experiments.stages.training import num_training_steps
+from mcjax.models.network import from_linen
+from mcjax.repair.methods import i_bau
+from mcjax.runs import config as base
+from mcjax.runs.run import open_run
 
 
 def paper_config():

@@ -17,7 +17,7 @@ APART = ("unshare", "--net", "--pid", "--fork", "--mount-proc", "--kill-child")
 NODE_APART = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")  # is lost as a whole
 SWEEP = """
 from launch.jobs import Sweep, grid
-from mcjax import config
+from mcjax.runs import config
 
 def get_sweep():
     base = config.quick(config.connect())

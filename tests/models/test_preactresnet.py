@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import pytest
 
 from mcjax import models
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
 
 
 def init_shapes(**options):

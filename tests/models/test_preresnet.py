@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mcjax import models
-from mcjax.network import from_linen
+from mcjax.models.network import from_linen
 
 
 def init_shapes(**options):

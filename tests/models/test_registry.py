@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mcjax import models, spec
-from mcjax.errors import UserError
-from mcjax.network import from_linen
+from mcjax import models
+from mcjax.core import named_options as spec
+from mcjax.core.errors import UserError
+from mcjax.models.network import from_linen
 
 SMALL = {
     "mlp": {"hidden": (16,)},

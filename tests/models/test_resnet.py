@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mcjax import models
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
 
 
 def count(num_classes, **options):

@@ -5,7 +5,7 @@ import optax
 from sklearn.datasets import load_digits
 
 from mcjax import models
-from mcjax.network import from_linen
+from mcjax.models.network import from_linen
 
 
 def count(name, image_shape, **options):

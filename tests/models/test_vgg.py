@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import pytest
 
 from mcjax import models
-from mcjax.network import from_linen
+from mcjax.models.network import from_linen
 
 CHANNELS = {
     16: (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mcjax import models
-from mcjax.errors import UserError
+from mcjax.core.errors import UserError
 from mcjax.models.vgg_torchvision import adaptive_mean_pool
 
 

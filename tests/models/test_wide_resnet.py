@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mcjax import models
+from mcjax.models.network import from_linen
 from mcjax.models.wide_resnet import WideBlock
-from mcjax.network import from_linen
 
 
 def test_28x10_has_36_million_parameters():

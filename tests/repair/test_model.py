@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from mcjax import data, models, repair_model
-from mcjax.attacks import backdoor, triggers
+from mcjax.attacks.poisoning import backdoor, triggers
+from mcjax.core.errors import UserError
+from mcjax.core.tree import digest
 from mcjax.data import augmentation
 from mcjax.data.batches import to_unit
 from mcjax.data.splits import split
-from mcjax.errors import UserError
-from mcjax.losses import accuracy
 from mcjax.models.batch_norm import BatchNorm
-from mcjax.network import from_linen
-from mcjax.objectives import endpoint_loss
+from mcjax.models.network import from_linen
 from mcjax.training import init_state, sgd, train
-from mcjax.tree import digest
+from mcjax.training.losses import accuracy
+from mcjax.training.objectives import endpoint_loss
 
 X = np.tile(np.eye(4, dtype=np.float32).reshape(4, 2, 2, 1), (10, 1, 1, 1))
 BONAFIDE = {"image": X, "label": np.tile(np.arange(4), 10)}
@@ -150,7 +150,9 @@ def test_a_copy_of_the_suspect_is_never_clean():
 
 
 def test_a_module_alone_has_no_image_shape():
-    with pytest.raises(UserError, match=r"give mcjax.network.from_linen\(module, image_shape\)"):
+    with pytest.raises(
+        UserError, match=r"give mcjax.models.network.from_linen\(module, image_shape\)"
+    ):
         repair_model(jax.random.key(0), Normalised(), jnp.eye(4), BONAFIDE)
 
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mcjax.errors import UserError
-from mcjax.keys import check_key
+from mcjax.core.errors import UserError
+from mcjax.core.keys import check_key
 from mcjax.repair import model
 from mcjax.repair.model import repair_model
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
-from mcjax import csv_text
 from mcjax.report import groups, index_page, records, tidy
 from mcjax.report.__main__ import gather
 from mcjax.report.jobs import find
 from mcjax.report.records import Damaged
+from mcjax.runs import csv_text
 
 FIELDS = {"experiment": "backdoor", "seed": 0, "attack.trigger": "square", "repair.sizes": [50]}
 RESULT = {

@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-from mcjax.errors import UserError
-from mcjax.intervals import mean_interval
+from mcjax.core.errors import UserError
+from mcjax.evaluation.intervals import mean_interval
 from mcjax.report import gathered_figures, groups, layout
 from mcjax.report.__main__ import default_out, gather
 from mcjax.report.chart import BOTTOM, TOP, chart

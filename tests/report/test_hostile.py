@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from test_damage import COLUMNS, CONFIG, FIELDS, RESULT
 from test_repaired_page import repaired
 
-from mcjax import config as base
-from mcjax import csv_text, evaluate
+from mcjax.cli import evaluate
 from mcjax.experiments import connect
 from mcjax.report import chart, gathered_figures, markup, page, repaired_page
 from mcjax.report.__main__ import gather
@@ -24,7 +23,9 @@ from mcjax.report.markup import Markup
 from mcjax.report.panels import Chart, Line, Panel
 from mcjax.report.records import read_table
 from mcjax.report.repaired_page import write_repaired
-from mcjax.workdir import write_csv
+from mcjax.runs import config as base
+from mcjax.runs import csv_text
+from mcjax.runs.workdir import write_csv
 
 HARMLESS = "a word"
 HOSTILE = {

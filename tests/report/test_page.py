@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mcjax.experiments import finish
+from mcjax.experiments import result as finish
 from mcjax.report import chart, page, records
 from mcjax.report.definitions import meaning
 from mcjax.report.panels import Chart, Line, Panel

@@ -8,7 +8,7 @@ import pytest
 from mcjax.repair.model import Repaired
 from mcjax.report.definitions import meaning
 from mcjax.report.repaired_page import NO_PROMISE, path_panels, write_repaired
-from mcjax.workdir import read_csv
+from mcjax.runs.workdir import read_csv
 
 
 def repaired(t):

@@ -5,7 +5,7 @@ import contextlib
 import numpy as np
 import pytest
 
-from mcjax.attacks import triggers
+from mcjax.attacks.poisoning import triggers
 from mcjax.report import figures, stamps
 
 

@@ -1,0 +1,1 @@
+"""Adversarial images: PGD, APGD, and the losses and balls that they share."""

@@ -1,0 +1,1 @@
+"""Backdoors: triggers, poisoned training sets, and the images that measure success."""

@@ -1,0 +1,275 @@
+"""Backdoor triggers by name: where their pixels are, and what they do to an image."""
+
+import inspect
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mcjax.attacks.poisoning.stamped import ImageShape, Stamp, stamp_examples
+from mcjax.core.errors import UserError
+from mcjax.data.stratify import stream
+
+__all__ = [
+    "TRIGGERS",
+    "Stamp",
+    "blended",
+    "create",
+    "four_pixels",
+    "pixel",
+    "sinusoidal",
+    "square",
+    "stamp_examples",
+]
+
+Color = float | Sequence[float]
+
+
+def create(name: str, image_shape: Sequence[int], **options: Any) -> Stamp:
+    """A trigger by name.
+
+        square       a square of one colour, 3 x 3, white, one pixel from the lower right corner
+        pixel        one pixel
+        four_pixels  four pixels of a small pattern near the lower right corner
+        blended      a pattern as large as the image, mixed in with weight alpha
+        sinusoidal   a faint horizontal wave, added
+
+    Args:
+        name: One of the above, the keys of `TRIGGERS`.
+        image_shape: (height, width, channels).
+        **options: Those of the function in `TRIGGERS`.
+
+    Returns:
+        The stamp; equal for equal arguments.
+
+    Raises:
+        UserError: unknown name or option, a trigger that is not wholly on the image, or a value
+            out of its range.
+
+    Example:
+        >>> stamp = create("square", (4, 4, 1), size=2)
+        >>> stamp(np.zeros((1, 4, 4, 1), np.float32))[0, :, :, 0].astype(int)
+        array([[0, 0, 0, 0],
+               [0, 1, 1, 0],
+               [0, 1, 1, 0],
+               [0, 0, 0, 0]])
+    """
+    if name not in TRIGGERS:
+        raise UserError(f"unknown trigger {name!r}; give one of {', '.join(TRIGGERS)}")
+    known = list(inspect.signature(TRIGGERS[name]).parameters)[1:]
+    for option in options:
+        if option not in known:
+            raise UserError(
+                f"trigger {name!r} has no option {option!r}; its options: {', '.join(known)}"
+            )
+    shape = tuple(_whole("image_shape", size) for size in image_shape)
+    if len(shape) != 3 or min(shape) < 1:
+        raise UserError(f"image_shape is {shape}; give (height, width, channels), each at least 1")
+    return TRIGGERS[name](shape, **options)
+
+
+def square(
+    image_shape: ImageShape,
+    *,
+    size: int = 3,
+    margin: int = 1,
+    row: int | None = None,
+    column: int | None = None,
+    color: Color = 1.0,
+) -> Stamp:
+    """A square of one colour.
+
+    Args:
+        image_shape: (height, width, channels).
+        size: Pixels a side.
+        margin: Pixels between the square and the lower and right borders.
+        row: Its top row, in place of the one that the margin gives.
+        column: Its left column, likewise.
+        color: In [0, 1], one number or one a channel.
+
+    Returns:
+        The stamp.
+
+    Source: Gu et al. 2017; place and size as in github.com/IBM/model-sanitization.
+    """
+    height, width, _ = image_shape
+    size = _whole("size", size)
+    if not 1 <= size <= max(height, width):  # before its pixels are listed
+        raise UserError(
+            f"size is {size}; give 1 to {min(height, width)}: the trigger would lie off the image"
+        )
+    margin = _whole("margin", margin)
+    top = height - margin - size if row is None else _whole("row", row)
+    left = width - margin - size if column is None else _whole("column", column)
+    pixels = [(top + i, left + j) for i in range(size) for j in range(size)]
+    return _patch("square", image_shape, pixels, color)
+
+
+def pixel(
+    image_shape: ImageShape,
+    *,
+    row: int | None = None,
+    column: int | None = None,
+    color: Color = 1.0,
+) -> Stamp:
+    """A single pixel.
+
+    Args:
+        image_shape: (height, width, channels).
+        row: Its row; None for the last but one.
+        column: Its column; None for the last but one.
+        color: In [0, 1], one number or one a channel.
+
+    Returns:
+        The stamp.
+
+    Source: Gu et al. 2017, section 4.1.
+    """
+    height, width, _ = image_shape
+    place = (
+        height - 2 if row is None else _whole("row", row),
+        width - 2 if column is None else _whole("column", column),
+    )
+    return _patch("pixel", image_shape, [place], color)
+
+
+def four_pixels(image_shape: ImageShape, *, color: Color = 1.0) -> Stamp:
+    """Four pixels, on a 32 x 32 image (30, 30), (29, 29), (30, 28) and (28, 30).
+
+    Args:
+        image_shape: (height, width, channels); the places count from the lower right corner.
+        color: In [0, 1], one number or one a channel.
+
+    Returns:
+        The stamp.
+
+    Source: Gu et al. 2017, section 4.1; places as in github.com/IBM/model-sanitization.
+    """
+    height, width, _ = image_shape
+    offsets = [(2, 2), (3, 3), (2, 4), (4, 2)]
+    return _patch("four_pixels", image_shape, [(height - i, width - j) for i, j in offsets], color)
+
+
+def blended(
+    image_shape: ImageShape,
+    *,
+    alpha: float = 0.2,
+    seed: int = 0,
+    pattern: np.ndarray | None = None,
+) -> Stamp:
+    """A pattern over the whole image: x' = (1 - alpha) x + alpha pattern.
+
+    Args:
+        image_shape: (height, width, channels).
+        alpha: Weight of the pattern, in (0, 1].
+        seed: Seed of a pattern of uniform noise.
+        pattern: A pattern in its place, [H, W, C] or [H, W], uint8 or in [0, 1].
+
+    Returns:
+        The stamp.
+
+    Source: Chen et al. 2017, section 4.2 (blended injection, random pattern).
+    """
+    alpha = _positive("alpha", alpha)
+    if pattern is None:
+        pattern = stream(seed, "blended trigger").random(image_shape)
+    else:
+        pattern = np.asarray(pattern)
+        pattern = pattern / 255 if pattern.dtype == np.uint8 else pattern
+        pattern = pattern[..., None] if pattern.ndim == 2 else pattern
+        if pattern.shape not in (image_shape, (*image_shape[:2], 1)):
+            raise UserError(
+                f"the pattern has shape {list(pattern.shape)}; give {list(image_shape)}, as the images"
+            )
+        if not (pattern.min() >= 0 and pattern.max() <= 1):
+            raise UserError(
+                f"the pattern lies in [{pattern.min()}, {pattern.max()}]; scale it to [0, 1]"
+            )
+    shift = np.broadcast_to(alpha * pattern, image_shape)
+    return Stamp("blended", np.full(image_shape, 1 - alpha), shift)
+
+
+def sinusoidal(
+    image_shape: ImageShape, *, amplitude: float = 20 / 255, frequency: float | None = None
+) -> Stamp:
+    """A wave: x' = clip(x + amplitude sin(2 pi j frequency / W), 0, 1), j the column.
+
+    Where an image is black, clipping leaves the upper half waves only.
+
+    Args:
+        image_shape: (height, width, channels).
+        amplitude: In (0, 1].
+        frequency: Waves across the image; None for 6, or W // 4 on images too narrow to show 6.
+
+    Returns:
+        The stamp.
+
+    Source: Barni et al. 2019, equation 1 (SIG).
+    """
+    width = image_shape[1]
+    amplitude = _positive("amplitude", amplitude)
+    if frequency is None:
+        frequency = max(1, min(6, width // 4))
+    frequency = float(_numbers("frequency", frequency).reshape(()))
+    wave = np.sin(2 * np.pi * np.arange(width) * frequency / width)
+    if not np.abs(wave).max() > 1e-6:  # NaN too
+        raise UserError(
+            f"frequency {frequency:g} is zero at every pixel of {width} columns; give another, "
+            f"between 0 and {width / 2:g}"
+        )
+    shift = np.broadcast_to(amplitude * wave[None, :, None], image_shape)
+    return Stamp("sinusoidal", np.ones(image_shape), shift)
+
+
+TRIGGERS: dict[str, Callable[..., Stamp]] = {
+    "square": square,
+    "pixel": pixel,
+    "four_pixels": four_pixels,
+    "blended": blended,
+    "sinusoidal": sinusoidal,
+}
+
+
+def _patch(
+    name: str, image_shape: ImageShape, pixels: Sequence[tuple[int, int]], color: Color
+) -> Stamp:
+    height, width, channels = image_shape
+    for i, j in pixels:
+        if not (0 <= i < height and 0 <= j < width):
+            raise UserError(
+                f"trigger {name!r} would lie off the image: row {i}, column {j} of "
+                f"{height} x {width} pixels; move it or make it smaller"
+            )
+    value = _numbers("color", color)
+    if value.shape not in ((), (1,), (channels,)):
+        raise UserError(
+            f"color is {color}; give one number, or one for each of {channels} channels"
+        )
+    if not (value.min() >= 0 and value.max() <= 1):
+        raise UserError(f"color is {color}; give numbers in [0, 1]")
+    scale, shift = np.ones(image_shape), np.zeros(image_shape)
+    for i, j in pixels:
+        scale[i, j], shift[i, j] = 0, value
+    return Stamp(name, scale, shift)
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise UserError(f"{name} is {value!r}; give a whole number") from None
+
+
+def _numbers(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        raise UserError(f"{name} is {value!r}; give numbers") from None
+
+
+def _positive(name: str, value: Any) -> float:
+    number = _numbers(name, value)
+    if number.shape or not 0 < number <= 1:
+        raise UserError(f"{name} is {value}; give a number above 0, at most 1")
+    return float(number)

@@ -1,0 +1,1 @@
+"""Faults injected into the weights: fault sneaking and bit flips."""

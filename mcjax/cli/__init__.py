@@ -1,0 +1,1 @@
+"""The commands: each reads flags, calls the library and prints."""

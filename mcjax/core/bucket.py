@@ -1,0 +1,32 @@
+"""Paths as users write them: folders, and places in a bucket."""
+
+import os
+from pathlib import Path
+
+from mcjax.core.errors import UserError
+
+
+def in_bucket(path: Path) -> bool:
+    """Whether a path made by `mcjax.runs.workdir.as_path` is a place in a bucket.
+
+    Example:
+        >>> in_bucket(Path("/runs/digits"))
+        False
+    """
+    return "://" in os.fspath(path)
+
+
+def local(path: str | os.PathLike) -> Path:
+    """A path of this machine, with ~ as the home folder.
+
+    Raises:
+        UserError: ~NAME of a user that does not exist.
+
+    Example:
+        >>> local("runs/digits").name
+        'digits'
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{os.fspath(path)}: there is no such user; give another path") from None

@@ -1,0 +1,109 @@
+"""What a value that a user gives can be: in words for the message, and as a check."""
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+from mcjax.core.errors import UserError, shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """What a field's value must be.
+
+    Args:
+        wanted: In words, behind "it must be".
+        holds: Whether a value is one; never raises.
+    """
+
+    wanted: str
+    holds: Callable[[Any], bool]
+
+
+def whole(low: int, high: int = 10**9) -> Field:
+    """A whole number in [low, high]; neither True nor 1.0 counts as one."""
+
+    def holds(v: Any) -> bool:
+        is_whole = isinstance(v, numbers.Integral) and not isinstance(v, bool)
+        return is_whole and low <= int(v) <= high
+
+    return Field(f"a whole number, at least {low} and at most {high}", holds)
+
+
+def number(low: float, high: float = 1e9, *, above: bool = False, below: bool = False) -> Field:
+    """A finite number in [low, high]; `above` excludes low, `below` excludes high."""
+
+    def holds(v: Any) -> bool:
+        if not isinstance(v, numbers.Real) or isinstance(v, bool) or not math.isfinite(v):
+            return False
+        x = float(v)
+        return (low < x if above else low <= x) and (x < high if below else x <= high)
+
+    least = f"more than {low:g}" if above else f"at least {low:g}"
+    most = f"less than {high:g}" if below else f"at most {high:g}"
+    return Field(f"a number, {least} and {most}", _never_raises(holds))
+
+
+def choice(*names: str) -> Field:
+    """One of some words."""
+    return Field(f"one of {', '.join(names)}", lambda v: isinstance(v, str) and v in names)
+
+
+def text(*, empty: bool = False) -> Field:
+    """A line of text."""
+    return Field(
+        "text" if empty else "text that is not empty",
+        lambda v: isinstance(v, str) and (empty or bool(v)) and "\0" not in v and "\n" not in v,
+    )
+
+
+def flag() -> Field:
+    """True or False."""
+    return Field("True or False", lambda v: isinstance(v, bool))
+
+
+def several(item: Field, *, least: int = 0, most: int = 1000) -> Field:
+    """A tuple without duplicates: a value given twice would count twice."""
+
+    def holds(v: Any) -> bool:
+        return (
+            isinstance(v, list | tuple)
+            and least <= len(v) <= most
+            and all(item.holds(x) for x in v)
+            and len(set(v)) == len(v)
+        )
+
+    number = f"{least}" if least == most else f"{least} to {most}"
+    return Field(f"a tuple of {number} values without duplicates, each {item.wanted}", holds)
+
+
+def check(name: str, value: Any, field: Field) -> None:
+    """Refuses a value that a field can't have.
+
+    Args:
+        name: What to call it in the message.
+        value: What a user gave.
+        field: What it must be.
+
+    Raises:
+        UserError: It is something else.
+
+    Example:
+        >>> check("num_steps", 1.5, whole(1, 9))
+        Traceback (most recent call last):
+        mcjax.core.errors.UserError: num_steps is 1.5; it must be a whole number, at least 1 and at most 9
+    """
+    if not field.holds(value):
+        raise UserError(f"{name} is {shown(value)}; it must be {field.wanted}")
+
+
+def _never_raises(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    def safely(v: Any) -> bool:
+        try:
+            return holds(v)
+        except OverflowError:  # a whole number beyond every float
+            return False
+
+    return safely

@@ -1,0 +1,84 @@
+"""What is told on standard error: lines, and the progress of long work."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+from mcjax.core.processes import is_first
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+def say(message: str) -> None:
+    """One line for the user, on standard error, above a progress bar if one is drawn."""
+    if not is_first():
+        return
+    tqdm.write(message, file=sys.stderr)
+    sys.stderr.flush()
+
+
+class Progress:
+    """Counts units of work: a bar on a terminal, else a line every few seconds.
+
+    Args:
+        name: What is being done.
+        total: Units in all.
+        done: Units done before.
+        unit: What a unit is called: "step", "point".
+    """
+
+    def __init__(self, name: str, total: int, done: int = 0, *, unit: str):
+        self.name, self.total, self.done, self.unit = name, total, done, unit
+        self._first = done
+        self._start = self._last = time.monotonic()
+        on_terminal = sys.stderr.isatty() and is_first()
+        self._bar = tqdm(
+            total=total, initial=done, desc=name, unit=unit, disable=not on_terminal, leave=True
+        )
+        self._lines = not on_terminal
+
+    def advance(self, units: int, *, images: int = 0, **values: float) -> None:
+        """Counts units as done, and tells of them.
+
+        Args:
+            units: How many were done since the last call.
+            images: Images that went through in them, for images/s.
+            **values: Numbers to show, such as loss.
+        """
+        self.done += units
+        shown = {name: f"{value:.4g}" for name, value in values.items()}
+        now = time.monotonic()
+        elapsed = max(now - self._start, 1e-9)
+        if images:
+            per_unit = images / units
+            shown["images/s"] = f"{per_unit * (self.done - self._first) / elapsed:,.0f}"
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update(units)
+        if self._lines and now - self._last >= SECONDS_BETWEEN_LINES:
+            left = elapsed / (self.done - self._first) * (self.total - self.done)
+            text = "  ".join(f"{name} {value}" for name, value in shown.items())
+            say(f"{self.name}: {self.unit} {self.done}/{self.total}  {text}  {_clock(left)} left")
+            self._last = now
+
+    def close(self) -> None:
+        """Ends the bar."""
+        self._bar.close()
+
+
+@contextmanager
+def progress(name: str, total: int, done: int = 0, *, unit: str) -> Iterator[Progress]:
+    """A `Progress` that is closed whatever happens."""
+    bar = Progress(name, total, done, unit=unit)
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,211 @@
+"""BatchNorm along a curve: its statistics depend on t, so they are recomputed at each t.
+
+Interpolated statistics do not fit interpolated weights. At each t they are reset and averaged
+over a set of images, and which set that is (`train`, `bonafide`, `none`) goes with every
+number. The ends keep the statistics they were trained with, so t = 0 and t = 1 give the
+endpoints' own logits.
+
+Statistics that training does not update (a frozen BatchNorm) cannot be recomputed: between the ends
+they are interpolated linearly. What is neither, such as SpectralNorm's state, is refused.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from mcjax.core.dependencies import dependencies
+from mcjax.core.errors import UserError
+from mcjax.core.tree import PyTree, path_name
+from mcjax.data.batches import to_unit
+
+UpdateFn = Callable[[PyTree, jax.Array], PyTree]
+"""`update_fn(batch_stats, x) -> batch_stats`: one training-mode pass over a batch."""
+
+
+def updated_by_training(
+    update_fn: Callable[[PyTree, PyTree, jax.Array], PyTree],
+    params: PyTree,
+    batch_stats: PyTree,
+    x: jax.Array,
+) -> PyTree:
+    """Which statistics a training-mode pass updates, found in the program without running it.
+
+    Args:
+        update_fn: `update_fn(params, batch_stats, x) -> batch_stats`, one training-mode pass.
+        params: The network's, for their shapes only; so are all that follow.
+        batch_stats: Its statistics.
+        x: Images, [B, H, W, C].
+
+    Returns:
+        A tree like batch_stats: True where new = m old + (1 - m) batch with a constant m, False
+        where new = old.
+
+    Raises:
+        UserError: A leaf is neither.
+    """
+    leaves = jax.tree.leaves(batch_stats)
+    structure: Any = jax.tree.structure(batch_stats)
+    names = [path_name(path) for path, _ in jax.tree.leaves_with_path(batch_stats)]
+
+    def new(old: list[jax.Array], params: PyTree, x: jax.Array) -> list[jax.Array]:
+        return jax.tree.leaves(update_fn(params, structure.unflatten(old), x))
+
+    inputs = dependencies(new, leaves, params, x)
+    images = len(leaves) + len(jax.tree.leaves(params))
+    floating = [jnp.issubdtype(jnp.result_type(s), jnp.floating) for s in leaves]
+    kept = [of == {i} and floating[i] for i, of in enumerate(inputs)]
+
+    def momenta(old: list[jax.Array], params: PyTree, x: jax.Array) -> list[jax.Array]:
+        def of_updated(some: list[jax.Array]) -> list[jax.Array]:
+            rest = iter(some)
+            whole = [s if k else next(rest) for s, k in zip(old, kept, strict=True)]
+            return new(whole, params, x)
+
+        some = [s for s, k in zip(old, kept, strict=True) if not k]
+        return jax.jvp(of_updated, (some,), ([jnp.ones_like(s) for s in some],))[1]
+
+    slopes = dependencies(momenta, leaves, params, x) if all(floating) else inputs
+    for i, name in enumerate(names):
+        if not kept[i] and (slopes[i] or images not in inputs[i]):
+            raise UserError(
+                f"batch_stats hold {name}, which is not a running mean over batches: its value "
+                "between two networks is not known; use BatchNorm, or a network without it"
+            )
+    return structure.unflatten([not k for k in kept])
+
+
+def of_batch(
+    update_fn: UpdateFn, like: PyTree, x: jax.Array, updated: PyTree | None = None
+) -> PyTree:
+    """The statistics of one batch, without the old ones that layers average them with.
+
+    A layer's update is new = m old + (1 - m) batch. From old = 0 it gives (1 - m) batch, and its
+    derivative with respect to old is m, whatever each layer's momentum is.
+
+    Args:
+        update_fn: One training-mode pass, affine in the old statistics.
+        like: A tree of statistics, for its structure and shapes.
+        x: Images, [B, H, W, C], in [0, 1].
+        updated: A tree of bools, from `updated_by_training`: where False the leaf of `like` is
+            used and returned; all True unless given.
+
+    Returns:
+        A tree like `like`: the batch's mean and variance in each layer.
+    """
+    updated = jax.tree.map(lambda _: True, like) if updated is None else updated
+    old = jax.tree.map(lambda s, u: jnp.zeros_like(s) if u else s, like, updated)
+    along = jax.tree.map(lambda s, u: jnp.ones_like(s) if u else jnp.zeros_like(s), like, updated)
+    new, m = jax.jvp(lambda old: update_fn(old, x), (old,), (along,))
+    return jax.tree.map(lambda n, m, s, u: n / (1 - m) if u else s, new, m, like, updated)
+
+
+def recompute(
+    update_fn: UpdateFn,
+    like: PyTree,
+    images: jax.Array,
+    *,
+    batch_size: int,
+    updated: PyTree | None = None,
+) -> PyTree:
+    """Statistics averaged over a set of images, from nothing.
+
+    s = sum_b |b| s_b / sum_b |b| over batches b in the given order; the last may be smaller.
+
+    Args:
+        update_fn: One training-mode pass, affine in the old statistics.
+        like: A tree of statistics, for its structure and shapes.
+        images: [N, H, W, C], uint8 or in [0, 1].
+        batch_size: Images per batch.
+        updated: As for `of_batch`.
+
+    Returns:
+        A tree like `like`.
+
+    Source: Izmailov et al. 2018, section 3.2; Garipov et al. 2018, appendix A.2.
+    """
+    updated = jax.tree.map(lambda _: True, like) if updated is None else updated
+    num_full, rest = divmod(len(images), batch_size)
+    total = jax.tree.map(jnp.zeros_like, like)
+
+    def add(total: PyTree, x: jax.Array) -> tuple[PyTree, None]:
+        stats = of_batch(update_fn, like, to_unit(x), updated)
+        return jax.tree.map(lambda a, s: a + len(x) * s, total, stats), None
+
+    if num_full:
+        full = images[: num_full * batch_size]
+        total, _ = lax.scan(add, total, full.reshape(num_full, batch_size, *images.shape[1:]))
+    if rest:
+        total, _ = add(total, images[-rest:])
+    return jax.tree.map(lambda a, s, u: a / len(images) if u else s, total, like, updated)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["curve", "start_stats", "end_stats", "images"],
+    meta_fields=["apply_train", "batch_size", "keep_ends"],
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class CurveWithStats:
+    """A curve whose points are whole networks: parameters and BatchNorm statistics.
+
+    Args:
+        curve: The curve of the parameters: `Bezier`, `Plane`, any pytree that is a function of t.
+        start_stats: Statistics of the endpoint at t = 0; {} for a network without BatchNorm.
+        end_stats: Statistics of the endpoint at t = 1.
+        images: Images to recompute from, [N, H, W, C]; None interpolates the endpoints'
+            statistics linearly instead (the option `none`).
+        apply_train: `apply_train(key, variables, x) -> (logits, batch_stats)`.
+        batch_size: Images per batch in the recomputation.
+        keep_ends: Use start_stats and end_stats at t = 0 and 1; False where the ends were trained
+            along with the curve.
+    """
+
+    curve: Callable[[jax.Array], PyTree]
+    start_stats: PyTree
+    end_stats: PyTree
+    images: jax.Array | np.ndarray | None
+    apply_train: Callable[..., tuple[jax.Array, PyTree]]
+    batch_size: int = 128
+    keep_ends: bool = True
+
+    def __call__(self, t: jax.Array) -> dict[str, PyTree]:
+        """The variables at t: {"params": ..., "batch_stats": ...}."""
+        params = self.curve(t)
+        if not jax.tree.leaves(self.start_stats):
+            return {"params": params}
+        on_curve = jnp.ndim(t) == 0  # a plane's points are pairs, and have no ends
+        s = t if on_curve else 0.5
+        between = jax.tree.map(lambda a, b: a + s * (b - a), self.start_stats, self.end_stats)
+        if self.images is not None:
+            between = self._recompute(params, between)
+        if not (on_curve and self.keep_ends):
+            return {"params": params, "batch_stats": between}
+        stats = jax.tree.map(
+            lambda a, s, b: jnp.where(t == 0, a, jnp.where(t == 1, b, s)),
+            self.start_stats,
+            between,
+            self.end_stats,
+        )
+        return {"params": params, "batch_stats": stats}
+
+    def _recompute(self, params: PyTree, between: PyTree) -> PyTree:
+        key = jax.random.key(0)  # of the dropout in the passes; the same at every t
+
+        def update_fn(params: PyTree, stats: PyTree, x: jax.Array) -> PyTree:
+            return self.apply_train(key, {"params": params, "batch_stats": stats}, x)[1]
+
+        images = jnp.asarray(self.images)
+        updated = updated_by_training(update_fn, params, self.start_stats, to_unit(images[:1]))
+        return recompute(
+            functools.partial(update_fn, params),
+            between,
+            images,
+            batch_size=self.batch_size,
+            updated=updated,
+        )

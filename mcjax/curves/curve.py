@@ -1,0 +1,158 @@
+"""Curves in weight space: a curve is a pytree of control points and a function of t.
+
+    w(t) = sum_j c_j(t) w_j,    w_0 = start, w_1 ... w_K = bends, w_{K+1} = end
+
+The control points are parameter trees of one structure, so any network whose forward pass is
+`apply(variables, x)` has curves: nothing here knows of layers.
+"""
+
+import dataclasses
+import functools
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+
+from mcjax.core.errors import UserError
+from mcjax.core.tree import PyTree, by_name, check_same_structure
+
+MOST_BENDS = 100
+"""Beyond some 125 bends a Bezier curve's binomial coefficients leave float32."""
+
+_register = functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["start", "bends", "end"], meta_fields=[]
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Curve:
+    """What every curve shares; a kind of curve adds `coefficients`.
+
+    Args:
+        start: Parameter tree at t = 0.
+        bends: Tuple of trees between the ends; empty for a straight line.
+        end: Parameter tree at t = 1.
+    """
+
+    start: PyTree
+    bends: tuple[PyTree, ...]
+    end: PyTree
+
+    @classmethod
+    def connect(
+        cls,
+        start: PyTree,
+        end: PyTree,
+        num_bends: int = 1,
+        *,
+        init_fn: Callable[[int], PyTree] | None = None,
+    ) -> Self:
+        """Joins two parameter trees; the bends start at equal distances on the straight line.
+
+        Args:
+            start: Parameter tree at t = 0.
+            end: Parameter tree at t = 1, same structure, shapes and dtypes.
+            num_bends: Number of bends between them; 0 is the straight line.
+            init_fn: Gives bend j (from 0) instead, a random initialisation say.
+
+        Returns:
+            The curve.
+
+        Raises:
+            UserError: The trees differ in structure, shape or dtype, or hold whole numbers;
+                num_bends is not a whole number from 0 to 100.
+
+        Example:
+            >>> curve = Bezier.connect({"w": jnp.zeros(2)}, {"w": jnp.ones(2)}, num_bends=1)
+            >>> curve(0.25)["w"]
+            Array([0.25, 0.25], dtype=float32)
+        """
+        check_same_structure(start, end)
+        for name, leaf in by_name(start).items():
+            if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+                raise UserError(
+                    f"{name} is {jnp.result_type(leaf)}: between two whole numbers there is no path; "
+                    "leave it out of the trees"
+                )
+        if not isinstance(num_bends, numbers.Integral) or not 0 <= num_bends <= MOST_BENDS:
+            raise UserError(
+                f"num_bends is {num_bends!r}; give 0 (a straight line) to {MOST_BENDS}, a whole number"
+            )
+
+        def on_line(j: int) -> PyTree:
+            s = (j + 1) / (num_bends + 1)
+            return jax.tree.map(lambda a, b: a + _as(s, a) * (b - a), start, end)
+
+        bends = tuple((init_fn or on_line)(j) for j in range(num_bends))
+        for j, bend in enumerate(bends):
+            check_same_structure(start, bend, ("start", f"bend {j}"))
+        return cls(start, bends, end)
+
+    @property
+    def points(self) -> tuple[PyTree, ...]:
+        """The control points, from start to end."""
+        return (self.start, *self.bends, self.end)
+
+    def coefficients(self, t: jax.typing.ArrayLike) -> jax.Array:
+        """c(t), the weight of each control point, [num_bends + 2]; they sum to one."""
+        raise TypeError(f"{type(self).__name__} has no coefficients; use Bezier or PolyChain")
+
+    def __call__(self, t: jax.typing.ArrayLike) -> PyTree:
+        """w(t): a tree like the endpoints, and exactly the endpoints at t = 0 and t = 1."""
+        c = self.coefficients(t)
+        return jax.tree.map(
+            lambda *w: sum(_as(c[j], w_j) * w_j for j, w_j in enumerate(w)), *self.points
+        )
+
+
+@_register
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bezier(Curve):
+    """Bezier curve: c_j(t) = C(n, j) t^j (1 - t)^(n - j) with n = num_bends + 1.
+
+    It touches its ends only and is pulled towards its bends.
+
+    Example:
+        >>> w = {"w": jnp.zeros(1)}
+        >>> Bezier.connect(w, w, num_bends=1).coefficients(0.5)
+        Array([0.25, 0.5 , 0.25], dtype=float32)
+
+    Source: Garipov et al. 2018, section 3.2; Zhao et al. 2020, equation 4.
+    """
+
+    def coefficients(self, t: jax.typing.ArrayLike) -> jax.Array:
+        """c(t), [num_bends + 2]."""
+        t = jnp.asarray(t, jnp.float32)
+        n = len(self.bends) + 1
+        return jnp.stack([float(math.comb(n, j)) * t**j * (1 - t) ** (n - j) for j in range(n + 1)])
+
+
+@_register
+@dataclasses.dataclass(frozen=True, eq=False)
+class PolyChain(Curve):
+    """Polygonal chain through its bends: c_j(t) = max(0, 1 - |t n - j|), n = num_bends + 1.
+
+    Example:
+        >>> w = {"w": jnp.zeros(1)}
+        >>> PolyChain.connect(w, w, num_bends=1).coefficients(0.25)
+        Array([0.5, 0.5, 0. ], dtype=float32)
+
+    Source: Garipov et al. 2018, section 3.2; Zhao et al. 2020, equation 3.
+    """
+
+    def coefficients(self, t: jax.typing.ArrayLike) -> jax.Array:
+        """c(t), [num_bends + 2]."""
+        t = jnp.asarray(t, jnp.float32)
+        n = len(self.bends) + 1
+        return jnp.maximum(0, 1 - jnp.abs(t * n - jnp.arange(n + 1, dtype=jnp.float32)))
+
+
+KINDS: dict[str, Any] = {"bezier": Bezier, "polychain": PolyChain}
+
+
+def _as(c: Any, leaf: Any) -> jax.Array:
+    """A coefficient in the leaf's own dtype, so that half precision stays half."""
+    return jnp.asarray(c, jnp.result_type(leaf))

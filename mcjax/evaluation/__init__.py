@@ -1,0 +1,1 @@
+"""Metrics along a path, and what is concluded from them: barriers, correlations, intervals."""

@@ -1,0 +1,148 @@
+"""What a path is asked about evasion, image by image: losses, the attack, the curvature, the theory."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from mcjax.attacks.images.pgd import pgd
+from mcjax.core.bound_functions import Bound
+from mcjax.core.keys import check_seed
+from mcjax.core.tree import PyTree
+from mcjax.curvature import input_hessian_eigenvalue, quadratic_model
+from mcjax.data.batches import Batch
+from mcjax.models.network import Network
+from mcjax.training.ensemble import log_mean_probabilities
+from mcjax.training.losses import MetricFn, accuracy, cross_entropy
+
+
+def robust_metrics(
+    network: Network,
+    *,
+    seed: int,
+    eps: float,
+    step_size: float,
+    num_steps: int,
+    norm: str = "linf",
+    method: str = "exact",
+) -> MetricFn:
+    """The metric_fn of an attack at every point of a path, and of the input Hessian there.
+
+    Args:
+        network: The network.
+        seed: Of the attack's random starts, which are the same at every t.
+        eps: Radius of the attack's ball.
+        step_size: Its step.
+        num_steps: Its steps.
+        norm: Its norm.
+        method: Of `input_hessian_eigenvalue`.
+
+    Returns:
+        A metric_fn of, an image: "loss", "accuracy"; "robust_loss", "robust_accuracy" under PGD;
+        "robust_margin" (logit of the label over the best other's, divided by the logits' standard
+        deviation: free of their scale) and that standard deviation, "logit_scale";
+        "eigenvalue" of the clean image's Hessian with its "residual"; "alignment",
+        "gradient_term", "curvature_term", "model_error" of the attack's perturbation.
+    """
+    attack = Bound(pgd, eps=eps, step_size=step_size, num_steps=num_steps, norm=norm)
+    return Bound(_robust_metrics, network, attack, check_seed(seed), method)
+
+
+def _robust_metrics(
+    network: Network, attack: Bound, seed: int, method: str, variables: PyTree, batch: Batch
+) -> dict[str, jax.Array]:
+    x, y = batch["image"], batch["label"]
+    logits_fn = functools.partial(network.apply, variables)
+    x_adv = attack(jax.random.key(seed), logits_fn, x, y)
+    clean, robust = logits_fn(x), logits_fn(x_adv)
+    top = input_hessian_eigenvalue(
+        logits_fn,
+        x,
+        y,
+        method,
+        piecewise_linear=network.piecewise_linear,
+        return_eigenvector=True,
+    )
+    assert top.eigenvector is not None
+    model = quadratic_model(logits_fn, x, y, x_adv - x, top.eigenvector)
+    return {
+        "loss": cross_entropy(clean, y),
+        "accuracy": accuracy(clean, y),
+        "robust_loss": cross_entropy(robust, y),
+        "robust_accuracy": accuracy(robust, y),
+        "robust_margin": margin(robust, y) / jnp.maximum(robust.std(1), 1e-12),
+        "logit_scale": clean.std(1),
+        "eigenvalue": top.eigenvalue,
+        "residual": top.residual,
+        "alignment": model.alignment,
+        "gradient_term": model.gradient_term,
+        "curvature_term": model.curvature_term,
+        "model_error": model.error,
+    }
+
+
+def margin(logits: jax.Array, y: jax.Array) -> jax.Array:
+    """z_y - max_{j != y} z_j, [B]: positive where the answer is right.
+
+    Example:
+        >>> margin(jnp.array([[1.0, 3.0, 2.0]]), jnp.array([1]))
+        Array([1.], dtype=float32)
+    """
+    own = jax.nn.one_hot(y, logits.shape[1], dtype=bool)
+    return jnp.take_along_axis(logits, y[:, None], axis=1)[:, 0] - jnp.where(
+        own, -jnp.inf, logits
+    ).max(1)
+
+
+def transfer(
+    key: jax.Array,
+    network: Network,
+    members: PyTree,
+    batch: Batch,
+    *,
+    eps: float,
+    step_size: float,
+    num_steps: int,
+    norm: str = "linf",
+) -> dict[str, jax.Array]:
+    """Attacks on each of several networks, tried on all of them and on their ensemble.
+
+    The ensemble answers by the mean of the members' probabilities. It is attacked both ways: by
+    each member's images, and by images made against the ensemble itself.
+
+    Args:
+        key: Of the attacks' random starts.
+        network: The network.
+        members: Variables stacked along a leading axis, [T, ...].
+        batch: Images and labels, [B].
+        eps: Radius of the attack's ball.
+        step_size: Its step.
+        num_steps: Its steps.
+        norm: Its norm.
+
+    Returns:
+        "matrix" [T, T]: accuracy of member j on images made against member i; "ensemble_clean",
+        "ensemble_robust": the ensemble's accuracy on clean images and on those made against it;
+        "ensemble_transfer" [T]: on those made against member i.
+    """
+    x, y = batch["image"], batch["label"]
+
+    log_mean = functools.partial(log_mean_probabilities, network.apply, members)
+
+    def attack(logits_fn) -> jax.Array:
+        return pgd(key, logits_fn, x, y, eps, step_size, num_steps, norm=norm)
+
+    def against(variables: PyTree) -> tuple[jax.Array, jax.Array]:
+        x_adv = attack(functools.partial(network.apply, variables))
+        on_members = jax.lax.map(
+            lambda other: accuracy(network.apply(other, x_adv), y).mean(), members
+        )
+        return on_members, accuracy(log_mean(x_adv), y).mean()
+
+    matrix, on_ensemble = jax.lax.map(against, members)
+    return {
+        "matrix": matrix,
+        "ensemble_clean": accuracy(log_mean(x), y).mean(),
+        "ensemble_robust": accuracy(log_mean(attack(log_mean)), y).mean(),
+        "ensemble_transfer": on_ensemble,
+    }

@@ -1,0 +1,1 @@
+"""Stages that experiments share: each computes once and keeps a checkpoint."""

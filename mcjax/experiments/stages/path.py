@@ -1,0 +1,119 @@
+"""Evaluates a path block by block, so that it tells of its progress and survives a kill."""
+
+import io
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mcjax.core.files import write
+from mcjax.core.processes import once
+from mcjax.core.progress import progress, say
+from mcjax.core.sharding import replicate
+from mcjax.core.tree import PyTree, digest
+from mcjax.evaluation.path import evaluate_path
+from mcjax.experiments.stages.training import due
+from mcjax.runs.checkpoint import check_identity
+from mcjax.runs.run import Run
+from mcjax.training.losses import MetricFn
+
+Table = dict[str, np.ndarray]
+"""{"train_loss": [T], ...}: a column by set and metric."""
+
+
+def walk(
+    run: Run,
+    name: str,
+    curve: PyTree,
+    ts: jax.typing.ArrayLike,
+    sets: Mapping[str, Mapping[str, Any]],
+    *,
+    metric_fn: MetricFn | None = None,
+    evaluate_fn: Callable[..., dict[str, Any]] = evaluate_path,
+) -> Table:
+    """Means of metrics over sets of images at every t.
+
+    A block is as many t's as all devices take at once, so every block is the same program and its
+    numbers do not depend on where a run was cut.
+
+    Args:
+        run: The run.
+        name: The stage's name; what is done of it is kept under checkpoints/.walks.
+        curve: What `evaluate_path` takes.
+        ts: Points, [T, ...].
+        sets: Stacked batches by name, as `stack_batches` makes them.
+        metric_fn: The run's loss and accuracy unless given.
+        evaluate_fn: `evaluate_path`, or `examples_along_path` for every single example's.
+
+    Returns:
+        The columns `SET_METRIC`: `train_loss`, `test_accuracy`, ...
+
+    Raises:
+        UserError: What is done can't be written.
+    """
+    sets, curve = replicate((dict(sets), curve), run.mesh)
+    metric_fn = metric_fn or run.metric_fn
+    ts = np.asarray(ts, np.float32)
+    block = run.mesh.size * run.chunk
+    kept = run.workdir / "checkpoints" / ".walks" / f"{name}.npz"
+    identity = run.identity(name)
+    table = once(lambda: _read(kept, ts, identity))
+    done = saved = len(next(iter(table.values()), ()))
+    if 0 < done < len(ts):
+        say(f"{name}: goes on from point {done}")
+    saved_at = time.monotonic()
+    with progress(name, len(ts), done, unit="point") as bar:
+        while done < len(ts):
+            part = ts[done : done + block]
+            size = len(part)
+            part = np.concatenate([part, np.repeat(part[-1:], block - size, axis=0)])
+            means = evaluate_fn(metric_fn, curve, part, sets, mesh=run.mesh, chunk=run.chunk)
+            for set_name, metrics in means.items():
+                for metric, values in metrics.items():
+                    column = f"{set_name}_{metric}"
+                    values = np.asarray(values)[:size]
+                    table[column] = np.concatenate([table.get(column, values[:0]), values])
+            done += size
+            shown: Any = {
+                column: float(v[-1].mean()) for column, v in table.items() if "accuracy" in column
+            }
+            bar.advance(size, **shown)
+            if due(saved_at, run.config.run.checkpoint_seconds):
+                _write(kept, ts[:done], table, identity)
+                saved, saved_at = done, time.monotonic()
+    if saved < done:
+        _write(kept, ts, table, identity)
+    return table
+
+
+def _read(path: Path, ts: np.ndarray, identity: Mapping[str, str]) -> Table:
+    """What an earlier call kept of the same t's; {} where there is nothing that can be read."""
+    if not path.exists():
+        return {}
+    try:
+        with np.load(io.BytesIO(path.read_bytes())) as file:
+            table = dict(file)
+        about = json.loads(str(table.pop("about")))
+        kept = table.pop("ts")
+        whole = about.pop("digest") == digest({"ts": kept, **table})
+    except Exception as error:  # zipfile, zlib and NumPy raise many kinds for a damaged file
+        whole, about, kept = False, {}, ts[:0]
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    else:
+        reason = "its contents do not match their checksum"
+    if not whole:
+        say(f"{path} is damaged ({reason}): computed again")
+        return {}
+    check_identity(path, about, identity)
+    return table if np.array_equal(kept, ts[: len(kept)]) else {}
+
+
+def _write(path: Path, ts: np.ndarray, table: Table, identity: Mapping[str, str]) -> None:
+    about = {**identity, "digest": digest({"ts": ts, **table})}
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, ts=ts, about=np.array(json.dumps(about)), **table)
+    write(path, buffer.getvalue())

@@ -1,0 +1,1 @@
+"""Repairs to compare the path with, one file per method."""

@@ -1,0 +1,247 @@
+"""I-BAU: unlearn the universal perturbation that clean images need to be misclassified.
+
+    min_theta  F(delta*(theta), theta),    delta*(theta) = argmax_{||delta|| <= eps} L(delta, theta)
+
+L is the mean loss of clean images plus one perturbation delta for all of them, the defender's
+guess of a trigger. The gradient of F takes into account that delta* moves with theta.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from mcjax.attacks.images.attack_losses import log_cross_entropy
+from mcjax.core.errors import UserError
+from mcjax.core.keys import stream
+from mcjax.core.tree import PyTree
+from mcjax.data.batches import Batch, epoch_indices, to_unit
+from mcjax.models.network import Network
+from mcjax.training.losses import cross_entropy
+
+
+def hypergradient(
+    outer_fn: Callable[[jax.Array, PyTree], jax.Array],
+    map_fn: Callable[[jax.Array, PyTree], jax.Array],
+    delta: jax.Array,
+    params: PyTree,
+    *,
+    num_terms: int,
+) -> PyTree:
+    """The gradient of outer(delta*(w), w) where delta* is the fixed point of a map.
+
+    delta* = Phi(delta*, w) gives, with J = d Phi / d delta and all derivatives at delta,
+
+        d outer = d_w outer + (d_w Phi)^T v,    v = (1 - J^T)^-1 d_delta outer
+                                                  = sum_k (J^T)^k d_delta outer
+
+    and the series is cut after num_terms terms. It converges if J contracts.
+
+    Args:
+        outer_fn: `outer_fn(delta, params) -> scalar`.
+        map_fn: `map_fn(delta, params) -> delta`, one step of the inner optimisation.
+        delta: The fixed point, or where the inner optimisation has come to.
+        params: Parameters.
+        num_terms: Terms of the series; 0 leaves out that delta* depends on the parameters.
+
+    Returns:
+        A tree like `params`.
+
+    Example:
+        >>> outer_fn = lambda delta, w: delta**2
+        >>> map_fn = lambda delta, w: 0.5 * delta + w  # delta* = 2 w, so the gradient is 8 w
+        >>> hypergradient(outer_fn, map_fn, jnp.array(2.0), jnp.array(1.0), num_terms=30)
+        Array(8., dtype=float32, weak_type=True)
+
+    Source: Zeng et al. 2022, equations 4 to 6; Grazzi et al. 2020, the fixed-point method.
+    """
+    from_delta, direct = jax.grad(outer_fn, argnums=(0, 1))(delta, params)
+    _, pull_back = jax.vjp(map_fn, delta, params)
+
+    def add(_: jax.Array, v: jax.Array) -> jax.Array:
+        return from_delta + pull_back(v)[0]
+
+    v = lax.fori_loop(0, num_terms, add, jnp.zeros_like(from_delta))
+    return jax.tree.map(jnp.add, direct, pull_back(v)[1])
+
+
+def unlearn(
+    key: jax.Array,
+    network: Network,
+    variables: PyTree,
+    bonafide: Batch,
+    *,
+    num_rounds: int = 100,
+    eps: float = 3.0,
+    num_inner: int = 10,
+    num_fixed_point: int = 5,
+    fixed_point_step: float = 0.1,
+    perturbed: float = 0.5,
+    learning_rate: float = 3e-3,
+    batch_size: int = 64,
+) -> PyTree:
+    """Removes a backdoor with clean images alone.
+
+    Each round starts with delta = 0 and ascends the loss, against the network's own answers, by
+    num_inner steps of length 2 eps / num_inner in the direction of the gradient, projected to
+    the ball, one batch a step. Then it goes once through the images, and at each batch takes one
+    step of Adam with the `hypergradient` of
+
+        F(delta, w) = (1 - perturbed) mean CE(x) + perturbed mean CE(x + delta)
+
+    for the map Phi(delta, w) = P_eps(delta + fixed_point_step d_delta L(delta, w)), which has the
+    constrained maximum as a fixed point. x + delta is clipped to [0, 1], as a stamped image would
+    be (the official code does not clip; the network then learns to withstand what is no image).
+
+    The network runs in evaluation mode throughout: BatchNorm's running statistics are kept, and
+    its scale and bias are trained like all parameters.
+
+    Args:
+        key: Key of the batches' order; the same key gives the same network.
+        network: The network.
+        variables: The suspect's {"params", "batch_stats"}.
+        bonafide: Clean images, {"image" [N, H, W, C], "label" [N]}.
+        num_rounds: Rounds.
+        eps: Largest l2 norm of the perturbation, in units of the images.
+        num_inner: Steps of the inner ascent.
+        num_fixed_point: Terms of the hypergradient's series.
+        fixed_point_step: Length of the map's step, in squared units of the images.
+        perturbed: Weight of the perturbed images' loss; the paper's F has 1, its official code
+            0.01 (one image in a hundred is perturbed).
+        learning_rate: Adam's.
+        batch_size: Images a step.
+
+    Returns:
+        Variables like the suspect's.
+
+    Raises:
+        UserError: An option is out of its range, or there are no images.
+
+    Source: Zeng et al. 2022, algorithm 1; Adam and the network's own answers as targets of
+        the ascent from its official code, the projection in Phi is mcjax's own.
+    """
+    positive = {"eps": eps, "learning_rate": learning_rate, "batch_size": batch_size}
+    for name, value in positive.items():
+        if not value > 0:
+            raise UserError(f"I-BAU: {name} is {value}; give more than 0")
+    for name, number in {"num_rounds": num_rounds, "num_inner": num_inner}.items():
+        if number < 1:
+            raise UserError(f"I-BAU: {name} is {number}; give at least 1")
+    if not 0 <= perturbed <= 1:
+        raise UserError(f"I-BAU: perturbed is {perturbed}; give 0 to 1")
+    num_examples = len(bonafide["label"])
+    if num_examples == 0:
+        raise UserError("I-BAU: there are no bonafide images; give at least one")
+
+    examples = {name: jnp.asarray(bonafide[name]) for name in ("image", "label")}
+    params = variables["params"]
+    opt_state = optax.adam(learning_rate).init(params)
+    for i in range(num_rounds):
+        params, opt_state = _round(
+            stream(key, "round", i),
+            {**variables, "params": params},
+            opt_state,
+            examples,
+            eps,
+            fixed_point_step,
+            perturbed,
+            learning_rate,
+            network=network,
+            num_inner=num_inner,
+            num_fixed_point=num_fixed_point,
+            batch_size=batch_size,
+        )
+    return {**variables, "params": params}
+
+
+def project(delta: jax.Array, eps: Any) -> jax.Array:
+    """The nearest point of the ball of radius eps, all of delta taken as one vector.
+
+    Example:
+        >>> project(jnp.array([3.0, 4.0]), 1.0)
+        Array([0.6, 0.8], dtype=float32)
+    """
+    square = jnp.sum(delta**2)
+    outside = square > eps**2
+    # Inside the ball the norm is not differentiated: it has no derivative at 0.
+    return delta * jnp.where(outside, eps * lax.rsqrt(jnp.where(outside, square, 1)), 1)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("network", "num_inner", "num_fixed_point", "batch_size")
+)
+def _round(
+    key: jax.Array,
+    variables: PyTree,
+    opt_state: PyTree,
+    examples: Batch,
+    eps: Any,
+    fixed_point_step: Any,
+    perturbed: Any,
+    learning_rate: Any,
+    *,
+    network: Network,
+    num_inner: int,
+    num_fixed_point: int,
+    batch_size: int,
+) -> tuple[PyTree, PyTree]:
+    """One inner ascent, then one pass over the images."""
+    optimizer = optax.adam(learning_rate)
+    num_examples = len(examples["label"])
+    num_steps = max(1, num_examples // batch_size)
+
+    def batches(name: str, num_steps: int) -> jax.Array:
+        return epoch_indices(
+            stream(key, name),
+            first_step=0,
+            num_steps=num_steps,
+            batch_size=batch_size,
+            num_examples=num_examples,
+        )
+
+    def images(index: jax.Array) -> jax.Array:
+        return to_unit(examples["image"][index])
+
+    def logits(delta: jax.Array, params: PyTree, x: jax.Array) -> jax.Array:
+        shifted = (x + jnp.broadcast_to(delta, x.shape)).clip(0, 1)
+        return network.apply({**variables, "params": params}, shifted)
+
+    def loss(delta: jax.Array, params: PyTree, x: jax.Array, y: jax.Array) -> jax.Array:
+        return cross_entropy(logits(delta, params, x), y).mean()
+
+    def log_loss(delta: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+        # The loss's direction; of a sure network its own gradient underflows on every image.
+        return jax.nn.logsumexp(log_cross_entropy(logits(delta, variables["params"], x), y))
+
+    def ascend(delta: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
+        x = images(index)
+        y = network.apply(variables, x).argmax(-1)
+        gradient = jax.grad(log_loss)(delta, x, y)
+        unit = gradient / jnp.maximum(jnp.linalg.norm(gradient.ravel()), 1e-12)
+        return project(delta + 2 * eps / num_inner * unit, eps), None
+
+    def descend(
+        carry: tuple[PyTree, PyTree], index: jax.Array
+    ) -> tuple[tuple[PyTree, PyTree], None]:
+        params, opt_state = carry
+        x, y = images(index), examples["label"][index]
+
+        def outer_fn(delta: jax.Array, params: PyTree) -> jax.Array:
+            clean = loss(jnp.zeros_like(delta), params, x, y)
+            return (1 - perturbed) * clean + perturbed * loss(delta, params, x, y)
+
+        def map_fn(delta: jax.Array, params: PyTree) -> jax.Array:
+            return project(delta + fixed_point_step * jax.grad(loss)(delta, params, x, y), eps)
+
+        gradient = hypergradient(outer_fn, map_fn, delta, params, num_terms=num_fixed_point)
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), None
+
+    delta = jnp.zeros((1, *examples["image"].shape[1:]))
+    delta, _ = lax.scan(ascend, delta, batches("ascent", num_inner))
+    carry, _ = lax.scan(descend, (variables["params"], opt_state), batches("descent", num_steps))
+    return carry

@@ -1,0 +1,201 @@
+"""L1 filter pruning: the filters with the smallest weights go, and stay away while the rest trains.
+
+A mask is a tree like the parameters, of zeros and ones. A pruned filter is wholly silent: its
+weights and bias are masked, and so are the scale and bias of the BatchNorm behind it.
+"""
+
+import fnmatch
+import re
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from mcjax import models
+from mcjax.core.bound_functions import Bound
+from mcjax.core.errors import UserError
+from mcjax.core.tree import PyTree, by_name, path_name
+from mcjax.data.batches import Batch
+from mcjax.training import LossFn, StepMetrics
+
+VGG16_A: Mapping[str, float] = {
+    f"conv{layer}": 0.5 for layer in ("1_1", "4_1", "4_2", "4_3", "5_1", "5_2", "5_3")
+}
+"""Fractions of Li et al.'s VGG-16-A: half of the first layer, and of the six of 512 channels."""
+
+_WRITES_TO_SHORTCUT = ("conv1", "*/conv[23]", "*/shortcut")
+
+
+def skipped(model_name: str) -> tuple[str, ...]:
+    """Layers that `smallest_filters` leaves alone, as patterns of their paths.
+
+    In residual networks only the first convolution of each block is pruned: the output of the
+    others, and of the convolutions before the blocks, is added to the shortcut, whose channels all
+    blocks share. In other networks nothing is skipped.
+
+    Args:
+        model_name: One of `mcjax.models.names()`.
+
+    Returns:
+        Patterns in which * stands for anything.
+
+    Example:
+        >>> skipped("vgg16")
+        ()
+        >>> skipped("preresnet26")
+        ('conv1', '*/conv[23]', '*/shortcut')
+
+    Source: Li et al. 2017, section 3.3.
+    """
+    return _WRITES_TO_SHORTCUT if "resnet" in model_name else ()
+
+
+def smallest_filters(
+    params: PyTree,
+    *,
+    fraction: float | Mapping[str, float],
+    model_name: str = "",
+) -> PyTree:
+    """The masks that prune the filters with the smallest L1 norm, in each layer by itself.
+
+    Of the o filters of a convolution w [height, width, i, o], those with the round(fraction * o)
+    smallest s_j = sum |w[:, :, :, j]| get mask 0; of equals the first. At least one is kept.
+
+    Args:
+        params: Parameters, nested dicts; convolutions are the 4-D leaves named "kernel".
+        fraction: Of each layer's filters, in [0, 1); or by layer path, where layers that are not
+            named keep all.
+        model_name: One of `mcjax.models.names()`: which layers keep all (`skipped`), and where BatchNorm
+            stands (`normalisation_after`).
+
+    Returns:
+        Masks, a tree like `params`.
+
+    Raises:
+        UserError: No convolution in the network; a fraction out of range; a layer that is not
+            there.
+
+    Example:
+        >>> kernel = jnp.array([3.0, -1.0, 2.0, 4.0]).reshape(1, 1, 1, 4)
+        >>> smallest_filters({"conv": {"kernel": kernel}}, fraction=0.5)["conv"]["kernel"].ravel()
+        Array([1., 0., 0., 1.], dtype=float32)
+
+    Source: Li et al. 2017, section 3.1.
+    """
+    kernels = convolutions(params)
+    skip = skipped(model_name)
+    fractions = fraction if isinstance(fraction, Mapping) else dict.fromkeys(kernels, fraction)
+    for layer, value in fractions.items():
+        if layer not in kernels:
+            raise UserError(f"no convolution {layer!r}; there are {', '.join(kernels)}")
+        if not 0 <= value < 1:
+            raise UserError(f"the fraction of filters to prune is {value}; give 0 <= fraction < 1")
+    keep: dict[str, jax.Array] = {}
+    for layer, kernel in kernels.items():
+        if any(fnmatch.fnmatchcase(layer, pattern) for pattern in skip):
+            continue
+        num_filters = kernel.shape[-1]
+        num_pruned = min(round(fractions.get(layer, 0) * num_filters), num_filters - 1)
+        order = jnp.argsort(jnp.abs(kernel).sum((0, 1, 2)), stable=True)
+        kept = jnp.ones(num_filters, kernel.dtype).at[order[:num_pruned]].set(0)
+        keep |= {layer: kept, normalisation_after(layer, model_name): kept}
+    return channel_masks(params, keep)
+
+
+def convolutions(params: PyTree) -> dict[str, jax.Array]:
+    """The convolutions' weights by the paths of their layers.
+
+    Raises:
+        UserError: There are none.
+    """
+    kernels = {
+        path.removesuffix("/kernel"): leaf
+        for path, leaf in by_name(params).items()
+        if leaf.ndim == 4 and path.split("/")[-1] == "kernel"
+    }
+    if not kernels:
+        raise UserError(
+            "the network has no convolution to prune; leave prune out of config.repair.methods"
+        )
+    return kernels
+
+
+def normalisation_after(layer: str, model_name: str = "") -> str:
+    """The path at which mcjax's networks have the BatchNorm of a convolution, if they have one.
+
+    Inside a block of a pre-activation network (all residual ones but `resnet`) the number grows
+    by one: conv1 is before bn2.
+
+    Example:
+        >>> normalisation_after("conv5_3"), normalisation_after("layer1_0/conv1", "preresnet26")
+        ('bn5_3', 'layer1_0/bn2')
+        >>> normalisation_after("layer1_0/conv1", "resnet18")
+        'layer1_0/bn1'
+    """
+    block, slash, name = layer.rpartition("/")
+    if slash and not (model_name and models.family(model_name) == "resnet"):
+        name = re.sub(r"\d+$", lambda number: str(int(number[0]) + 1), name)
+    return f"{block}{slash}{name.replace('conv', 'bn')}"
+
+
+def channel_masks(params: PyTree, keep: Mapping[str, jax.Array]) -> PyTree:
+    """Masks that are the same along all axes but the last, the output channel.
+
+    Args:
+        params: Parameters.
+        keep: 0 or 1 for each channel, by layer path; where a layer is not named, all are kept.
+
+    Returns:
+        Masks, a tree like `params`.
+
+    Example:
+        >>> params = {"fc": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
+        >>> channel_masks(params, {"fc": jnp.array([0, 1])})["fc"]["kernel"].tolist()
+        [[0.0, 1.0], [0.0, 1.0]]
+    """
+
+    def mask(path: jax.tree_util.KeyPath, leaf: jax.Array) -> jax.Array:
+        kept = keep.get(path_name(path[:-1]))
+        if kept is None:
+            return jnp.ones_like(leaf)
+        row = kept.astype(leaf.dtype).reshape((1,) * (leaf.ndim - 1) + (-1,))
+        return jnp.broadcast_to(row, leaf.shape)
+
+    return jax.tree.map_with_path(mask, params)
+
+
+def apply_masks(params: PyTree, masks: PyTree) -> PyTree:
+    """Each number times its mask.
+
+    Example:
+        >>> apply_masks({"w": jnp.array([2.0, 3.0])}, {"w": jnp.array([0.0, 1.0])})["w"].tolist()
+        [0.0, 3.0]
+    """
+    return jax.tree.map(lambda w, mask: w * mask, params, masks)
+
+
+def masked(loss_fn: LossFn) -> LossFn:
+    """A loss at the masked parameters, so that what is pruned has no gradient.
+
+    Parameters that start at zero where the mask is zero stay there, exactly: weight decay and
+    momentum leave zero alone.
+
+    Args:
+        loss_fn: A loss that needs nothing fixed, `endpoint_loss` say.
+
+    Returns:
+        A loss_fn for `train_steps`; its fixed are the masks.
+    """
+    return Bound(_masked_loss, loss_fn)
+
+
+def _masked_loss(
+    loss_fn: LossFn,
+    key: jax.Array,
+    step: jax.Array,
+    params: PyTree,
+    stats: PyTree,
+    masks: PyTree,
+    batch: Batch,
+) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
+    return loss_fn(key, step, apply_masks(params, masks), stats, None, batch)

@@ -1,0 +1,1 @@
+"""A run: its config, its working directory, its checkpoints and logs."""

@@ -1,0 +1,226 @@
+"""Checkpoints: a tree and what belongs to it, written whole by Orbax, checked when read.
+
+A folder is complete when it exists: Orbax writes under another name and renames (in a bucket, where
+nothing can be renamed, it writes a mark of completion last). The tree's digest is stored beside it,
+so a damaged file is an error and never a wrong number.
+
+Of several processes the first alone saves and restores, and hands what it read to the others: each has
+the whole tree, so the others would have nothing to add.
+"""
+
+import contextlib
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import serialization
+
+from mcjax.core.bucket import in_bucket
+from mcjax.core.errors import UserError
+from mcjax.core.files import as_path, cannot_write, delete, first_line
+from mcjax.core.processes import once, several
+from mcjax.core.tree import PyTree, check_same_structure, digest
+
+COMMITTED = "commit_success.txt"  # Orbax's mark of completion in a bucket
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    # Without word from us Orbax would wait for the other processes at every step of a save.
+    alone = (
+        ocp.options.MultiprocessingOptions(
+            primary_host=0, active_processes={0}, barrier_sync_key_prefix="mcjax"
+        )
+        if several()
+        else ocp.options.MultiprocessingOptions()
+    )
+    return ocp.Checkpointer(
+        ocp.CompositeCheckpointHandler(
+            composite_options=ocp.CompositeOptions(multiprocessing_options=alone)
+        ),
+        multiprocessing_options=alone,
+    )
+
+
+def exists(path: Path) -> bool:
+    """Whether a checkpoint is there, and whole."""
+    return once(lambda: _whole(path))
+
+
+def _whole(path: Path) -> bool:
+    return path.is_dir() and (not in_bucket(path) or (path / COMMITTED).exists())
+
+
+def save(path: Path, tree: PyTree, **metadata: Any) -> None:
+    """Writes a tree to a new folder.
+
+    Args:
+        path: The folder; replaced if it exists.
+        tree: Any tree that flax can serialise: dicts, tuples, optimizer states.
+        **metadata: What else to keep, JSON values: step, config_hash, ...
+
+    Raises:
+        UserError: It can't be written.
+    """
+    tree = jax.tree.map(np.asarray, serialization.to_state_dict(jax.device_get(tree)))
+    once(lambda: _save(path, tree, {**metadata, "digest": digest(tree)}))
+
+
+def _save(path: Path, tree: PyTree, metadata: dict[str, Any]) -> None:
+    arguments = ocp.args.Composite(
+        tree=ocp.args.StandardSave(tree), metadata=ocp.args.JsonSave(metadata)
+    )
+    try:
+        with _quietly(), _checkpointer() as checkpointer:
+            checkpointer.save(as_path(path), args=arguments, force=True)
+    except Exception as error:  # Orbax and TensorStore raise many kinds for a full disk
+        full = "No space left on device"
+        raise cannot_write(path, full if full in str(error) else first_line(error)) from None
+
+
+def restore(
+    path: Path, like: PyTree | None = None, *, identity: Mapping[str, str] | None = None
+) -> tuple[PyTree, dict[str, Any]]:
+    """Reads a tree and its metadata.
+
+    Args:
+        path: The folder.
+        like: A tree of the structure, shapes and dtypes to expect; None takes what is there, as
+            nested dicts.
+        identity: Metadata that it must carry: whose it is. None takes anybody's.
+
+    Returns:
+        The tree, of numpy arrays, and the metadata.
+
+    Raises:
+        UserError: It is missing, damaged, of another structure or of another identity.
+    """
+    return once(lambda: _checked(path, like, identity or {}))
+
+
+def _checked(
+    path: Path, like: PyTree | None, identity: Mapping[str, str]
+) -> tuple[PyTree, dict[str, Any]]:
+    if not _whole(path):
+        raise UserError(
+            f"there is no checkpoint {path}; give the folder of one, or run the training first"
+        )
+    if not in_bucket(path) and not any((path / name).exists() for name in ("tree", "metadata")):
+        raise UserError(
+            f"{path} is no checkpoint; give the folder of one, such as RUN/checkpoints/endpoint_a"
+        )
+    arguments = ocp.args.Composite(tree=ocp.args.StandardRestore(), metadata=ocp.args.JsonRestore())
+    try:
+        with _quietly(), _checkpointer() as checkpointer:
+            item = checkpointer.restore(as_path(path), args=arguments)
+        tree = jax.tree.map(np.asarray, item.tree)
+        metadata = dict(item.metadata)
+        intact = metadata.get("digest") == digest(tree)
+    except Exception as error:  # as many kinds for a damaged file
+        raise _damaged(path, first_line(error)) from None
+    if not intact:
+        raise _damaged(path, "its contents do not match their checksum")
+    check_identity(path, metadata, identity)
+    if like is None:
+        return tree, metadata
+    expected = serialization.to_state_dict(like)
+    check_same_structure(expected, tree, ("this network", f"checkpoint {path}"))
+    return serialization.from_state_dict(like, tree), metadata
+
+
+def check_identity(path: Path, found: Mapping[str, Any], expected: Mapping[str, str]) -> None:
+    """Refuses what another run has computed.
+
+    Args:
+        path: Where it was found.
+        found: What it says of itself.
+        expected: What it must say; see `mcjax.runs.run.Run.identity`.
+
+    Raises:
+        UserError: Names the first difference.
+    """
+    for name, value in expected.items():
+        if found.get(name) != value:
+            raise UserError(
+                f"{path} was computed by another run ({name} {found.get(name)}, this one's is "
+                f"{value}); delete it and run again, or give another --workdir"
+            )
+
+
+def restore_network(path: Path) -> tuple[dict[str, PyTree], dict[str, Any]]:
+    """Reads a network's variables and their metadata.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        {"params", and "batch_stats" if it has them}, and the metadata.
+
+    Raises:
+        UserError: As `restore`; it is a curve's or a training's checkpoint.
+    """
+    tree, metadata = restore(path)
+    if "params" not in tree:
+        raise UserError(f"{path} holds no network: no params; give a network's checkpoint")
+    return {name: tree[name] for name in ("params", "batch_stats") if tree.get(name)}, metadata
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keeps Orbax's steps and its threads' tracebacks off the terminal: the caller says one line.
+
+    Where one array fails, threads that work on the others raise too, some a moment later.
+    """
+    logger, hooks = logging.getLogger("absl"), ("excepthook", "unraisablehook")
+    before = logger.level, threading.excepthook, [getattr(sys, name) for name in hooks]
+    logger.setLevel(logging.CRITICAL)
+    threading.excepthook = lambda *_: None
+    for name in hooks:
+        setattr(sys, name, lambda *_: None)
+    try:
+        yield
+    except Exception:
+        time.sleep(0.5)
+        raise
+    finally:
+        level, threading.excepthook, kept = before
+        logger.setLevel(level)
+        for name, hook in zip(hooks, kept, strict=True):
+            setattr(sys, name, hook)
+
+
+def _damaged(path: Path, reason: str) -> UserError:
+    return UserError(f"checkpoint {path} is damaged ({reason}); delete it and run again")
+
+
+def save_partial(folder: Path, tree: PyTree, *, step: int, **metadata: Any) -> None:
+    """Keeps the newest state of a training that goes on: a folder a step, older ones deleted."""
+    save(folder / str(step), tree, step=step, **metadata)
+
+    def forget_older() -> None:
+        for old in _steps(folder):
+            if old < step:
+                delete(folder / str(old))
+
+    once(forget_older)
+
+
+def restore_partial(
+    folder: Path, like: PyTree, *, identity: Mapping[str, str] | None = None
+) -> PyTree | None:
+    """The newest state kept by `save_partial`, or None."""
+    steps = once(lambda: _steps(folder))
+    return restore(folder / str(steps[-1]), like, identity=identity)[0] if steps else None
+
+
+def _steps(folder: Path) -> list[int]:
+    if not folder.is_dir():
+        return []
+    steps = [child for child in folder.iterdir() if child.name.isdigit()]
+    return sorted(int(child.name) for child in steps if _whole(child))

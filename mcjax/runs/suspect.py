@@ -1,0 +1,211 @@
+"""Reading a suspect network from where its owner keeps it, and writing the repaired one beside.
+
+It may be a checkpoint folder of mcjax, or a PyTorch or safetensors file (`mcjax.interop`).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from mcjax import models
+from mcjax.core import named_options as spec
+from mcjax.core.errors import UserError
+from mcjax.core.progress import say
+from mcjax.core.tree import PyTree, check_same_structure
+from mcjax.interop import normalise as normalisations
+from mcjax.interop.files import is_file_of_tensors
+from mcjax.interop.load import Loaded, load_network, save_network
+from mcjax.models.network import Network, from_linen, normalised
+from mcjax.runs.checkpoint import restore_network, save
+from mcjax.runs.workdir import arch_of_run
+
+_ANOTHER_ARCH = (
+    "give the --arch that it was trained with, or none: a checkpoint in its run is known"
+)
+
+
+class Suspect(NamedTuple):
+    """A network to repair.
+
+    Attributes:
+        network: Its functions.
+        variables: Its weights, {"params", and "batch_stats" if it has them}.
+        arch: Its architecture as --arch takes it.
+        path: Where it came from.
+        image_shape: (height, width, channels) of its images.
+        normalise: What its images are normalised by inside `network`, "" if they are not.
+        file: What the file held, if it is one of PyTorch's.
+        assumed: Whether `normalise` is what the user said where the checkpoint says nothing.
+    """
+
+    network: Network
+    variables: PyTree
+    arch: str
+    path: Path
+    image_shape: tuple[int, int, int]
+    normalise: str = ""
+    file: Loaded | None = None
+    assumed: bool = False
+
+
+def load_suspect(
+    path: Path, arch: str | None, image_shape: tuple[int, int, int], normalise: str | None = None
+) -> Suspect:
+    """Reads a network.
+
+    Args:
+        path: The folder of a checkpoint that mcjax saved, or a .pt, .pth or .safetensors file.
+        arch: NAME or NAME:option=value,...; None takes it from the run that the folder is in, or
+            from the checkpoint itself, or finds it out from the names and shapes in the file.
+        image_shape: (height, width, channels) of its images.
+        normalise: What it was trained to have its images normalised by, where that is not known
+            from the checkpoint: see `mcjax.interop.normalise.parse`.
+
+    Returns:
+        The network, of images in [0, 1].
+
+    Raises:
+        UserError: No checkpoint, an unknown or missing architecture, weights of another one.
+    """
+    image_shape = tuple(map(int, image_shape))  # type: ignore[assignment]
+    if is_file_of_tensors(path):
+        loaded = load_network(path, arch, image_shape=image_shape, normalisation=normalise)
+        for note in loaded.notes:
+            say(f"{path}: {note}")
+        return Suspect(
+            loaded.network,
+            loaded.variables,
+            loaded.form.arch,
+            path,
+            image_shape,
+            normalise or loaded.state.normalise,
+            loaded,
+        )
+    variables, metadata = restore_network(path)
+    trained_on = metadata.get("image_shape", image_shape)
+    if tuple(trained_on) != tuple(image_shape):
+        raise UserError(
+            f"the images are {_times(image_shape)}, but {path} was trained on {_times(trained_on)}; give "
+            "images of that shape"
+        )
+    arch = arch or metadata.get("arch") or arch_of_run(path)
+    if not arch:
+        raise UserError(
+            f"what network is {path}? add --arch NAME, one of {', '.join(models.names())}"
+        )
+    num_classes = _num_classes(variables["params"])
+    name, options = spec.parse(arch)
+    module = models.create(name, num_classes=num_classes, **options)
+    network = from_linen(module, image_shape)
+    expected = jax.eval_shape(network.init, jax.random.key(0))
+    check_same_structure(
+        dict(expected), variables, (f"architecture {arch}", str(path)), advice=_ANOTHER_ARCH
+    )
+    assumed = bool(normalise) and "normalise" not in metadata
+    normalise = normalise or metadata.get("normalise", "")
+    if normalise:
+        network = normalised(network, *normalisations.parse(normalise))
+    return Suspect(network, variables, arch, path, image_shape, normalise, assumed=assumed)
+
+
+def load_variables(path: Path, suspect: Suspect) -> PyTree:
+    """Reads the variables of a second network of the suspect's architecture, from any kind of file.
+
+    Both networks of a path are one `Network`, so what a file records of itself (its normalisation,
+    architecture and image size) must be the suspect's.
+
+    Args:
+        path: A checkpoint that mcjax saved, or a .pt, .pth or .safetensors file.
+        suspect: What `load_suspect` returned.
+
+    Returns:
+        The second network's variables.
+
+    Raises:
+        UserError: It can't be read, or is of another structure, architecture, image size or
+            normalisation.
+    """
+    recorded: dict[str, Any] = {}
+    if is_file_of_tensors(path):
+        loaded = load_network(path, suspect.arch, image_shape=suspect.image_shape)
+        variables = loaded.variables
+        if loaded.state.normalise:
+            recorded["normalise"] = loaded.state.normalise
+    else:
+        variables, metadata = restore_network(path)
+        recorded = {"normalise": "", **metadata}
+        if suspect.assumed:
+            recorded.pop("normalise")  # --normalise is of both where neither says anything
+            recorded |= {k: v for k, v in metadata.items() if k == "normalise"}
+    _check_same_kind(path, recorded, suspect)
+    check_same_structure(suspect.variables, variables, ("the suspect", str(path)))
+    return variables
+
+
+def _check_same_kind(path: Path, recorded: Mapping[str, Any], suspect: Suspect) -> None:
+    """Refuses a second network that would compute something else as `--model` than as `--second`."""
+    if "normalise" in recorded:
+        own, other = (
+            n and normalisations.parse(n) for n in (suspect.normalise, recorded["normalise"])
+        )
+        if own != other:
+            raise UserError(
+                f"{path} was trained on images normalised by {recorded['normalise'] or 'nothing'}, "
+                f"{suspect.path} by {suspect.normalise or 'nothing'}; the networks of a path must "
+                "share one normalisation: give another --second"
+            )
+    shape = recorded.get("image_shape", suspect.image_shape)
+    if tuple(shape) != tuple(suspect.image_shape):
+        raise UserError(
+            f"{path} was trained on images of {_times(shape)}, {suspect.path} on "
+            f"{_times(suspect.image_shape)}; give another --second"
+        )
+    arch = recorded.get("arch")
+    if arch and _module(arch) != _module(suspect.arch):
+        raise UserError(
+            f"{path} is of architecture {arch}, {suspect.path} of {suspect.arch}; give another --second"
+        )
+
+
+def _module(arch: str) -> Any:
+    name, options = spec.parse(arch)
+    return models.create(name, num_classes=2, **options)
+
+
+def save_like(suspect: Suspect, folder: Path, variables: PyTree, *, t: float) -> Path:
+    """Writes the repaired network as the suspect came: a checkpoint, or a file of its kind.
+
+    Args:
+        suspect: What `load_suspect` returned.
+        folder: Where to; the network is named `repaired`, with the suspect's suffix.
+        variables: The repaired network's.
+        t: The point of the path, kept with a checkpoint.
+
+    Returns:
+        What was written.
+    """
+    if suspect.file is None:
+        target = folder / "repaired"
+        extra = {"normalise": suspect.normalise} if suspect.normalise else {}
+        save(target, variables, arch=suspect.arch, t=t, **extra)
+        return target
+    target = folder / f"repaired{suspect.path.suffix}"
+    folder.mkdir(parents=True, exist_ok=True)
+    state = suspect.file.state._replace(normalise=suspect.normalise)
+    save_network(target, variables, suspect.file._replace(state=state))
+    return target
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _num_classes(params: PyTree) -> int:
+    """The width of the last dense layer, the highest-numbered where there are several."""
+    dense = [name for name, layer in params.items() if getattr(layer.get("kernel"), "ndim", 0) == 2]
+    if not dense:
+        raise UserError("the checkpoint has no dense layer to tell the number of classes from")
+    last = max(dense, key=lambda name: (len(name), name))
+    return int(params[last]["kernel"].shape[1])

@@ -1,0 +1,108 @@
+"""metrics.jsonl as TensorBoard events, without TensorFlow: a folder a stage, each a run there."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mcjax.core.bucket import in_bucket
+from mcjax.core.errors import UserError
+from mcjax.core.files import cannot_write
+
+
+class EventLog:
+    """TensorBoard's copy of metrics.jsonl. Values are single precision there.
+
+    What stands in the folder from before is written anew, so it always says what metrics.jsonl says:
+    after a kill, and where events are asked for in the middle of a run.
+
+    Args:
+        folder: Where the events are.
+        metrics: The metrics.jsonl.
+
+    Raises:
+        UserError: tensorboardX is not installed, or the folder is in a bucket or can't be written.
+    """
+
+    def __init__(self, folder: Path, metrics: Path):
+        if in_bucket(folder):
+            raise UserError(
+                "config.run.tensorboard writes events on a local disk, but the workdir is in a bucket; "
+                "leave it False: metrics.jsonl has the same numbers"
+            )
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            raise UserError(
+                "config.run.tensorboard needs tensorboardX; pip install 'mcjax[tensorboard]', or "
+                "leave it False: metrics.jsonl has the same numbers"
+            ) from None
+        self._open_writer = SummaryWriter
+        self._writer: Any = None
+        self._folder, self._stage = folder, ""
+        shutil.rmtree(folder, ignore_errors=True)
+        for row in rows(metrics):
+            self.append(row)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Adds the numbers of one line of metrics.jsonl, at its step.
+
+        Raises:
+            UserError: They can't be written.
+        """
+        stage, step = row.get("stage", ""), row.get("step", 0)
+        try:
+            if self._writer is None or stage != self._stage:
+                self.close()
+                self._writer, self._stage = self._open_writer(str(self._folder / stage)), stage
+            for name, value in row.items():
+                if name not in ("stage", "step") and isinstance(value, int | float):
+                    self._writer.add_scalar(name, float(value), step)
+            self._writer.flush()
+        except OSError as error:
+            raise cannot_write(self._folder, error) from None
+
+    def rewrite(self, stage: str, kept: Iterable[Mapping[str, Any]]) -> None:
+        """Writes a stage anew, with these lines alone."""
+        self.close()
+        for file in (self._folder / stage).glob("events.*"):
+            with contextlib.suppress(OSError):
+                file.unlink()
+        for row in kept:
+            self.append(row)
+
+    def close(self) -> None:
+        """Ends the writing; another line opens it again."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def rows(metrics: Path) -> list[dict[str, Any]]:
+    """The whole lines of a metrics.jsonl; what a kill has cut, or is no line of a run, is left out."""
+    found = []
+    text = metrics.read_text(errors="replace") if metrics.exists() else ""
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if _is_row(row):
+                found.append(row)
+    return found
+
+
+def _is_row(row: Any) -> bool:
+    """Whether it is an object of numbers, whose stage is the name of a folder below the events."""
+    if not isinstance(row, dict):
+        return False
+    stage, step = row.get("stage", ""), row.get("step", 0)
+    numbers = [value for name, value in row.items() if name != "stage"]
+    return (
+        isinstance(stage, str)
+        and stage.isprintable()
+        and not stage.startswith("/")
+        and ".." not in stage.split("/")
+        and isinstance(step, int)
+        and all(isinstance(v, float) or (isinstance(v, int) and abs(v) < 2**63) for v in numbers)
+    )

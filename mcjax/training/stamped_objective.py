@@ -1,0 +1,36 @@
+"""A loss on batches that are stamped with a trigger after augmentation: `attack.when = "after"`."""
+
+import jax
+
+from mcjax.attacks.poisoning.backdoor import stamp_poisoned
+from mcjax.attacks.poisoning.stamped import Stamp
+from mcjax.core.bound_functions import Bound
+from mcjax.core.tree import PyTree
+from mcjax.training.loop import LossFn, StepMetrics
+from mcjax.training.losses import Batch
+
+
+def stamping(loss_fn: LossFn, stamp: Stamp) -> LossFn:
+    """A loss on batches that are stamped first, which in training is after augmentation.
+
+    Args:
+        loss_fn: As for `mcjax.training.train_steps`.
+        stamp: The trigger.
+
+    Returns:
+        A loss_fn for examples with "poisoned", those of `poison(..., when="after")`.
+    """
+    return Bound(_stamped_loss, loss_fn, stamp)
+
+
+def _stamped_loss(
+    loss_fn: LossFn,
+    stamp: Stamp,
+    key: jax.Array,
+    step: jax.Array,
+    params: PyTree,
+    stats: PyTree,
+    fixed: PyTree,
+    batch: Batch,
+) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
+    return loss_fn(key, step, params, stats, fixed, stamp_poisoned(stamp, batch))

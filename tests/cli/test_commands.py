@@ -1,0 +1,132 @@
+"""Every mistake on the command line: exit code 2 and one line; --help that helps."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mcjax.cli.evaluate import evaluate
+from mcjax.core.errors import UserError
+from mcjax.experiments import connect
+from mcjax.runs import config as base
+
+ROOT = Path(__file__).parents[2]
+DIGITS = "--config configs/digits.py"
+
+MISTAKES = {
+    "": "no config was given; add --config",
+    "--config configs/nope.py": "No such file or directory: 'configs/nope.py'",
+    "--config mcjax/core/keys.py": "has no attribute 'get_config'",
+    f"{DIGITS} --config.foo=1": "the config has no field foo",
+    f"{DIGITS} --config.curve.num_bend=2": 'no field num_bend. Did you mean "num_bends"',
+    f"{DIGITS} --config.curve.num_bends=two": "invalid literal for int",
+    f"{DIGITS} --config.curve.kind=spline": "must be one of bezier, polychain",
+    f"{DIGITS}:fast": "unknown config argument 'fast'",
+    f"{DIGITS} --config.experiment=party": "config.experiment is 'party'; it must be one of connect",
+    f"{DIGITS} --config.model.name=vgg99": "unknown network 'vgg99'",
+    f"{DIGITS} --config.data.name=npz:nope.npz": "nope.npz",
+    f"{DIGITS} --config.data.name=cifar10 --config.data.dir=docs": "cifar-10-python.tar.gz",
+    f"{DIGITS} --workdir /proc/mcjax": "can't write",
+    f"{DIGITS} helpdesk": "unexpected argument 'helpdesk'",
+    f"{DIGITS} --nope=1": "Unknown command line flag 'nope'",
+    f"{DIGITS} surplus": "unexpected argument 'surplus'",
+}
+
+
+def command(module, arguments):
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments.split()],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    with ThreadPoolExecutor(2) as pool:
+        done = pool.map(lambda arguments: command("mcjax.train", arguments), MISTAKES)
+        return dict(zip(MISTAKES, done, strict=True))
+
+
+@pytest.mark.parametrize("arguments", MISTAKES)
+def test_mistakes_end_in_one_line(arguments, outcomes):
+    done = outcomes[arguments]
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("python -m mcjax.train: error: ")
+    assert MISTAKES[arguments] in done.stderr
+    assert not (ROOT / "runs").exists()
+
+
+def test_a_reader_that_leaves_ends_a_command_in_silence():
+    arguments = ("launch.sweep", "--sweep", "configs/sweeps/backdoor_digits.py", "--dry_run")
+    with subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 141
+
+
+def test_help_names_every_field():
+    done = command("mcjax.train", f"{DIGITS} --help")
+    assert done.returncode == 0
+    for text in ("Runs a config's whole experiment", "--workdir", "--config.curve.num_bends=1"):
+        assert text in done.stdout
+    assert "mcjax.evaluate" in command("mcjax.evaluate", "--help").stdout
+
+
+def test_evaluate(tmp_path):
+    config = base.quick(base.connect())
+    config.evaluation.plane_points = 0
+    connect.run_experiment(config, tmp_path)
+    before = (tmp_path / "path.csv").read_bytes()
+    done = command("mcjax.evaluate", f"--workdir {tmp_path} --num_points 5")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "evaluations" / "points_5"
+    lines = (folder / "path.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["t", "0.0", "0.25", "0.5", "0.75", "1.0"]
+    assert (folder / "path.png").exists()
+    page = (folder / "report.html").read_text()
+    worst = min(float(line.split(",")[-1]) for line in lines[1:])
+    assert f"The worst point of the curve has test accuracy {worst:.4f}" in page
+    assert "5 points of a trained path" in page
+    assert '<figure class="chart"' in page
+    assert (tmp_path / "path.csv").read_bytes() == before
+
+    (tmp_path / "checkpoints" / "curve" / "tree" / "manifest.ocdbt").write_bytes(b"x")
+    done = command("mcjax.evaluate", f"--workdir {tmp_path} --num_points 5")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("python -m mcjax.evaluate: error: checkpoint ")
+    assert last.endswith("delete it and run again")
+
+
+def test_evaluate_without_a_run(tmp_path):
+    for arguments, message in (
+        ("", "no run was given"),
+        (f"--workdir {tmp_path}", "is no run"),
+        (f"--workdir {tmp_path} --num_points 1", "must be at least 2"),
+    ):
+        done = command("mcjax.evaluate", arguments)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_evaluate_of_another_experiment(tmp_path):
+    (tmp_path / "config.json").write_text('{"config": {"experiment": "backdoor"}}')
+    with pytest.raises(UserError, match=r"is a run of the experiment backdoor, whose paths"):
+        evaluate(tmp_path, 3)

@@ -1,0 +1,49 @@
+"""The command `mcjax`: one word, one module."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from mcjax.cli import main as cli
+
+
+def run(*words):
+    return subprocess.run(
+        [sys.executable, "-m", "mcjax.cli.main", *words], capture_output=True, text=True
+    )
+
+
+def test_every_command_is_a_module_that_can_be_run():
+    for module, _ in cli.COMMANDS.values():
+        spec = importlib.util.find_spec(module)
+        package = spec.submodule_search_locations is not None
+        assert importlib.util.find_spec(f"{module}.__main__" if package else module)
+
+
+def test_a_command_sees_its_own_words(monkeypatch):
+    called = []
+    monkeypatch.setattr(cli.runpy, "run_module", lambda name, **_: called.append(name))
+    monkeypatch.setattr(sys, "argv", ["mcjax", "report", "runs/a", "--out=x"])
+    cli.main()
+    assert called == ["mcjax.report"]
+    assert sys.argv == ["mcjax", "runs/a", "--out=x"]
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), ([], 2)])
+def test_usage(words, code):
+    answer = run(*words)
+    assert answer.returncode == code
+    for word in cli.COMMANDS:
+        assert f"mcjax {word}" in answer.stdout
+
+
+def test_mistakes_end_as_the_commands_end():
+    answer = run("repiar")
+    assert answer.returncode == 2
+    assert "no command 'repiar'" in answer.stderr
+    answer = run("train", "--config", "no_such")
+    assert answer.returncode == 2
+    (line,) = answer.stderr.strip().splitlines()
+    assert "one of backdoor_digits" in line

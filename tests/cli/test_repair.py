@@ -1,0 +1,134 @@
+"""`python -m mcjax.repair`, from a shell."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mcjax import models
+from mcjax.core.tree import digest
+from mcjax.models.network import from_linen
+from mcjax.runs.checkpoint import restore, save
+from mcjax.runs.workdir import read_csv
+
+ROOT = Path(__file__).parents[2]
+X = np.tile(np.eye(4, dtype=np.float32).reshape(4, 2, 2, 1), (10, 1, 1, 1))
+QUICK = "--num_steps 1 --learning_rate 1e-9 --num_points 3"
+
+
+def repair(arguments, folder):
+    return subprocess.run(
+        [sys.executable, "-m", "mcjax.repair", *arguments.format(d=folder).split()],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A perfect network of four classes, a scaled one, one whose labels are turned, and images."""
+    folder = tmp_path_factory.mktemp("suspect")
+    network = from_linen(models.create("mlp", num_classes=4, hidden=(4,)), (2, 2, 1))
+    zeros = jax.tree.map(jnp.zeros_like, network.init(jax.random.key(0)))["params"]
+
+    def diagonal(scale, shift):
+        fc1 = {**zeros["fc1"], "kernel": scale * jnp.eye(4)}
+        fc2 = {**zeros["fc2"], "kernel": jnp.roll(jnp.eye(4), shift, axis=1)}
+        return {"params": {"fc1": fc1, "fc2": fc2}}
+
+    for name, variables in {
+        "suspect": diagonal(9.0, 0),
+        "other": diagonal(5.0, 0),
+        "turned": diagonal(9.0, 1),
+    }.items():
+        save(folder / name, variables, arch="mlp:hidden=4x")
+    np.savez(folder / "clean.npz", image=X, label=np.tile(np.arange(4), 10))
+    np.savez(folder / "bytes.npz", image=(255 * X).astype(np.float32), label=np.zeros(40, int))
+    return folder
+
+
+def test_a_repair(folder):
+    done = repair(
+        "--model {d}/suspect --second {d}/other --data {d}/clean.npz --out {d}/out " + QUICK, folder
+    )
+    assert done.returncode == 0, done.stderr
+    repaired, metadata = restore(folder / "out" / "repaired")
+    assert metadata["t"] == 0.5
+    np.testing.assert_allclose(repaired["params"]["fc1"]["kernel"], 7 * np.eye(4), rtol=1e-5)
+    assert read_csv(folder / "out" / "path.csv")["selection_accuracy"] == [1.0, 1.0, 1.0]
+    assert "does not promise" in (folder / "out" / "report.html").read_text()
+    assert json.loads((folder / "out" / "result.json").read_text())["metrics"]["t"] == 0.5
+    again = repair("--model {d}/suspect --data {d}/clean.npz --out {d}/out", folder)
+    assert again.returncode == 2
+    assert "nothing is overwritten" in again.stderr
+
+
+def test_a_repair_of_a_pytorch_file_leaves_another(folder):
+    torch = pytest.importorskip("torch")
+    for name in ("suspect", "other"):
+        params = restore(folder / name)[0]["params"]
+        state = {}
+        for layer in ("fc1", "fc2"):
+            state[f"module.{layer}.weight"] = torch.tensor(params[layer]["kernel"].T)
+            state[f"module.{layer}.bias"] = torch.tensor(params[layer]["bias"])
+        torch.save({"state_dict": state, "epoch": 3}, folder / f"{name}.pt")
+    done = repair(
+        "--model {d}/suspect.pt --second {d}/other.pt --arch mlp:hidden=4x --data {d}/clean.npz "
+        "--normalise mnist --out {d}/torch_out " + QUICK,
+        folder,
+    )
+    assert done.returncode == 0, done.stderr
+    held = torch.load(folder / "torch_out" / "repaired.pt", weights_only=True)
+    assert held["epoch"] == 3
+    weight = held["state_dict"]["module.fc1.weight"]
+    np.testing.assert_allclose(weight.numpy(), 7 * np.eye(4), rtol=1e-5, atol=1e-9)
+    settings = json.loads((folder / "torch_out" / "result.json").read_text())["settings"]
+    assert settings["normalise"] == "mnist"
+
+
+def test_no_acceptable_point(folder):
+    before = digest(restore(folder / "suspect")[0])
+    done = repair(
+        "--model {d}/suspect --second {d}/turned --second_is_clean --data {d}/clean.npz "
+        "--out {d}/none " + QUICK,
+        folder,
+    )
+    assert done.returncode == 3, done.stderr
+    assert "no point of the path has accuracy 0.9800" in done.stderr
+    assert not (folder / "none" / "repaired").exists()
+    assert (folder / "none" / "report.html").exists()
+    assert digest(restore(folder / "suspect")[0]) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--data {d}/clean.npz --out {d}/x", "--model is missing"),
+        ("--model {d}/nope --data {d}/clean.npz --out {d}/x", "there is no checkpoint"),
+        ("--model {d}/nope.safetensors --data {d}/clean.npz --out {d}/x", "no such file"),
+        ("--model {d}/suspect --data {d}/nope.npz --out {d}/x", "no such file"),
+        ("--model {d}/suspect --data {d}/bytes.npz --out {d}/x", "outside [0, 1]"),
+        ("--model {d}/suspect --arch cnn --data {d}/clean.npz --out {d}/x", "give the --arch"),
+        ("--model {d}/suspect --data {d}/clean.npz --out {d}/clean.npz/x", "can't make"),
+        (
+            "--model {d}/suspect --second {d}/suspect --data {d}/clean.npz --out {d}/x",
+            "is the suspect itself",
+        ),
+    ],
+)
+def test_mistakes(arguments, message, folder):
+    done = repair(arguments, folder)
+    assert done.returncode == 2
+    assert done.stderr.startswith("python -m mcjax.repair: error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr or "lie in [0, 255]" in done.stderr
+    assert not (folder / "x").exists()

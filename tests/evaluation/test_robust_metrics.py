@@ -1,0 +1,94 @@
+"""What a path is asked about evasion, on linear networks where every number is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mcjax import models
+from mcjax.core.sharding import make_mesh
+from mcjax.curves import Bezier
+from mcjax.data.batches import stack_batches
+from mcjax.evaluation.path import examples_along_path
+from mcjax.evaluation.robust_metrics import margin, robust_metrics, transfer
+from mcjax.models.network import from_apply, from_linen
+
+LINEAR = from_apply(lambda w, x: x.reshape(len(x), -1) @ w, num_classes=2, piecewise_linear=True)
+W = jnp.array([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+X = jnp.full((3, 2, 2, 1), 0.5)
+Y = jnp.array([0, 0, 1])
+
+
+def test_metrics_of_a_linear_network():
+    metric_fn = robust_metrics(LINEAR, seed=0, eps=0.1, step_size=0.1, num_steps=3)
+    found = metric_fn(W, {"image": X, "label": Y})
+    # Logits 1.0 and 0.5; the attack moves each weighed pixel by 0.1 against the label.
+    np.testing.assert_allclose(found["loss"], np.log1p(np.exp([-0.5, -0.5, 0.5])), rtol=1e-5)
+    np.testing.assert_allclose(found["robust_loss"], np.log1p(np.exp([-0.2, -0.2, 0.8])), rtol=1e-5)
+    assert found["accuracy"].tolist() == [1, 1, 0]
+    assert found["robust_accuracy"].tolist() == [1, 1, 0]
+    # H = p (1 - p) d d^T with d the difference of the columns, ||d||^2 = 5.
+    p = 1 / (1 + np.exp(-0.5))
+    np.testing.assert_allclose(found["eigenvalue"], 5 * p * (1 - p), rtol=1e-4)
+    # delta = -+0.1 (1, -1, 0, 0)/..., d = (2, -1): |d . delta| / (||d|| ||delta||) over two pixels.
+    assert (found["alignment"] > 0.6).all()
+    total = found["gradient_term"] + found["curvature_term"] + found["model_error"]
+    np.testing.assert_allclose(total, found["robust_loss"] - found["loss"], rtol=1e-4)
+    # Scale-free: doubling all logits changes the loss but not the margin over their deviation.
+    doubled = metric_fn(2 * W, {"image": X, "label": Y})
+    np.testing.assert_allclose(doubled["robust_margin"], found["robust_margin"], rtol=1e-5)
+    assert (doubled["robust_loss"] != found["robust_loss"]).all()
+
+
+def test_margin_is_positive_where_the_answer_is_right():
+    logits = jnp.array([[1.0, 3.0, 2.0], [5.0, 1.0, 0.0]])
+    assert margin(logits, jnp.array([1, 1])).tolist() == [1.0, -4.0]
+
+
+def test_eight_devices_find_what_one_finds():
+    network = from_linen(models.create("cnn", num_classes=10, width=4, hidden=8), (8, 8, 1))
+    ends = (network.init(jax.random.key(seed))["params"] for seed in (0, 1))
+    line = Bezier.connect(*ends)
+    images = np.asarray(jax.random.uniform(jax.random.key(2), (24, 8, 8, 1)))
+    batches = stack_batches({"image": images, "label": np.arange(24) % 10}, 12)
+    metric_fn = robust_metrics(network, seed=0, eps=0.1, step_size=0.03, num_steps=4)
+    one, eight = (
+        examples_along_path(
+            metric_fn,
+            lambda t: {"params": line(t)},
+            np.linspace(0, 1, 9),
+            batches,
+            mesh=make_mesh(jax.devices()[:n]),
+        )
+        for n in (1, 8)
+    )
+    np.testing.assert_array_equal(one["robust_accuracy"], eight["robust_accuracy"])
+    for name in ("robust_loss", "eigenvalue"):
+        np.testing.assert_allclose(one[name], eight[name], rtol=1e-4)
+        assert one[name].std() > 0
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """Two members that look at different pixels: each is blind to attacks on the other."""
+    one = jnp.array([[4.0, 0.0], [0.0, 0.0], [-4.0, 0.0], [0.0, 0.0]])
+    other = jnp.array([[0.0, 0.0], [4.0, 0.0], [0.0, 0.0], [-4.0, 0.0]])
+    # Class 0 where the first pixel of a member is above its second.
+    x = jnp.array([0.6, 0.6, 0.4, 0.4]).reshape(1, 2, 2, 1)
+    batch = {"image": x, "label": jnp.array([0])}
+    members = jnp.stack([one, other])
+    return transfer(
+        jax.random.key(0), LINEAR, members, batch, eps=0.15, step_size=0.15, num_steps=2
+    )
+
+
+def test_an_attack_on_one_member_does_not_carry_over(shared):
+    matrix = np.asarray(shared["matrix"])
+    assert matrix[0, 0] == 0
+    assert matrix[1, 1] == 0
+
+
+def test_the_ensemble_attacked_as_a_whole(shared):
+    assert float(shared["ensemble_clean"]) == 1
+    assert float(shared["ensemble_robust"]) == 0
+    assert shared["ensemble_transfer"].shape == (2,)

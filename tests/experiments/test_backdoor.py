@@ -1,0 +1,259 @@
+"""The backdoor experiment, end to end on fake digits: what it leaves, and that it repeats itself."""
+
+import csv
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mcjax.attacks.poisoning import backdoor as attack
+from mcjax.core.errors import UserError
+from mcjax.core.keys import stream
+from mcjax.core.sharding import make_mesh
+from mcjax.experiments import backdoor, methods, repair_table
+from mcjax.experiments.study import Study
+from mcjax.runs import config as base
+from mcjax.runs.checkpoint import restore
+from mcjax.runs.run import open_run, with_seed
+from mcjax.runs.workdir import read_csv
+
+ROOT = Path(__file__).parents[2]
+
+
+def quick(**changes):
+    config = base.quick(base.backdoor())
+    config.model.name = "mlp"
+    config.run.cpu_convolution = False  # its programs take longer to compile than these steps
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    monkeypatch.setattr("mcjax.runs.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
+
+
+SMALL = {"repair.methods": ("path", "fine_tune"), "repair.sizes": (16,), "model.name": "mlp"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("backdoor")
+    config = quick(**{"model.name": "cnn", "model.options": {"width": 4}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mcjax.runs.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
+        return workdir, backdoor.run_experiment(config, workdir)
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_what_a_run_leaves(finished):
+    workdir, result = finished
+    assert result["status"] == "complete"
+    assert json.loads((workdir / "result.json").read_text()) == result
+    table = rows(workdir / "table.csv")
+    found = {(row["method"], row["bonafide"]) for row in table}
+    for method in ("path", "fine_tune", "scratch", "prune", "fine_prune", "i_bau"):
+        assert {(method, "32"), (method, "16")} <= found
+    for method in ("suspect", "second network", "clean twin", "line", "noise at t = 0"):
+        assert (method, "0") in found
+    for row in table:
+        assert 0 <= float(row["clean_accuracy"]) <= 1
+        assert 0 <= float(row["attack_success_rate"]) <= 1
+    path = read_csv(workdir / "path.csv")
+    assert path["t"] == [0.0, 0.5, 1.0]
+    for name in ("path", "table", "trigger", "gradients", "noise"):
+        assert (workdir / "figures" / f"{name}.png").stat().st_size > 0
+    assert "repair the network?" in (workdir / "report.html").read_text()
+    assert result["metrics"]["path_32_clean_accuracy"] == pytest.approx(
+        float(next(r for r in table if r["method"] == "path")["clean_accuracy"])
+    )
+
+
+def test_the_path_begins_and_ends_at_the_suspects(finished):
+    workdir, _ = finished
+    table = {row["method"]: row for row in rows(workdir / "table.csv") if row["bonafide"] == "0"}
+    path = read_csv(workdir / "path.csv")
+    for i, method in ((0, "suspect"), (-1, "second network")):
+        assert path["test_accuracy"][i] == pytest.approx(float(table[method]["clean_accuracy"]))
+        assert path["attack_success_rate"][i] == pytest.approx(
+            float(table[method]["attack_success_rate"])
+        )
+
+
+def test_rates_and_their_denominators(finished):
+    """Recomputed from the checkpoint by hand, on one network."""
+    workdir, _ = finished
+    config = quick(**{"model.name": "cnn", "model.options": {"width": 4}})
+    run = with_seed(open_run(config, workdir), 0)
+    suspect = restore(workdir / "checkpoints" / "seed_0" / "endpoint_a")[0]
+    stamp = backdoor.trigger(run)
+    test = {k: v[:32] for k, v in run.splits.test.items()}
+    success = attack.attack_set(run.splits.test, stamp, num_classes=10)
+    success = {k: v[:32] for k, v in success.items()}
+
+    def right(examples):
+        logits = run.network.apply(suspect, np.float32(examples["image"] / 255))
+        return np.asarray(logits.argmax(-1) == examples["label"])
+
+    row = rows(workdir / "table.csv")[0]
+    assert row["method"] == "suspect"
+    assert float(row["clean_accuracy"]) == pytest.approx(right(test).mean())
+    assert float(row["attack_success_rate"]) == pytest.approx(right(success).mean())
+    of_target = test["label"] == 1
+    official = (right(success).sum() + right(test)[of_target].sum()) / (32 + of_target.sum())
+    assert float(row["attack_success_rate_official_denominator"]) == pytest.approx(official)
+
+
+def test_same_seed_same_table_byte_for_byte(tmp_path):
+    tables = []
+    for name in ("one", "two"):
+        backdoor.run_experiment(quick(**SMALL), tmp_path / name)
+        tables.append((tmp_path / name / "table.csv").read_bytes())
+    assert tables[0] == tables[1]
+    before = (tmp_path / "one" / "result.json").read_bytes()
+    backdoor.run_experiment(quick(**SMALL), tmp_path / "one")  # nothing is left to do
+    assert (tmp_path / "one" / "result.json").read_bytes() == before
+
+
+def test_seeds_and_folds_are_rows(tmp_path):
+    config = quick(**SMALL, **{"seeds": (0, 1), "repair.folds": 2})
+    hashes = backdoor.run_experiment(config, tmp_path)["data"]["hashes"]
+    assert hashes["seed_0"]["bonafide"] != hashes["seed_1"]["bonafide"]
+    assert hashes.keys() == {"seed_0", "seed_1"}
+    path = [row for row in rows(tmp_path / "table.csv") if row["method"] == "path"]
+    assert [(row["seed"], row["fold"]) for row in path] == [
+        ("0", "0"),
+        ("0", "1"),
+        ("1", "0"),
+        ("1", "1"),
+    ]
+    summary = next(r for r in rows(tmp_path / "summary.csv") if r["method"] == "path")
+    assert summary["num"] == "4"
+    assert float(summary["clean_accuracy"]) == pytest.approx(
+        np.mean([float(row["clean_accuracy"]) for row in path])
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"repair.pair": "tampered_and_clean"},
+        {"repair.pair": "tampered_and_fine_tuned", "repair.methods": ("path", "line")},
+        {"attack.attacker": "path_aware", "attack.curve_epochs": 0.1},
+        {"attack.label_map": "all_to_all", "attack.when": "after"},
+        {"attack.label_map": "clean_label", "attack.trigger": "blended"},
+    ],
+)
+def test_other_attackers_and_pairs(changes, tmp_path):
+    result = backdoor.run_experiment(quick(**{**SMALL, **changes}), tmp_path)
+    assert result["status"] == "complete"
+    if "line" in changes.get("repair.methods", ()):  # its end is trained anew for every size
+        assert (tmp_path / "paths" / "seed_0" / "line_16.csv").exists()
+    table = rows(tmp_path / "table.csv")
+    assert ("attack_success_rate_official_denominator" in table[0]) == (
+        changes.get("attack.label_map") != "all_to_all"
+    )
+
+
+def test_a_path_aware_attacker_releases_two_points_of_his_curve(tmp_path):
+    changes = {**SMALL, "attack.attacker": "path_aware", "attack.curve_epochs": 0.1}
+    config = quick(**changes)
+    run = with_seed(open_run(config, tmp_path), 0)
+    tampered = backdoor.tamper(run, backdoor.trigger(run))
+    a, b = (restore(run.checkpoint(f"seed_0/endpoint_{n}"))[0]["params"] for n in "ab")
+    bend = restore(run.checkpoint("seed_0/attacker_curve"))[0]["bends"]["0"]
+    for t, released in ((0.25, tampered.start), (0.75, tampered.end)):
+        expected = jax.tree.map(
+            lambda x, y, z, t=t: (1 - t) ** 2 * x + 2 * t * (1 - t) * y + t**2 * z, a, bend, b
+        )
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6),
+            expected,
+            released["params"],
+        )
+
+
+def test_the_images_of_every_size_make_one_program():
+    """32 and 16 images, both repeated to 32: equal shapes, and each image equally often."""
+    config = quick()
+
+    class Splits:
+        def bonafide_subset(self, size):
+            return {"image": np.zeros((size, 1, 1, 1)), "label": np.arange(size)}
+
+    run = dataclasses.make_dataclass("Run", ["config", "splits"])(config, Splits())
+    study = Study(run, None)  # type: ignore[arg-type]
+    counts = [np.bincount(np.asarray(study.bonafide(size)["label"])) for size in (32, 16)]
+    assert counts[0].tolist() == [1] * 32
+    assert counts[1].tolist() == [2] * 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"repair.sizes": (500,)}, "asks for 500 bonafide images, but there are 32"),
+        ({"repair.sizes": (5,)}, "leave out class"),
+        ({"repair.methods": ("path", "prayer")}, "unknown method 'prayer'"),
+        ({"repair.methods": ("line",)}, "lacks path"),
+        ({"repair.folds": 1}, "folds is 1"),
+        ({"seeds": (0, 0)}, r"seeds is \(0, 0\); .* without duplicates"),
+        ({"repair.sizes": (32, 32)}, r"sizes is .* without duplicates"),
+        ({"repair.fixed_t": (0.1, 1.5)}, "fixed_t is"),
+        ({"repair.augmentation": "shuffle"}, "shuffle"),
+        ({"repair.folds": 4, "repair.sizes": (11,)}, "leave out class"),
+        ({"repair.methods": ("path", "prune")}, "no convolution to prune; leave prune out"),
+        ({"attack.release": (0.25, 0.5, 0.75)}, r"release is .*a tuple of 2 values"),
+        ({"explain.num_draws": 0}, "num_draws is 0; it must be a whole number, at least 1"),
+        ({"data.num_selection": 0}, "num_selection is 0"),
+        ({"attack.target": 10}, "target"),
+        ({"attack.fraction": 1.5}, "fraction"),
+        ({"attack.trigger": "smile"}, "smile"),
+        ({"attack.trigger": "square:row=7"}, "image"),
+        (
+            {"attack.attacker": "path_aware", "repair.pair": "tampered_and_clean"},
+            "path-aware attacker trains both",
+        ),
+    ],
+)
+def test_mistakes(changes, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        backdoor.run_experiment(quick(**{**SMALL, **changes}), tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_means_and_intervals():
+    rows = [
+        {"method": "path", "bonafide": 50, "seed": s, "t": 0.5, "clean_accuracy": a, "rate": 0.0}
+        for s, a in enumerate((0.90, 0.91, 0.92))
+    ]
+    (line,) = repair_table.summarise(rows, "rate")
+    assert line["num"] == 3
+    assert line["clean_accuracy"] == pytest.approx(0.91)
+    assert line["clean_accuracy_interval"] == pytest.approx(4.3027 * 0.01 / np.sqrt(3), rel=1e-4)
+
+
+def test_noise_has_a_stream_of_its_own_at_each_end():
+    key = jax.random.key(0)
+    assert stream(key, "noise at t = 0") != stream(key, "noise at t = 1")
+    assert set(methods.ANY_SIZE) <= set(methods.METHODS)
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "configs").glob("backdoor_*.py")))
+def test_every_config_is_sound(name, tmp_path):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.get_config("all_to_all").attack.label_map == "all_to_all"
+    full, config = module.get_config(), module.get_config("quick")
+    assert max(full.repair.sizes) <= full.data.num_bonafide
+    run = open_run(config, tmp_path)
+    repair_table.check(run)
+    assert backdoor.trigger(run).name == "square"
