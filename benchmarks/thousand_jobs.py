@@ -21,7 +21,7 @@ from pathlib import Path
 
 from launch import jobs
 from launch.jobs import Job
-from mcjax.experiments.methods import METHODS
+from mcjax.repair.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 SWEEP = """

@@ -17,9 +17,10 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from launch import jobs, work
-from launch.work import Size, Stage
+from launch.work import Size
 from mcjax.cli import command
 from mcjax.core.errors import UserError
+from mcjax.repair.methods.method import Work
 
 
 class Chip(NamedTuple):
@@ -64,7 +65,7 @@ class Assumptions:
     chips_a_job: int = 1
 
 
-def bound(stage: Stage, size: Size, chip: Chip, assumed: Assumptions) -> float:
+def bound(stage: Work, size: Size, chip: Chip, assumed: Assumptions) -> float:
     """The least seconds of a stage.
 
         max(images passes operations / peak, bytes / bandwidth) num_steps
@@ -81,7 +82,7 @@ def bound(stage: Stage, size: Size, chip: Chip, assumed: Assumptions) -> float:
         Seconds.
 
     Example:
-        >>> stage = Stage("train", 10, 100, 3, 8, "batch")
+        >>> stage = Work("train", 10, 100, 3, 8, "batch")
         >>> size = Size(operations=1e9, activations=1e6, parameters=1e6, has_batch_stats=False)
         >>> bound(stage, size, Chip(1e12, 1e12, 4), Assumptions())  # 10 * 100 * 3 * 1e9 / 1e12
         3.0
@@ -93,14 +94,14 @@ def bound(stage: Stage, size: Size, chip: Chip, assumed: Assumptions) -> float:
     return num_steps * max(operations / chip.operations, num_bytes / chip.bandwidth)
 
 
-def expected(stage: Stage, size: Size, chip: Chip, assumed: Assumptions) -> float:
+def expected(stage: Work, size: Size, chip: Chip, assumed: Assumptions) -> float:
     """The seconds that we expect: slowdown times the bound, and step_seconds a step."""
     slowdown = assumed.slowdown or (4.0 if size.has_batch_stats else 2.0)
     _, num_steps = _share(stage, assumed.chips_a_job)
     return slowdown * bound(stage, size, chip, assumed) + num_steps * assumed.step_seconds
 
 
-def _share(stage: Stage, chips: int) -> tuple[float, float]:
+def _share(stage: Work, chips: int) -> tuple[float, float]:
     """Images a step, and steps, of the busiest chip."""
     if stage.spread == "batch":
         return stage.images / chips, stage.num_steps

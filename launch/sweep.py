@@ -27,6 +27,7 @@ from launch.engines import Engine, Options
 from launch.jobs import Job
 from launch.state import State
 from mcjax.cli import command
+from mcjax.cli.command import Failed, NoAnswer
 from mcjax.core.bucket import local
 from mcjax.core.errors import UserError
 from mcjax.core.files import cannot_write
@@ -249,7 +250,8 @@ def conclude(engine: str, states: Mapping[str, State]) -> None:
     """Says what came of the sweep.
 
     Raises:
-        UserError: With exit code 1 where jobs have no result, 3 where one has no acceptable answer.
+        Failed: Jobs have no result.
+        NoAnswer: A job has no acceptable answer.
     """
     for line in failures(states):
         say(line)
@@ -259,16 +261,14 @@ def conclude(engine: str, states: Mapping[str, State]) -> None:
             f"{len(states)} jobs: {count(states)}; the same command with --dry_run tells how they do"
         )
     elif without:
-        raise UserError(
+        raise Failed(
             f"{len(without)} of {len(states)} jobs have no result ({count(states)}); "
-            "the same command again runs them",
-            exit_code=1,
+            "the same command again runs them"
         )
     elif unacceptable := [s for s in states.values() if s.exit_code]:
-        raise UserError(
+        raise NoAnswer(
             f"{len(unacceptable)} of {len(states)} jobs have a result but no acceptable answer; "
-            "their logs say why",
-            exit_code=3,
+            "their logs say why"
         )
     else:
         say(f"all {len(states)} jobs have their results; python -m mcjax.report gathers them")

@@ -1,6 +1,5 @@
 """What a repair study computes, counted from its config before anything runs."""
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,11 +10,13 @@ from ml_collections import ConfigDict
 from mcjax import models
 from mcjax.core.errors import UserError
 from mcjax.core.operation_counts import count
-from mcjax.experiments.explain import STRENGTHS
-from mcjax.experiments.methods import ANY_SIZE
+from mcjax.experiments.repair_study.explain import STRENGTHS
+from mcjax.experiments.repair_study.study import num_repair_steps
 from mcjax.experiments.stages.training import num_training_steps
-from mcjax.experiments.study import num_repair_steps
 from mcjax.models.network import from_linen
+from mcjax.repair import methods
+from mcjax.repair.methods.method import Plan, Work, training_work
+from mcjax.runs.config import flat
 
 DATA = {  # (height, width, channels), classes, training images, test images
     "cifar10": ((32, 32, 3), 10, 50_000, 10_000),
@@ -25,13 +26,6 @@ DATA = {  # (height, width, channels), classes, training images, test images
     "mnist": ((28, 28, 1), 10, 60_000, 10_000),
     "digits": ((8, 8, 1), 10, 1_297, 500),
 }
-TRAIN_PASSES = 3  # forward, with respect to the inputs, to the weights: as much work each
-ASCENT_PASSES = 3  # of I-BAU: the network's own answers, then forward and back to the images
-
-
-def descent_passes(num_fixed_point: int) -> int:
-    """Forward passes that a step of I-BAU's hypergradient is worth; counted from its program."""
-    return 12 + 4 * num_fixed_point
 
 
 class Size(NamedTuple):
@@ -50,26 +44,6 @@ class Size(NamedTuple):
     has_batch_stats: bool
 
 
-class Stage(NamedTuple):
-    """Steps that are all alike.
-
-    Attributes:
-        name: What they do.
-        num_steps: How many.
-        images: Images a step.
-        passes: Forward passes that a step is worth, an image.
-        weight_passes: Times that a step reads or writes all weights, gradients and momenta.
-        spread: What several chips share: "batch" (with data_parallel), "points" of a path, "" nothing.
-    """
-
-    name: str
-    num_steps: float
-    images: float
-    passes: float
-    weight_passes: float
-    spread: str
-
-
 def size(config: ConfigDict) -> Size:
     """The size of a config's network, counted from its program.
 
@@ -86,7 +60,7 @@ def size(config: ConfigDict) -> Size:
     return Size(work.operations, work.outputs, parameters, network.has_batch_stats)
 
 
-def stages(config: ConfigDict, *, has_batch_stats: bool) -> list[Stage]:
+def stages(config: ConfigDict, *, has_batch_stats: bool) -> list[Work]:
     """Every stage of a backdoor run, as `mcjax.experiments` goes through them.
 
     Args:
@@ -115,13 +89,7 @@ def _data(config: ConfigDict) -> tuple[tuple[int, int, int], int, int, int]:
     return DATA[config.data.name]
 
 
-def _train(name: str, num_steps: float, batch_size: int, *, curve: bool = False) -> Stage:
-    # Weights are read forward and back; gradient, momentum and weight are written and read again.
-    # A curve's point is made from three trees, and the gradient goes to one of them.
-    return Stage(name, num_steps, batch_size, TRAIN_PASSES, 12 if curve else 8, "batch")
-
-
-def _networks(config: ConfigDict) -> Iterator[Stage]:
+def _networks(config: ConfigDict) -> Iterator[Work]:
     """The attacker's: two tampered networks, or one, and an untampered twin."""
     *_, num_train, _ = _data(config)
     left = num_train
@@ -130,34 +98,36 @@ def _networks(config: ConfigDict) -> Iterator[Stage]:
     o = config.endpoint
     steps = num_training_steps(o.num_epochs, left, o.batch_size)
     number = 3 if config.repair.pair == "both_tampered" else 2
-    yield _train("two networks and a twin", number * steps, o.batch_size)
+    yield training_work("two networks and a twin", number * steps, o.batch_size)
     if config.attack.attacker == "path_aware":
         steps = num_training_steps(config.attack.curve_epochs, left, o.batch_size)
-        yield _train("the attacker's curve", steps, o.batch_size, curve=True)
+        yield training_work("the attacker's curve", steps, o.batch_size, curve=True)
 
 
-def _repairs(config: ConfigDict) -> Iterator[Stage]:
-    """The trainings of all methods at all sizes."""
-    o, sizes = config.repair, sorted(config.repair.sizes)
-    steps = sum(num_repair_steps(o, n) for n in sizes)
-    made_end = o.pair == "tampered_and_fine_tuned"
-    for name in ("path", "fine_tune", "scratch", "prune", "fine_prune"):
-        if name in o.methods or (name == "fine_tune" and made_end):
-            yield _train(f"train {name}", steps, o.batch_size, curve=name == "path")
-    if "i_bau" in o.methods:
-        rounds, batch = o.i_bau.num_rounds, o.batch_size
-        length = math.lcm(*sizes)
-        lengths = [length if length <= 10 * sizes[-1] else n for n in sizes]
-        descents = sum(max(1, n // batch) for n in lengths) * rounds
-        ascents = 10 * rounds * len(sizes)
-        passes = descent_passes(o.i_bau.num_fixed_point)
-        yield Stage("train i_bau", descents, batch, passes, 14, "")
-        yield Stage("ascents of i_bau", ascents, batch, ASCENT_PASSES, 2, "")
+def _plan(config: ConfigDict) -> Plan:
+    o, sizes = config.repair, tuple(sorted(config.repair.sizes))
+    return Plan(
+        options=flat(o),
+        sizes=sizes,
+        num_steps=tuple(num_repair_steps(o, n) for n in sizes),
+        batch_size=o.batch_size,
+        num_selection=config.data.num_selection,
+        num_points=config.evaluation.num_points,
+    )
 
 
-def _look(name: str, config: ConfigDict, points: float, images: float) -> Stage:
+def _repairs(config: ConfigDict) -> Iterator[Work]:
+    """The work of all methods at all sizes."""
+    names = list(config.repair.methods)
+    if config.repair.pair == "tampered_and_fine_tuned" and "fine_tune" not in names:
+        names.append("fine_tune")  # the second end
+    for name in names:
+        yield from methods.get(name).work(_plan(config))
+
+
+def _look(name: str, config: ConfigDict, points: float, images: float) -> Work:
     batch = min(config.evaluation.batch_size, images)
-    return Stage(name, points * images / batch, batch, 1, 1, "points")
+    return Work(name, points * images / batch, batch, 1, 1, "points")
 
 
 def _judged(config: ConfigDict) -> tuple[float, float]:
@@ -171,32 +141,28 @@ def _judged(config: ConfigDict) -> tuple[float, float]:
     return selection + num_test + success, success
 
 
-def _judgements(config: ConfigDict, has_batch_stats: bool) -> Iterator[Stage]:
+def _judgements(config: ConfigDict, has_batch_stats: bool) -> Iterator[Work]:
     """Forward passes at every point of every path, and of every other network."""
-    o, sizes = config.repair, sorted(config.repair.sizes)
+    plan = _plan(config)
+    sizes, largest = plan.sizes, plan.sizes[-1]
     judged, _ = _judged(config)
-    num_points = config.evaluation.num_points
-    needs_images = o.pair == "tampered_and_fine_tuned"
+    needs_images = config.repair.pair == "tampered_and_fine_tuned"
     normalised = has_batch_stats and config.evaluation.batch_stats == "bonafide"
-    for name in ("path", "line"):
-        if name in o.methods:
-            used = sizes[-1:] if name in ANY_SIZE and not needs_images else sizes
-            own = sum(judged + sizes[-1] + (n if normalised else 0) for n in used)
-            yield _look(f"{num_points} points of each {name}", config, num_points, own)
-    if "noise" in o.methods:
-        used = sizes if needs_images else sizes[-1:]
-        own = sum(judged + (n if normalised else 0) for n in used)
-        yield _look("noise", config, 2 * o.num_draws, own)
-    single = {"fine_tune", "scratch", "prune", "fine_prune", "i_bau"} & set(o.methods)
-    yield _look("other networks", config, 3 + len(single) * len(sizes), judged)
-    if (
-        "fine_prune" in o.methods
-    ):  # at most 64 looks at the accuracy, one channel step after another
-        images = sum(n + 65 * config.data.num_selection for n in sizes)
-        yield _look("search of fine_prune", config, 1, images)._replace(spread="")
+    num_single = 3  # the suspect, the second network and the twin
+    for name in config.repair.methods:
+        method = methods.get(name)
+        used = sizes if method.uses_images or needs_images else (largest,)
+        if method.kind == "network":
+            num_single += len(used)
+            continue
+        along = method.kind == "path"
+        number = plan.num_points if along else method.num_networks(plan)
+        own = sum(judged + (largest if along else 0) + (n if normalised else 0) for n in used)
+        yield _look(f"{number} points of each {name}" if along else name, config, number, own)
+    yield _look("other networks", config, num_single, judged)
 
 
-def _explanations(config: ConfigDict, has_batch_stats: bool) -> Iterator[Stage]:
+def _explanations(config: ConfigDict, has_batch_stats: bool) -> Iterator[Work]:
     """Input gradients along the largest path, and noise around the suspect: of the first seed."""
     images, largest = config.explain.num_images, max(config.repair.sizes)
     own = largest if has_batch_stats and config.evaluation.batch_stats == "bonafide" else 0

@@ -3,4 +3,5 @@
 if __name__ == "__main__":
     from mcjax.cli import command, evaluate
 
-    command.run(evaluate.main, evaluate.define_flags, evaluate.__doc__)
+    with command.session(evaluate.define_flags, evaluate.__doc__ or ""):
+        evaluate.main()

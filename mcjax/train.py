@@ -3,4 +3,5 @@
 if __name__ == "__main__":
     from mcjax.cli import command, train
 
-    command.run(train.main, train.define_flags, train.__doc__)
+    with command.session(train.define_flags, train.__doc__ or ""):
+        train.main()

@@ -1,10 +1,11 @@
 """What every `python -m mcjax...` command does around its work: flags, help, errors, caches."""
 
+import contextlib
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +23,18 @@ RECIPES = {"--config": "", "--sweep": "sweeps"}
 HELP = ("-h", "--h", "-help", "--help", "--helpfull", "--helpshort")
 
 
+class Failed(UserError):
+    """Ends a command whose work partly failed: one line, exit code 1."""
+
+    exit_code = 1
+
+
+class NoAnswer(UserError):
+    """Ends a command that did its work but has no acceptable answer: one line, exit code 3."""
+
+    exit_code = 3
+
+
 def run(
     main: Callable[..., None],
     define_flags: Callable[[], None],
@@ -29,16 +42,28 @@ def run(
     *,
     takes_words: bool = False,
 ) -> NoReturn:
-    """Parses the flags, calls main, and ends the process.
+    """Parses the flags, calls main, and ends the process; see `session`."""
+    with session(define_flags, doc, takes_words=takes_words) as words:
+        main(*words)
+    sys.exit(0)
 
-    Exit codes: 0 done; 2 a mistake that the user can mend, told in one line; 3 no acceptable
+
+@contextlib.contextmanager
+def session(
+    define_flags: Callable[[], None], doc: str, *, takes_words: bool = False
+) -> Iterator[list[str]]:
+    """What stands around a command's work: flags, --help, and errors as exit codes.
+
+    Exit codes: 0 done; 1 a part failed; 2 a mistake that the user can fix, told in one line; 3 no acceptable
     answer; 130 interrupted; 141 nobody reads the output any more.
 
     Args:
-        main: The command's work; it reads the flags.
-        define_flags: Defines them.
+        define_flags: Defines the command's flags.
         doc: The module's docstring, shown by --help.
-        takes_words: Whether words that are no options, such as folders, are main's arguments.
+        takes_words: Whether words that are not options, such as folders, are allowed.
+
+    Yields:
+        These words.
     """
     name = f"python -m {_module_name()}"
     logging.set_verbosity(logging.ERROR)
@@ -55,14 +80,14 @@ def run(
             sys.exit(0)
         _keep_compiled_programs()
         _join_processes()
-        main(*words)
+        yield words
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output, such as `head`, has enough
         processes.end(128 + signal.SIGPIPE)
     except UserError as error:
         print(f"{name}: error: {error}", file=sys.stderr, flush=True)
         # At once: after a failed restore Orbax's threads would add tracebacks of their own.
-        processes.end(error.exit_code)
+        processes.end(getattr(error, "exit_code", 2))
     except KeyboardInterrupt:
         print(f"{name}: interrupted; the same command goes on from here", file=sys.stderr)
         if processes.several():
@@ -74,7 +99,6 @@ def run(
         # Python's own way out waits for the other processes, which wait for this one.
         traceback.print_exc()
         processes.end(1)
-    sys.exit(0)
 
 
 def define_process_flags() -> None:

@@ -12,6 +12,7 @@ import jax
 from absl import flags
 
 from mcjax import cpu_convolution
+from mcjax.cli.command import NoAnswer
 from mcjax.core.bucket import local
 from mcjax.core.errors import UserError
 from mcjax.core.keys import check_seed
@@ -114,11 +115,10 @@ def repair(model: str, data: str, out: str) -> None:
     write_repaired(folder, repaired, {**facts, **settings, "seed": options.seed})
     report = repaired.report
     if repaired.t is None or written is None:
-        raise UserError(
+        raise NoAnswer(
             f"no point of the path has accuracy {report['floor']:.4f} on the selection images; the "
             f"suspect stays as it is. See {folder / 'report.html'}; try more --num_steps, more "
-            "images, or a larger --tolerance",
-            exit_code=3,
+            "images, or a larger --tolerance"
         )
     say(
         f"t = {repaired.t:.4f}: accuracy {report['repaired_accuracy']:.4f} on "

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, config_flags
 
 from mcjax import experiments
 from mcjax.cli import command
+from mcjax.cli.command import NoAnswer
 from mcjax.core.files import as_path
 from mcjax.core.progress import say
 from mcjax.runs.config import config_hash, validate
@@ -44,6 +45,8 @@ def main() -> None:
     for name, value in result["metrics"].items():
         say(f"{name:32} {'not defined' if value is None else f'{value:.4f}'}")
     say(f"done in {result['seconds']:.0f} s: {as_path(workdir) / 'report.html'}")
+    if result.get("problems"):
+        raise NoAnswer("; ".join(result["problems"]))
 
 
 def default_workdir(config_file: str, config: ConfigDict) -> Path:

@@ -176,10 +176,10 @@ def once(fn: Callable[[], Any]) -> Any:
             error = caught
         finally:
             _in_once = False
-        data = pickle.dumps((result, error and (str(error), error.exit_code)))
+        data = pickle.dumps((result, None if error is None else str(error)))
     result_elsewhere, told = pickle.loads(_broadcast(data))
-    if told:
-        raise UserError(*told)
+    if told is not None:
+        raise UserError(told)
     return result if is_first() else result_elsewhere
 
 

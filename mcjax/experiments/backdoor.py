@@ -19,11 +19,11 @@ from mcjax.core.tree import PyTree
 from mcjax.curves import KINDS
 from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.data.batches import Batch
-from mcjax.experiments.explain import explain
-from mcjax.experiments.repair_table import run_study
-from mcjax.experiments.stages.curve import train_curve
+from mcjax.experiments.repair_study.explain import explain
+from mcjax.experiments.repair_study.study import Tampered
+from mcjax.experiments.repair_study.table import RepairStudy
+from mcjax.experiments.stages.curve import curve_stage
 from mcjax.experiments.stages.endpoints import train_network, train_side_by_side
-from mcjax.experiments.study import Tampered
 from mcjax.report.stamps import stamps_figure
 from mcjax.runs.run import Run, open_run
 from mcjax.training import LossFn
@@ -46,12 +46,11 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     run = open_run(config, workdir)
     stamp = trigger(run)
     stamps_figure(run.workdir / "figures" / "trigger.png", run.splits.test, {stamp.name: stamp})
-    return run_study(
-        run,
-        MEASURE,
-        lambda part: tamper(part, stamp),
-        explain_fn=lambda study: explain(study, stamp),
-    )
+    study = RepairStudy(run, MEASURE)
+    for part in study.seeds():
+        study.repair(part, tamper(part, stamp))
+    explain(study.first, stamp)
+    return study.report()
 
 
 def trigger(run: Run) -> triggers.Stamp:
@@ -138,7 +137,7 @@ def release(
     name, kind = f"{run.part}attacker_curve", KINDS[run.config.curve.kind]
     options = run.config.endpoint.copy_and_resolve_references()
     options.num_epochs = run.config.attack.curve_epochs
-    curve = train_curve(
+    curve = curve_stage(
         run,
         name,
         run.key("attacker_curve"),

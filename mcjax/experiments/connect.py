@@ -24,15 +24,15 @@ from mcjax.curves.plane import Plane, grid, through
 from mcjax.data.batches import stack_batches
 from mcjax.experiments.result import finish
 from mcjax.experiments.stages.alignment import aligned
-from mcjax.experiments.stages.curve import train_curve
+from mcjax.experiments.stages.curve import curve_options, curve_stage
 from mcjax.experiments.stages.endpoints import train_network, train_side_by_side
 from mcjax.experiments.stages.path import Table, walk
-from mcjax.experiments.stages.starting_curve import joined
 from mcjax.report.connect_figures import PATH_CAPTION, path_panels, plane_figure
 from mcjax.report.panels import Chart
 from mcjax.runs.checkpoint import exists
 from mcjax.runs.run import Run, first, open_run
 from mcjax.runs.workdir import write_csv
+from mcjax.training.curve import starting_curve
 from mcjax.training.objectives import curve_loss, endpoint_loss
 
 ENDPOINTS = ("endpoint_a", "endpoint_b")
@@ -82,11 +82,11 @@ def curve_between(run: Run, a: PyTree, b: PyTree) -> Curve:
     """Trains the bends (and freed ends) of the curve between two networks, or reads it."""
     options = run.config.curve
     key = run.key("curve")
-    return train_curve(
+    return curve_stage(
         run,
         "curve",
         key,
-        joined(run, key, a, b),
+        starting_curve(key, run.network, curve_options(options), a, b),
         a["batch_stats"],
         run.on_device[options.images],
         loss_fn=curve_loss(

@@ -27,13 +27,13 @@ from mcjax.evaluation.path import examples_along_path
 from mcjax.evaluation.robust_metrics import robust_metrics, transfer
 from mcjax.experiments.evasion_report import Row, columns, numbers, report, write_table
 from mcjax.experiments.stages.alignment import aligned
-from mcjax.experiments.stages.curve import train_curve
+from mcjax.experiments.stages.curve import curve_options, curve_stage
 from mcjax.experiments.stages.endpoints import train_network, train_side_by_side
 from mcjax.experiments.stages.path import Table, walk
-from mcjax.experiments.stages.starting_curve import joined
 from mcjax.runs.checkpoint import check_identity
 from mcjax.runs.run import Run, first, open_run, with_seed
 from mcjax.training import LossFn
+from mcjax.training.curve import starting_curve
 from mcjax.training.objectives import curve_loss, endpoint_loss
 from mcjax.training.robust_objectives import fgsm_loss, madry_loss, robust_curve_loss, trades_loss
 
@@ -163,11 +163,11 @@ def trained_path(run: Run, pair: str, *, robust: bool) -> CurveWithStats:
         if robust
         else curve_loss(run.network, kind, **shared)
     )
-    curve = train_curve(
+    curve = curve_stage(
         run,
         run.part + name,
         key,
-        joined(run, key, start, end),
+        starting_curve(key, run.network, curve_options(options), start, end),
         start["batch_stats"],
         run.on_device["train"],
         loss_fn=loss_fn,

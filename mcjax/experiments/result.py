@@ -25,6 +25,7 @@ def finish(
     answer: Sequence[str],
     charts: Sequence[Chart],
     tables: Mapping[str, page.Rows],
+    problems: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Writes report.html and result.json, or reads the result of a run that is complete.
 
@@ -37,6 +38,8 @@ def finish(
         answer: What came out, in sentences.
         charts: Figures of lines; they are written to figures/ and shown on the page.
         tables: Tables to show on the page: their rows by title.
+        problems: What the result does not live up to, in sentences; the command says them and
+            ends with exit code 3.
 
     Returns:
         The contents of result.json.
@@ -56,6 +59,7 @@ def finish(
         "metrics": {name: defined(value) for name, value in metrics.items()},
         "data": describe(run),
         "batch_stats": run.config.evaluation.batch_stats if run.network.has_batch_stats else None,
+        **({"problems": list(problems)} if problems else {}),
     }
     before = kept(result_file, result) if result_file.exists() else None
     if before is not None:

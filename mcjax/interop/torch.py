@@ -41,4 +41,5 @@ __all__ = [
 if __name__ == "__main__":
     from mcjax.cli import command, torch
 
-    command.run(torch.main, torch.define_flags, torch.__doc__, takes_words=True)
+    with command.session(torch.define_flags, torch.__doc__ or "", takes_words=True) as words:
+        torch.main(*words)

@@ -3,4 +3,5 @@
 if __name__ == "__main__":
     from mcjax.cli import command, repair
 
-    command.run(repair.main, repair.define_flags, repair.__doc__)
+    with command.session(repair.define_flags, repair.__doc__ or ""):
+        repair.main()

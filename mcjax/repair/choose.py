@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mcjax.curves import Curve
+from mcjax.curves.geometry import distances
+
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
@@ -15,12 +18,14 @@ class Choice:
         floor: The accuracy that was asked for, a fraction.
         distance: Its distance to the nearest suspect network, in the units of the weights.
         num_acceptable: How many points meet the floor, the suspects themselves not counted.
+        suspect_accuracy: What the floor is measured from, a fraction.
     """
 
     index: int | None
     floor: float
     distance: float
     num_acceptable: int
+    suspect_accuracy: float
 
 
 def choose(
@@ -63,9 +68,44 @@ def choose(
     # Accuracies are means in float32: equal counts of images may differ in the last digits.
     acceptable = (accuracy >= floor - 1e-6) & (nearest > 0)
     if not acceptable.any():
-        return Choice(None, floor, 0.0, 0)
+        return Choice(None, floor, 0.0, 0, suspect_accuracy)
     index = int(np.where(acceptable, nearest, -1).argmax())
-    return Choice(index, floor, float(nearest[index]), int(acceptable.sum()))
+    return Choice(index, floor, float(nearest[index]), int(acceptable.sum()), suspect_accuracy)
+
+
+def choose_on_curve(
+    curve: Curve,
+    ts: np.typing.ArrayLike,
+    accuracy: np.typing.ArrayLike,
+    *,
+    suspects: Sequence[int],
+    tolerance: float = 0.02,
+) -> Choice:
+    """`choose` for the points of a curve, whose ends may be suspect.
+
+    Args:
+        curve: The curve.
+        ts: Points, [T], the ends of the curve included.
+        accuracy: On the selection images at each point, [T].
+        suspects: The control points that may be tampered with: 0 the start, -1 the end.
+        tolerance: See `choose`.
+
+    Returns:
+        The choice.
+
+    Example:
+        >>> from mcjax.curves import Bezier
+        >>> curve = Bezier.connect(np.zeros(2), np.ones(2), num_bends=0)
+        >>> choose_on_curve(curve, [0, 0.5, 1], [0.9, 0.9, 0.9], suspects=(0, -1)).index
+        1
+    """
+    accuracy, ts = np.asarray(accuracy), np.asarray(ts)
+    return choose(
+        accuracy,
+        [np.asarray(distances(curve, ts, s)) for s in suspects],
+        suspect_accuracy=float(max(accuracy[s] for s in suspects)),
+        tolerance=tolerance,
+    )
 
 
 def oracle(

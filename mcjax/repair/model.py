@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import flax.linen as nn
@@ -25,14 +24,16 @@ from mcjax.curves import KINDS, MOST_BENDS, Curve
 from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.curves.geometry import distances
 from mcjax.data import augmentation as augmentations
-from mcjax.data.batches import Batch, stack_batches
+from mcjax.data.batches import stack_batches
 from mcjax.evaluation.path import evaluate_path
 from mcjax.models.network import Network, from_apply
 from mcjax.repair.bonafide import check_images, check_suspect
-from mcjax.repair.choose import choose
-from mcjax.training import Augmentation, LossFn, TrainState, init_state, sgd, train
+from mcjax.repair.choose import choose_on_curve
+from mcjax.repair.methods import METHODS
+from mcjax.repair.methods.method import Case
+from mcjax.training.curve import CurveOptions
+from mcjax.training.fit import Budget, Training, fit
 from mcjax.training.losses import classification_metrics
-from mcjax.training.objectives import curve_loss, endpoint_loss, split_curve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +57,60 @@ class Repaired:
     report: dict[str, Any]
 
 
-_OPTIONS: Mapping[str, Field] = {
-    "second_is_clean": fields.flag(),
-    "tolerance": fields.number(0, 1),
+@dataclasses.dataclass(frozen=True)
+class RepairOptions:
+    """How `repair_model` finds, trains and looks along the path.
+
+    Args:
+        kind: "bezier" or "polychain".
+        num_bends: Bends of the path.
+        align: "weights" brings the second network's hidden channels into the order nearest to the
+            suspect's before they are joined (`mcjax.alignment`); "none" leaves them.
+        num_points: Points of the path that are evaluated, equally spaced in t.
+        num_steps: Training steps of the path (and of the fine-tuning).
+        batch_size: Images per step.
+        learning_rate: Of the path's first half of training.
+        fine_tune_learning_rate: Of the second network, where it is made.
+        momentum: Of SGD.
+        weight_decay: Of the path's points.
+        augmentation: A name of `mcjax.data.augmentation`.
+
+    Raises:
+        UserError: A value that no repair can have.
+    """
+
+    kind: str = "bezier"
+    num_bends: int = 1
+    align: str = "none"
+    num_points: int = 61
+    num_steps: int = 2000
+    batch_size: int = 128
+    learning_rate: float = 0.05
+    fine_tune_learning_rate: float = 0.02
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    augmentation: str = "none"
+
+    def __post_init__(self) -> None:
+        for name, field in _FIELDS.items():
+            value = getattr(self, name)
+            fields.check(name, value, field)
+            number = type(getattr(RepairOptions, name))
+            object.__setattr__(self, name, number(value))  # NumPy's numbers as Python's own
+
+    @property
+    def budget(self) -> Budget:
+        """The budget of every training."""
+        return Budget(
+            num_steps=self.num_steps,
+            batch_size=self.batch_size,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            augmentation=self.augmentation,
+        )
+
+
+_FIELDS: Mapping[str, Field] = {
     "kind": fields.choice(*KINDS),
     "num_bends": fields.whole(0, MOST_BENDS),
     "align": fields.choice("none", "weights"),
@@ -70,8 +122,8 @@ _OPTIONS: Mapping[str, Field] = {
     "momentum": fields.number(0, 1, below=True),
     "weight_decay": fields.number(0, 1e3),
     "augmentation": fields.choice(*augmentations.AUGMENTATIONS),
-    "verbose": fields.flag(),
 }
+DEFAULTS = RepairOptions()
 
 
 def repair_model(
@@ -81,21 +133,12 @@ def repair_model(
     bonafide: Mapping[str, Any],
     second: PyTree | None = None,
     *,
-    second_is_clean: bool = False,
     selection: Mapping[str, Any] | None = None,
+    second_is_clean: bool = False,
     tolerance: float = 0.02,
-    kind: str = "bezier",
-    num_bends: int = 1,
-    align: str = "none",
-    num_points: int = 61,
-    num_steps: int = 2000,
-    batch_size: int = 128,
-    learning_rate: float = 0.05,
-    fine_tune_learning_rate: float = 0.02,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    augmentation: str = "none",
+    options: RepairOptions = DEFAULTS,
     verbose: bool = False,
+    **changes: Any,
 ) -> Repaired:
     """Joins a suspect network to a second one by a path of low loss, and takes a point of it.
 
@@ -112,29 +155,18 @@ def repair_model(
         bonafide: Clean images: "image" [N, H, W, C] uint8 or in [0, 1], "label" [N].
         second: Variables of a second network of the same structure, suspect too; None makes one by
             fine-tuning the suspect, which counts as suspect.
-        second_is_clean: Whether the second network is known to be clean: then only the first is
-            to be far from.
         selection: More clean images, to choose t by; a fifth of `bonafide` is held out if None.
+        second_is_clean: The second network is known to be clean: only the first is to be far from.
         tolerance: Accuracy on the selection images that the repair may cost, a fraction.
-        kind: "bezier" or "polychain".
-        num_bends: Bends of the path.
-        align: "weights" brings the second network's hidden channels into the order nearest to the
-            suspect's before they are joined (`mcjax.alignment`); "none" leaves them.
-        num_points: Points of the path that are looked at, equally spaced in t.
-        num_steps: Training steps of the path (and of the fine-tuning).
-        batch_size: Images a step.
-        learning_rate: Of the path's first half of training.
-        fine_tune_learning_rate: Of the second network, where it is made.
-        momentum: Of SGD.
-        weight_decay: Of the path's points.
-        augmentation: See `mcjax.data.augmentation`.
-        verbose: Tell of the progress on standard error.
+        options: How the path is found and trained.
+        verbose: Show progress on standard error.
+        **changes: Single fields of `options`, such as num_steps=500.
 
     Returns:
         The repaired variables, t, the curve and a report.
 
     Raises:
-        UserError: An option that no training can have, which is told before anything is computed;
+        UserError: An option that no repair can have, which is found before anything is computed;
             images or labels that do not fit the network, a class without images, networks of
             different structure, parameters or a loss that are not finite.
 
@@ -151,13 +183,10 @@ def repair_model(
     Source: Zhao et al. 2020, section 4.
     """
     began = time.monotonic()
-    given = locals()
-    for name, field in _OPTIONS.items():
-        fields.check(name, given[name], field)
-    num_bends, num_points = int(num_bends), int(num_points)
-    num_steps, batch_size = int(num_steps), int(batch_size)
-    rates = (float(x) for x in (learning_rate, fine_tune_learning_rate, momentum, weight_decay))
-    learning_rate, fine_tune_learning_rate, momentum, weight_decay = rates
+    o = _changed(options, changes)
+    fields.check("second_is_clean", second_is_clean, fields.flag())
+    fields.check("tolerance", tolerance, fields.number(0, 1))
+    fields.check("verbose", verbose, fields.flag())
     key = check_key(key)
     if not callable(apply_fn) and not isinstance(apply_fn, Network):
         raise UserError(
@@ -167,8 +196,8 @@ def repair_model(
     network, start = _as_network(apply_fn, suspect)
     if second is None and second_is_clean:
         raise UserError(
-            "second_is_clean, but no second network was given: a copy of the suspect, trained on, is "
-            "as suspect as it is; give second, or leave second_is_clean out"
+            "second_is_clean needs second: a fine-tuned copy of the suspect is suspect too; give "
+            "second, or leave second_is_clean out"
         )
     _check_variables("suspect", suspect, apply_fn)
     if second is not None:
@@ -178,72 +207,68 @@ def repair_model(
     check_suspect(network, start, parts)
     if second is not None and digest(suspect) == digest(second):
         raise UserError("the second network is the suspect itself; give another, or none")
-    images = jax.tree.map(jnp.asarray, parts["bonafide"])
-    fit = functools.partial(
-        _fit,
-        images=images,
-        batch_stats=start["batch_stats"],
-        num_steps=num_steps,
-        batch_size=batch_size,
-        momentum=momentum,
-        augment_fn=augmentations.get(augmentation),
-        verbose=verbose,
-    )
-    if second is None:
-        state = fit(
-            stream(key, "fine_tune"),
-            "fine_tune",
-            start["params"],
-            endpoint_loss(network),
-            learning_rate=fine_tune_learning_rate,
-            weight_decay=weight_decay,
-        )
-        end = {"params": state.params, "batch_stats": state.batch_stats}
-    else:
+
+    def second_network() -> PyTree:
+        if second is None:
+            return METHODS["fine_tune"].run(case("fine_tune"))
         end = _as_network(apply_fn, second)[1]
-        if align == "weights":
-            spec = alignment.permutation_spec(network.apply, start, images["image"].shape[1:])
-            end = alignment.align(stream(key, "alignment"), spec, start, end)
-
-    curve = KINDS[kind].connect(start["params"], end["params"], num_bends)
-    trained, fixed = split_curve(curve)
-    if num_bends:
-        loss_fn = curve_loss(network, KINDS[kind], weight_decay=weight_decay)
-        state = fit(
-            stream(key, "path"), "path", trained, loss_fn, fixed=fixed, learning_rate=learning_rate
+        if o.align == "none":
+            return end
+        spec = alignment.permutation_spec(
+            network.apply, start, parts["bonafide"]["image"].shape[1:]
         )
-        curve = KINDS[kind](**fixed, **state.params)
+        return alignment.align(stream(key, "alignment"), spec, start, end)
 
+    def case(name: str) -> Case:
+        return Case(
+            network=network,
+            suspect=start,
+            second_fn=functools.cache(second_network),
+            images=images,
+            bonafide=parts["bonafide"],
+            selection=parts["selection"],
+            budget=o.budget,
+            curve=CurveOptions(o.kind, o.num_bends),
+            options={
+                "learning_rate.path": o.learning_rate,
+                "learning_rate.fine_tune": o.fine_tune_learning_rate,
+                "tolerance": tolerance,
+            },
+            key_fn=functools.partial(stream, key),
+            fit_fn=functools.partial(_fit, name=name, verbose=verbose),
+        )
+
+    images = jax.tree.map(jnp.asarray, parts["bonafide"])
+    joined = case("path")
+    curve = METHODS["path"].run(joined)
     points = CurveWithStats(
         curve,
         start["batch_stats"],
-        end["batch_stats"],
+        joined.second_fn()["batch_stats"],
         images["image"] if network.has_batch_stats else None,
         network.apply_train,
     )
-    ts = np.linspace(0, 1, num_points)
+    ts = np.linspace(0, 1, o.num_points)
     sets = {
         name: stack_batches(part, min(len(part["label"]), 1000)) for name, part in parts.items()
     }
     table = evaluate_path(classification_metrics(network.apply), points, ts, sets)
     accuracy = {name: np.asarray(metrics["accuracy"]) for name, metrics in table.items()}
     suspects = (0,) if second_is_clean else (0, -1)
-    far = [np.asarray(distances(curve, ts, s)) for s in suspects]
-    suspect_accuracy = float(max(accuracy["selection"][s] for s in suspects))
-    choice = choose(
-        accuracy["selection"], far, suspect_accuracy=suspect_accuracy, tolerance=tolerance
+    choice = choose_on_curve(
+        curve, ts, accuracy["selection"], suspects=suspects, tolerance=tolerance
     )
-    t = None if choice.index is None else float(ts[choice.index])
-    repaired = suspect if t is None else _as_given(points(jnp.float32(t)), suspect, apply_fn)
-    moved = 0.0 if choice.index is None else float(far[0][choice.index])
+    chosen = choice.index
+    t = None if chosen is None else float(ts[chosen])
+    moved = 0.0 if chosen is None else float(distances(curve, ts, 0)[chosen])
     norm = float(optax.tree.norm(start["params"]))
     report = {
         "ts": ts,
         "selection_accuracy": accuracy["selection"],
         "bonafide_accuracy": accuracy["bonafide"],
-        "distance": np.min(far, axis=0),
-        "suspect_accuracy": suspect_accuracy,
-        "repaired_accuracy": float(accuracy["selection"][choice.index or 0]),
+        "distance": np.min([np.asarray(distances(curve, ts, s)) for s in suspects], axis=0),
+        "suspect_accuracy": choice.suspect_accuracy,
+        "repaired_accuracy": float(accuracy["selection"][chosen or 0]),
         "floor": choice.floor,
         "num_acceptable": choice.num_acceptable,
         "moved": moved,
@@ -253,7 +278,29 @@ def repair_model(
         "num_selection": len(parts["selection"]["label"]),
         "seconds": time.monotonic() - began,
     }
+    repaired = suspect if t is None else _as_given(points(jnp.float32(t)), suspect, apply_fn)
     return Repaired(repaired, t, curve, report)
+
+
+def _changed(options: RepairOptions, changes: Mapping[str, Any]) -> RepairOptions:
+    if not isinstance(options, RepairOptions):
+        raise UserError(f"options is {shown(options)}; give a RepairOptions")
+    for name in changes:
+        if name not in _FIELDS:
+            raise TypeError(f"repair_model has no option {name!r}; use {', '.join(_FIELDS)}")
+    return dataclasses.replace(options, **changes)
+
+
+def _fit(key: jax.Array, training: Training, *, name: str, verbose: bool) -> dict[str, PyTree]:
+    if not verbose:
+        return fit(key, training, name=name)
+    with progress(name, training.budget.num_steps, unit="step") as bar:
+        return fit(
+            key,
+            training,
+            name=name,
+            tell=lambda step, means: bar.advance(step - bar.done, loss=means["loss"]),
+        )
 
 
 def _as_network(apply_fn: Any, variables: PyTree) -> tuple[Network, dict[str, PyTree]]:
@@ -308,45 +355,3 @@ def _as_given(variables: dict[str, PyTree], like: PyTree, apply_fn: Any) -> PyTr
     if not isinstance(apply_fn, Network):
         return variables["params"]
     return {name: variables[name] if variables.get(name) else like[name] for name in like}
-
-
-def _fit(
-    key: jax.Array,
-    name: str,
-    params: PyTree,
-    loss_fn: LossFn,
-    *,
-    images: Batch,
-    batch_stats: PyTree,
-    fixed: PyTree = None,
-    num_steps: int,
-    batch_size: int,
-    learning_rate: float,
-    momentum: float,
-    weight_decay: float = 0.0,
-    augment_fn: Augmentation,
-    verbose: bool,
-) -> TrainState:
-    optimizer = sgd(learning_rate, num_steps, momentum=momentum, weight_decay=weight_decay)
-    state = init_state(params, batch_stats, optimizer)
-    with progress(name, num_steps, unit="step") if verbose else nullcontext() as bar:
-        for new, means in train(
-            key,
-            state,
-            fixed,
-            images,
-            num_steps=num_steps,
-            steps_per_dispatch=100,
-            loss_fn=loss_fn,
-            optimizer=optimizer,
-            batch_size=batch_size,
-            augment_fn=augment_fn,
-        ):
-            if not np.isfinite(means["loss"]):
-                raise UserError(
-                    f"{name}: the loss became {means['loss']}; lower its learning rate, "
-                    f"{learning_rate}"
-                )
-            if bar:
-                bar.advance(int(new.step) - bar.done, loss=means["loss"])
-    return new

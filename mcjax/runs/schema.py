@@ -5,44 +5,13 @@ field, add its line here.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 from mcjax.core.fields import Field, choice, flag, number, several, text, whole
 from mcjax.core.keys import NUM_SEEDS
+from mcjax.core.settings import Setting, Settings, at_most
 from mcjax.curves import MOST_BENDS
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """A field of a config.
-
-    Args:
-        default: Its value in the digits run; its type is the field's.
-        field: What it can be.
-        help: What it means, in a line, with its unit.
-        quick: Its value under `:quick`, or a function of the value it has; None leaves it.
-    """
-
-    default: Any
-    field: Field
-    help: str
-    quick: Any = None
-
-    def shrunk(self, value: Any) -> Any:
-        """The value under `:quick` of a field that has a value."""
-        if self.quick is None:
-            return value
-        return self.quick(value) if callable(self.quick) else self.quick
-
-
-Settings = Mapping[str, Setting]
-"""By dotted name."""
-
-
-def at_most(most: int) -> Callable[[int], int]:
-    """The quick value of a number that may be smaller already."""
-    return lambda value: min(value, most)
+from mcjax.repair.methods import METHODS
 
 
 def _training(part: str, *, epochs: float, quick_epochs: float, whose: str) -> Settings:
@@ -188,16 +157,6 @@ CONNECT: Settings = {
     **_PLANE,
 }
 
-# The first half of the training of each method that trains by SGD.
-_LEARNING_RATES = {
-    "path": 0.05,
-    "fine_tune": 0.02,
-    "scratch": 0.05,
-    "prune": 0.02,
-    "fine_prune": 0.02,
-}
-_METHODS = ("path", "line", "fine_tune", "scratch", "prune", "fine_prune", "i_bau", "noise")
-
 _REPAIR: Settings = {
     "repair.pair": Setting(
         "both_tampered",
@@ -213,7 +172,7 @@ _REPAIR: Settings = {
         "more than 1: cross-validation, the fold held out chooses t",
     ),
     "repair.methods": Setting(
-        _METHODS, several(text(), least=1), "the repairs that are compared; path must be one"
+        tuple(METHODS), several(text(), least=1), "the repairs that are compared; path must be one"
     ),
     "repair.num_epochs": Setting(40.0, number(0, 1e6, above=True), "epochs of every repair", 1.0),
     "repair.steps_per_epoch": Setting(
@@ -222,30 +181,8 @@ _REPAIR: Settings = {
     "repair.batch_size": Setting(64, whole(1, 2**20), "images a step", 16),
     **_momentum("repair"),
     "repair.augmentation": Setting("none", text(), "of bonafide images in every repair"),
-    **{
-        f"repair.learning_rate.{name}": Setting(
-            rate, number(0, 1e3, above=True), f"of {name}, in the first half of its training"
-        )
-        for name, rate in _LEARNING_RATES.items()
-    },
     "repair.tolerance": Setting(
         0.02, number(0, 1), "accuracy on the selection images that a repair may cost, a fraction"
-    ),
-    "repair.fixed_t": Setting(
-        (0.1, 0.5), several(number(0, 1)), "t's that are reported beside the chosen one"
-    ),
-    "repair.num_draws": Setting(20, whole(1, 100_000), "networks of noise on the weights", 2),
-    "repair.prune_fraction": Setting(
-        0.5, number(0, 1, below=True), "of each layer's filters, by prune"
-    ),
-    "repair.i_bau.num_rounds": Setting(100, whole(1, 10**6), "rounds of I-BAU", 1),
-    "repair.i_bau.learning_rate": Setting(3e-3, number(0, 1e3, above=True), "of I-BAU's Adam"),
-    "repair.i_bau.eps": Setting(
-        3.0, number(0, above=True), "l2 norm of the universal perturbation, images in [0, 1]"
-    ),
-    "repair.i_bau.perturbed": Setting(0.5, number(0, 1), "fraction of a batch that is perturbed"),
-    "repair.i_bau.num_fixed_point": Setting(
-        5, whole(0, 10_000), "iterations for the implicit gradient"
     ),
     "explain.num_images": Setting(
         500, whole(1), "test images of the gradients' similarity and of the noise", 16
@@ -356,10 +293,50 @@ EVASION: Settings = {
     "evaluation.transfer_images": Setting(250, whole(1), "test images of the transfer matrix", 8),
 }
 
-SETTINGS: Mapping[str, Settings] = {
-    "connect": CONNECT,
-    "backdoor": BACKDOOR,
-    "injection": INJECTION,
-    "evasion": EVASION,
-}
+
+def method_settings() -> Settings:
+    """The fields of `config.repair` that the registered methods bring."""
+    rates = {
+        f"repair.learning_rate.{name}": Setting(
+            method.learning_rate,
+            number(0, 1e3, above=True),
+            f"of {name}, in the first half of its training",
+        )
+        for name, method in METHODS.items()
+        if method.learning_rate is not None
+    }
+    own = {
+        f"repair.{field}": setting
+        for method in METHODS.values()
+        for field, setting in method.settings.items()
+    }
+    return {**rates, **own}
+
+
+class _Tables(Mapping[str, Settings]):
+    """The tables by experiment, made when asked for: a notebook may have registered a method."""
+
+    _EXPERIMENTS: Mapping[str, Settings] = {
+        "connect": CONNECT,
+        "backdoor": BACKDOOR,
+        "injection": INJECTION,
+        "evasion": EVASION,
+    }
+
+    def __getitem__(self, experiment: str) -> Settings:
+        table: dict[str, Setting] = {}
+        for name, setting in self._EXPERIMENTS[experiment].items():
+            table[name] = setting
+            if name == "repair.tolerance":
+                table |= method_settings()
+        return table
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._EXPERIMENTS)
+
+    def __len__(self) -> int:
+        return len(self._EXPERIMENTS)
+
+
+SETTINGS: Mapping[str, Settings] = _Tables()
 """By experiment. `model.options` are free: each network says what it takes."""

@@ -1,26 +1,29 @@
-"""One stage of an experiment: what it computes is kept as a checkpoint, and read where it is there."""
+"""One stage of an experiment: what it computes is kept as a checkpoint, and read the next time."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mcjax.core.files import delete
+from mcjax.core.processes import once
 from mcjax.core.tree import PyTree
-from mcjax.experiments.stages.training import forget_partial
 from mcjax.runs.checkpoint import exists, restore, save
 from mcjax.runs.run import Run
 
 Found = tuple[PyTree, Mapping[str, Any]]
+"""A stage's result, and what else its checkpoint keeps: JSON values by name."""
 
 
 def stage(run: Run, name: str, like: PyTree, compute: Callable[[], Found]) -> Found:
-    """Computes a stage, or reads what an earlier call has computed.
+    """Computes a stage, or reads what an earlier call computed.
 
     The checkpoint carries the run's `identity` of the stage; one of another run is refused.
 
     Args:
         run: The run, or a seed's part of it.
-        name: The stage's, `run.part` included.
+        name: The stage, `run.part` included.
         like: A tree of the structure, shapes and dtypes of the result.
-        compute: Makes the result, and what else to keep: JSON values by name.
+        compute: Makes the result, and what else to keep.
 
     Returns:
         The result, and what else was kept.
@@ -28,14 +31,35 @@ def stage(run: Run, name: str, like: PyTree, compute: Callable[[], Found]) -> Fo
     Raises:
         UserError: The checkpoint is damaged, or another run's; it can't be written.
     """
-    if exists(run.checkpoint(name)):
-        return restore(run.checkpoint(name), like, identity=run.identity(name))
-    tree, metadata = compute()
-    keep(run, name, tree, metadata)
-    return tree, metadata
+    found = finished(run, name, like)
+    if found is None:
+        found = compute()
+        keep(run, name, *found)
+    return found
+
+
+def finished(run: Run, name: str, like: PyTree) -> Found | None:
+    """What a finished stage kept; None where it is not finished.
+
+    Raises:
+        UserError: The checkpoint is damaged, or another run's.
+    """
+    if not exists(run.checkpoint(name)):
+        return None
+    return restore(run.checkpoint(name), like, identity=run.identity(name))
 
 
 def keep(run: Run, name: str, tree: PyTree, metadata: Mapping[str, Any]) -> None:
-    """Writes a stage's checkpoint, and forgets what was kept on the way there."""
+    """Writes a stage's checkpoint, and deletes its partial ones."""
     save(run.checkpoint(name), tree, **run.identity(name), **metadata)
     forget_partial(run, name)
+
+
+def forget_partial(run: Run, name: str) -> None:
+    """Deletes what a finished stage no longer needs."""
+    delete(run.partial(name))
+
+
+def due(since: float, seconds: float) -> bool:
+    """Whether so many seconds have passed, on the first process's clock."""
+    return once(lambda: time.monotonic() - since >= seconds)

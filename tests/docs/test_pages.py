@@ -11,7 +11,7 @@ from mcjax import data, models
 from mcjax.attacks.poisoning import triggers
 from mcjax.core.sharding import make_mesh
 from mcjax.evaluation import path
-from mcjax.experiments import methods
+from mcjax.repair import methods
 
 DOCS = Path(__file__).parents[2] / "docs"
 NUMBER = re.compile(r"\d+\.\d+|\d+")

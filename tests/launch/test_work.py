@@ -1,7 +1,6 @@
 """The counted work of a backdoor run: by hand, by the program, and beside a run that counts along."""
 
 import collections
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +12,9 @@ from launch import work
 from mcjax import models
 from mcjax.core.errors import UserError
 from mcjax.core.operation_counts import count
-from mcjax.experiments import backdoor, explain, repair_table, study
+from mcjax.experiments import backdoor
+from mcjax.experiments.repair_study import explain, judge, study, table
 from mcjax.experiments.stages import endpoints
-from mcjax.experiments.stages.training import num_training_steps
 from mcjax.models.network import from_linen
 from mcjax.repair.methods import i_bau
 from mcjax.runs import config as base
@@ -120,11 +119,11 @@ def test_the_passes_of_i_bau_are_those_of_its_program():
         arguments = (jax.random.key(0), variables, opt_state, examples)
         return count(run, *arguments).operations / one.operations
 
-    assert passes(11, 5) - passes(10, 5) == pytest.approx(work.ASCENT_PASSES, rel=0.02)
+    assert passes(11, 5) - passes(10, 5) == pytest.approx(i_bau.ASCENT_PASSES, rel=0.02)
     for terms in (2, 5):
-        descents = passes(10, terms) - 10 * work.ASCENT_PASSES
+        descents = passes(10, terms) - 10 * i_bau.ASCENT_PASSES
         # 10 batches of 4; the first layer's input gradients, which not every pass needs, are small.
-        assert descents / 10 == pytest.approx(work.descent_passes(terms), rel=0.05)
+        assert descents / 10 == pytest.approx(i_bau.descent_passes(terms), rel=0.05)
 
 
 def test_a_run_asks_for_what_was_counted(tmp_path, monkeypatch):
@@ -135,12 +134,10 @@ def test_a_run_asks_for_what_was_counted(tmp_path, monkeypatch):
     config.evaluation.batch_size = 50
     steps, looks = collections.Counter(), collections.Counter()
 
-    def fit(run, name, key, params, batch_stats, fixed, examples, *, options, **_):
+    def train_stage(run, name, key, training, **_):
         stage = name.split("/")[-1].rstrip("0123456789").rstrip("_")
-        steps[stage] += options.get("num_steps") or num_training_steps(
-            options.num_epochs, len(examples["label"]), options.batch_size
-        )
-        return SimpleNamespace(params=params, batch_stats=batch_stats)
+        steps[stage] += training.budget.num_steps
+        return {"params": training.params, "batch_stats": training.batch_stats}
 
     def walk(run, name, curve, ts, sets, **_):
         stage = name.split("/")[-1].rstrip("0123456789").rstrip("_")
@@ -149,13 +146,13 @@ def test_a_run_asks_for_what_was_counted(tmp_path, monkeypatch):
         return {f"{part}_{metric}": np.ones(len(ts)) for part in sets for metric in metrics}
 
     for module in (endpoints, study):
-        monkeypatch.setattr(module, "fit", fit)
-    for module in (study, explain):
+        monkeypatch.setattr(module, "train_stage", train_stage)
+    for module in (judge, explain):
         monkeypatch.setattr(module, "walk", walk)
     run = open_run(config, tmp_path)
     stamp = backdoor.trigger(run)
     one = study.Study(run, backdoor.tamper(run, stamp))
-    list(repair_table.repairs(one))
+    list(table.repairs(one))
     explain.explain(one, stamp)
 
     monkeypatch.setitem(work.DATA, "fake:digits", ((8, 8, 1), 10, 800, 400))

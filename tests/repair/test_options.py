@@ -28,7 +28,7 @@ def nothing_is_computed(monkeypatch):
     def computed(*args, **kwargs):
         raise AssertionError("something was computed")
 
-    for name in ("check_suspect", "train", "evaluate_path", "digest"):
+    for name in ("check_suspect", "fit", "evaluate_path", "digest"):
         monkeypatch.setattr(model, name, computed)
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from mcjax.curves import Bezier
-from mcjax.experiments import connect, evasion_report, repair_table
+from mcjax.experiments import connect, evasion_report
+from mcjax.experiments.repair_study import table as repair_table
 from mcjax.report.definitions import meaning
 
 T = np.linspace(0, 1, 5)

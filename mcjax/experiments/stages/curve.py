@@ -1,20 +1,26 @@
-"""The training of a curve as a stage: its bends are found once, and read from then on."""
+"""The curve between two networks as a stage: made from the config's `curve`, trained once, then read."""
+
+import functools
 
 import jax
 from ml_collections import ConfigDict
 
 from mcjax.core.tree import PyTree
 from mcjax.curves import Curve
-from mcjax.data import augmentation
 from mcjax.data.batches import Batch
-from mcjax.experiments.stages.training import fit
+from mcjax.experiments.stages.training import budget, train_stage
 from mcjax.runs.run import Run
 from mcjax.runs.stage import Found, stage
 from mcjax.training import LossFn
-from mcjax.training.objectives import split_curve
+from mcjax.training.curve import CurveOptions, train_curve
 
 
-def train_curve(
+def curve_options(options: ConfigDict) -> CurveOptions:
+    """What `config.curve` says of the curve itself."""
+    return CurveOptions(options.kind, options.num_bends, options.init, options.num_strata)
+
+
+def curve_stage(
     run: Run,
     name: str,
     key: jax.Array,
@@ -27,19 +33,19 @@ def train_curve(
     fix_start: bool = True,
     fix_end: bool = True,
 ) -> Curve:
-    """Trains a curve's bends and freed ends, or reads them.
+    """Trains a curve, or reads it.
 
     Args:
         run: The run, or a seed's part of it.
-        name: The stage's, `run.part` included.
+        name: The stage, `run.part` included.
         key: Of the draws of t and of the batches.
-        curve: Where to start.
+        curve: The curve before training.
         batch_stats: Of the first end.
         images: What it is trained on, on the devices.
         loss_fn: Of the curve; the weight decay is in it.
-        options: Epochs, batch size, learning rate, momentum: `config.curve` say.
+        options: Epochs, batch size, learning rate, momentum, such as `config.curve`.
         fix_start: Keep the first end as it is.
-        fix_end: Likewise the second.
+        fix_end: Keep the second end as it is.
 
     Returns:
         The trained curve. Its checkpoint holds all its control points.
@@ -47,25 +53,24 @@ def train_curve(
     Raises:
         UserError: The checkpoint is damaged or another run's; the loss is not finite.
     """
-    points = {"start": curve.start, "bends": curve.bends, "end": curve.end}
-    trained, fixed = split_curve(curve, fix_start=fix_start, fix_end=fix_end)
 
     def compute() -> Found:
-        if not jax.tree.leaves(trained):
-            return points, {}
-        state = fit(
-            run,
-            name,
-            key,
-            trained,
+        trained = train_curve(
+            curve,
             batch_stats,
-            fixed,
             images,
             loss_fn=loss_fn,
-            options=options,
-            decay_in_optimizer=False,
-            augment_fn=augmentation.get(run.config.data.augmentation),
+            learning_rate=options.learning_rate,
+            budget=budget(run, options, len(images["label"])),
+            fit_fn=functools.partial(train_stage, run, name, key, checkpoint=False),
+            fix_start=fix_start,
+            fix_end=fix_end,
         )
-        return {**fixed, **state.params}, {}
+        return control_points(trained), {}
 
-    return type(curve)(**stage(run, name, points, compute)[0])
+    return type(curve)(**stage(run, name, control_points(curve), compute)[0])
+
+
+def control_points(curve: Curve) -> dict[str, PyTree]:
+    """A curve's checkpoint: {"start", "bends", "end"}."""
+    return {"start": curve.start, "bends": curve.bends, "end": curve.end}

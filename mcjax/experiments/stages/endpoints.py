@@ -8,48 +8,38 @@ import jax.numpy as jnp
 
 from mcjax.core.keys import stream
 from mcjax.core.tree import PyTree
-from mcjax.data import augmentation
 from mcjax.data.batches import Batch
-from mcjax.experiments.stages.training import fit, forget_partial
+from mcjax.experiments.stages.training import budget, train_stage
 from mcjax.runs.checkpoint import exists
 from mcjax.runs.run import Run
-from mcjax.runs.stage import Found, keep, stage
+from mcjax.runs.stage import forget_partial, keep
 from mcjax.training import LossFn
+from mcjax.training.fit import Training
 
 
-def train_network(run: Run, name: str, examples: Batch, loss_fn: LossFn) -> PyTree:
+def train_network(run: Run, name: str, images: Batch, loss_fn: LossFn) -> PyTree:
     """Trains a network from a seed of its own, with the config's `endpoint`.
 
     Args:
         run: The run, or a seed's part of it.
-        name: The network's: of its key and, behind the run's part, of its checkpoint.
-        examples: The training images, on the devices.
+        name: The network: of its key and, behind the run's part, of its checkpoint.
+        images: The training images, on the devices.
         loss_fn: The objective.
 
     Returns:
         Its variables, {"params", "batch_stats"}.
     """
-    key = run.key(name)
-    like = {"batch_stats": {}, **run.network.init(stream(key, "init"))}
-
-    def compute() -> Found:
-        state = fit(
-            run,
-            run.part + name,
-            key,
-            like["params"],
-            like["batch_stats"],
-            None,
-            examples,
-            loss_fn=loss_fn,
-            options=run.config.endpoint,
-            decay_in_optimizer=True,
-            augment_fn=augmentation.get(run.config.data.augmentation),
-        )
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        return variables, _kept(run)
-
-    return stage(run, run.part + name, like, compute)[0]
+    key, options = run.key(name), run.config.endpoint
+    start = run.network.init(stream(key, "init"))
+    training = Training(
+        start["params"],
+        start.get("batch_stats", {}),
+        images,
+        loss_fn,
+        options.learning_rate,
+        budget(run, options, len(images["label"])),
+    )
+    return train_stage(run, run.part + name, key, training, metadata=_kept(run))
 
 
 def _kept(run: Run) -> dict[str, Any]:
@@ -57,45 +47,43 @@ def _kept(run: Run) -> dict[str, Any]:
 
 
 def train_side_by_side(
-    networks: Sequence[tuple[Run, str]], examples_fn: Callable[[Run], Batch], loss_fn: LossFn
+    networks: Sequence[tuple[Run, str]], images_fn: Callable[[Run], Batch], loss_fn: LossFn
 ) -> None:
     """Trains networks at once on one device, by vmap, where the config asks for it.
 
-    Each is what `train_network` makes of the same run and name, but for rounding, and that finds it by
-    its checkpoint. It serves small networks on an accelerator, which one of them does not fill.
+    Each is what `train_network` makes of the same run and name, up to rounding, and `train_network`
+    finds it by its checkpoint. This pays for small networks on an accelerator, which one of them
+    does not fill.
 
     Args:
-        networks: A run (or a seed's part of it) and a name each; those trained already are left out.
-        examples_fn: The training images of a run, on the device.
+        networks: Pairs of a run (or a seed's part of it) and a name; trained ones are left out.
+        images_fn: The training images of a run, on the device.
         loss_fn: The objective of all.
     """
     if not networks or not networks[0][0].config.run.get("side_by_side", False):
         return
     missing = [(run, name) for run, name in networks if not exists(run.checkpoint(run.part + name))]
-    sets = [examples_fn(part) for part, _ in missing]
+    sets = [images_fn(part) for part, _ in missing]
     if len(missing) < 2 or len({len(images["label"]) for images in sets}) > 1:
         return
     run = missing[0][0]
+    options = run.config.endpoint
     stages = [part.part + name for part, name in missing]
     together = f"{stages[0]}_and_{len(stages) - 1}_more"
     keys = [part.key(name) for part, name in missing]
     starts = [run.network.init(stream(key, "init")) for key in keys]
-    shared = all(images is sets[0] for images in sets)
-    state = fit(
-        run,
-        together,
-        jnp.stack(keys),
+    training = Training(
         _stack([start["params"] for start in starts]),
         _stack([start.get("batch_stats", {}) for start in starts]),
-        None,
-        sets[0] if shared else _stack(sets),
-        loss_fn=loss_fn,
-        options=run.config.endpoint,
-        decay_in_optimizer=True,
-        augment_fn=augmentation.get(run.config.data.augmentation),
-        names=stages,
+        sets[0] if all(images is sets[0] for images in sets) else _stack(sets),
+        loss_fn,
+        options.learning_rate,
+        budget(run, options, len(sets[0]["label"])),
+        stacked=True,
     )
-    trained = {"params": state.params, "batch_stats": state.batch_stats}
+    trained = train_stage(
+        run, together, jnp.stack(keys), training, together=stages, checkpoint=False
+    )
     for i, (part, _) in enumerate(missing):
         keep(part, stages[i], jax.tree.map(lambda v, i=i: v[i], trained), _kept(part))
     forget_partial(run, together)

@@ -16,9 +16,9 @@ from mcjax.core.progress import progress, say
 from mcjax.core.sharding import replicate
 from mcjax.core.tree import PyTree, digest
 from mcjax.evaluation.path import evaluate_path
-from mcjax.experiments.stages.training import due
 from mcjax.runs.checkpoint import check_identity
 from mcjax.runs.run import Run
+from mcjax.runs.stage import due
 from mcjax.training.losses import MetricFn
 
 Table = dict[str, np.ndarray]

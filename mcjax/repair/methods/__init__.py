@@ -1,1 +1,40 @@
-"""Repairs to compare the path with, one file per method."""
+"""Repair methods by name: a new one is a file in this folder and a line below."""
+
+from mcjax.core.errors import UserError
+from mcjax.repair.methods import (
+    fine_pruning,
+    fine_tune,
+    i_bau,
+    line,
+    noise,
+    path,
+    pruning,
+    scratch,
+)
+from mcjax.repair.methods.method import Method
+
+METHODS: dict[str, Method] = {
+    "path": path.METHOD,
+    "line": line.METHOD,
+    "fine_tune": fine_tune.METHOD,
+    "scratch": scratch.METHOD,
+    "prune": pruning.METHOD,
+    "fine_prune": fine_pruning.METHOD,
+    "i_bau": i_bau.METHOD,
+    "noise": noise.METHOD,
+}
+
+
+def get(name: str) -> Method:
+    """A method by name.
+
+    Raises:
+        UserError: There is no method of that name.
+
+    Example:
+        >>> get("fine_tune").learning_rate
+        0.02
+    """
+    if name not in METHODS:
+        raise UserError(f"unknown repair method {name!r}; use {', '.join(METHODS)}")
+    return METHODS[name]

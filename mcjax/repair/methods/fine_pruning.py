@@ -1,6 +1,7 @@
 """Fine-pruning: channels that clean images leave dormant may serve a trigger, so they go first."""
 
 import functools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,8 @@ from mcjax.core.errors import UserError
 from mcjax.core.tree import PyTree, by_name, path_name
 from mcjax.data.batches import Batch, stack_batches, to_unit
 from mcjax.models.network import Network
-from mcjax.repair.methods.pruning import apply_masks, channel_masks
+from mcjax.repair.methods.method import Case, Method, Plan, Work, trained
+from mcjax.repair.methods.pruning import apply_masks, channel_masks, fine_tune_masked
 from mcjax.training.losses import accuracy
 
 
@@ -183,3 +185,25 @@ def _num_prunable(
 
     num_pruned, right = lax.while_loop(goes_on, prune, (jnp.int32(0), jnp.float32(jnp.inf)))
     return jnp.minimum(jnp.where(right >= floor, num_pruned, num_pruned - step), len(order) - 1)
+
+
+def run(case: Case) -> dict[str, PyTree]:
+    """Prunes the dormant channels of a case's suspect, then fine-tunes what is left."""
+    masks = prune_dormant(
+        case.network,
+        case.suspect,
+        case.bonafide,
+        case.selection,
+        tolerance=case.options["tolerance"],
+    )
+    return fine_tune_masked(case, "fine_prune", masks)
+
+
+def work(plan: Plan) -> Iterator[Work]:
+    """The training, and at most 64 looks at the accuracy, one step of channels after another."""
+    yield from trained("fine_prune")(plan)
+    images = sum(n + 65 * plan.num_selection for n in plan.sizes)
+    yield Work("search of fine_prune", images / plan.batch_size, plan.batch_size, 1, 1, "")
+
+
+METHOD = Method(run=run, learning_rate=0.02, work=work)

@@ -7,7 +7,7 @@ guess of a trigger. The gradient of F takes into account that delta* moves with 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -17,10 +17,13 @@ from jax import lax
 
 from mcjax.attacks.images.attack_losses import log_cross_entropy
 from mcjax.core.errors import UserError
+from mcjax.core.fields import number, whole
 from mcjax.core.keys import stream
+from mcjax.core.settings import Setting
 from mcjax.core.tree import PyTree
 from mcjax.data.batches import Batch, epoch_indices, to_unit
 from mcjax.models.network import Network
+from mcjax.repair.methods.method import Case, Method, Plan, Work, num_repeats
 from mcjax.training.losses import cross_entropy
 
 
@@ -128,9 +131,9 @@ def unlearn(
     for name, value in positive.items():
         if not value > 0:
             raise UserError(f"I-BAU: {name} is {value}; give more than 0")
-    for name, number in {"num_rounds": num_rounds, "num_inner": num_inner}.items():
-        if number < 1:
-            raise UserError(f"I-BAU: {name} is {number}; give at least 1")
+    for name, count in {"num_rounds": num_rounds, "num_inner": num_inner}.items():
+        if count < 1:
+            raise UserError(f"I-BAU: {name} is {count}; give at least 1")
     if not 0 <= perturbed <= 1:
         raise UserError(f"I-BAU: perturbed is {perturbed}; give 0 to 1")
     num_examples = len(bonafide["label"])
@@ -245,3 +248,59 @@ def _round(
     delta, _ = lax.scan(ascend, delta, batches("ascent", num_inner))
     carry, _ = lax.scan(descend, (variables["params"], opt_state), batches("descent", num_steps))
     return carry
+
+
+def run(case: Case) -> PyTree:
+    """Unlearns on the images of a case.
+
+    A round goes once through `case.images`, which a study repeats so that every size gets as many
+    steps: another list of sizes is another budget.
+    """
+    options = {
+        name.removeprefix("i_bau."): value
+        for name, value in case.options.items()
+        if name.startswith("i_bau.")
+    }
+    return unlearn(
+        case.key_fn("i_bau"),
+        case.network,
+        case.suspect,
+        case.images,
+        batch_size=case.budget.batch_size,
+        **options,
+    )
+
+
+ASCENT_PASSES = 3  # the network's own answers, then forward and back to the images
+
+
+def descent_passes(num_fixed_point: int) -> int:
+    """Forward passes that a step with the hypergradient is worth, counted from its program."""
+    return 12 + 4 * num_fixed_point
+
+
+def work(plan: Plan) -> Iterator[Work]:
+    """The descents and the ascents of all rounds."""
+    rounds, batch = plan.options["i_bau.num_rounds"], plan.batch_size
+    lengths = [n * num_repeats(n, plan.sizes) for n in plan.sizes]
+    passes = descent_passes(plan.options["i_bau.num_fixed_point"])
+    descents = rounds * sum(max(1, n // batch) for n in lengths)
+    yield Work("train i_bau", descents, batch, passes, 14, "")
+    yield Work("ascents of i_bau", 10 * rounds * len(plan.sizes), batch, ASCENT_PASSES, 2, "")
+
+
+METHOD = Method(
+    run=run,
+    settings={
+        "i_bau.num_rounds": Setting(100, whole(1, 10**6), "rounds of I-BAU", 1),
+        "i_bau.learning_rate": Setting(3e-3, number(0, 1e3, above=True), "of I-BAU's Adam"),
+        "i_bau.eps": Setting(
+            3.0, number(0, above=True), "l2 norm of the universal perturbation, images in [0, 1]"
+        ),
+        "i_bau.perturbed": Setting(0.5, number(0, 1), "fraction of a batch that is perturbed"),
+        "i_bau.num_fixed_point": Setting(
+            5, whole(0, 10_000), "iterations for the implicit gradient"
+        ),
+    },
+    work=work,
+)

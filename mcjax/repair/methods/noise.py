@@ -7,8 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mcjax.core.fields import whole
 from mcjax.core.keys import stream
+from mcjax.core.settings import Setting
 from mcjax.core.tree import PyTree, check_same_structure
+from mcjax.repair.methods.method import Case, Draws, Method
 
 
 def around(key: jax.Array, center: PyTree, other: PyTree, *, scale: Any = 1.0) -> PyTree:
@@ -100,3 +103,31 @@ def _add(key: jax.Array, params: PyTree, sigma: PyTree, scale: Any) -> PyTree:
         for j, (w, s) in enumerate(zip(leaves, jax.tree.leaves(sigma), strict=True))
     ]
     return jax.tree.unflatten(structure, noisy)
+
+
+def run(case: Case) -> list[Draws]:
+    """Random networks around either end of a case, sigma = |w_a - w_b|."""
+    ends, number = (case.suspect, case.second_fn()), case.options["num_draws"]
+    return [
+        Draws(
+            name,
+            center,
+            Cloud(case.key_fn(name), center["params"], other["params"], 1.0),
+            number,
+        )
+        for name, center, other in (
+            ("noise at t = 0", *ends),
+            ("noise at t = 1", *reversed(ends)),
+        )
+    ]
+
+
+METHOD = Method(
+    run=run,
+    kind="draws",
+    uses_images=False,
+    settings={
+        "num_draws": Setting(20, whole(1, 100_000), "networks of noise on the weights", 2),
+    },
+    num_networks=lambda plan: 2 * plan.options["num_draws"],
+)

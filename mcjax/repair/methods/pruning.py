@@ -14,9 +14,13 @@ import jax.numpy as jnp
 from mcjax import models
 from mcjax.core.bound_functions import Bound
 from mcjax.core.errors import UserError
+from mcjax.core.fields import number
+from mcjax.core.settings import Setting
 from mcjax.core.tree import PyTree, by_name, path_name
 from mcjax.data.batches import Batch
+from mcjax.repair.methods.method import Case, Method, trained
 from mcjax.training import LossFn, StepMetrics
+from mcjax.training.objectives import endpoint_loss
 
 VGG16_A: Mapping[str, float] = {
     f"conv{layer}": 0.5 for layer in ("1_1", "4_1", "4_2", "4_3", "5_1", "5_2", "5_3")
@@ -199,3 +203,37 @@ def _masked_loss(
     batch: Batch,
 ) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
     return loss_fn(key, step, apply_masks(params, masks), stats, None, batch)
+
+
+def run(case: Case) -> dict[str, PyTree]:
+    """Prunes the suspect of a case, then fine-tunes what is left."""
+    params = case.suspect["params"]
+    fraction = case.options["prune_fraction"]
+    masks = smallest_filters(params, fraction=fraction, model_name=case.model_name)
+    return fine_tune_masked(case, "prune", masks)
+
+
+def fine_tune_masked(case: Case, name: str, masks: PyTree) -> dict[str, PyTree]:
+    """Fine-tunes the suspect with some channels held at zero.
+
+    Args:
+        case: The case.
+        name: The method, of the learning rate and the key.
+        masks: What `channel_masks` makes.
+    """
+    params = apply_masks(case.suspect["params"], masks)
+    loss_fn = masked(endpoint_loss(case.network))
+    return case.train(name, params, case.suspect["batch_stats"], loss_fn, masks)
+
+
+METHOD = Method(
+    run=run,
+    learning_rate=0.02,
+    settings={
+        "prune_fraction": Setting(
+            0.5, number(0, 1, below=True), "of each layer's filters, by prune"
+        ),
+    },
+    work=trained("prune"),
+    check=lambda variables: convolutions(variables["params"]),
+)

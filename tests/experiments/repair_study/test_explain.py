@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mcjax.attacks.poisoning import triggers
-from mcjax.experiments.explain import gradient_similarity
+from mcjax.experiments.repair_study.explain import gradient_similarity
 
 
 def cosine(a, b):

@@ -14,13 +14,12 @@ import numpy as np
 
 from mcjax.attacks.images.attack_losses import log_odds
 from mcjax.attacks.poisoning.triggers import Stamp
+from mcjax.core.bound_functions import Bound
 from mcjax.core.keys import stream
 from mcjax.core.tree import PyTree
-from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.data.batches import Batch, stack_batches
-from mcjax.experiments.methods import trained_path
+from mcjax.experiments.repair_study.study import Study
 from mcjax.experiments.stages.path import walk
-from mcjax.experiments.study import Study, with_stats
 from mcjax.repair.methods.noise import relative
 from mcjax.runs.run import first
 from mcjax.runs.workdir import write_csv
@@ -57,14 +56,15 @@ def write_surroundings(study: Study) -> None:
 def along_path(study: Study, stamp: Stamp) -> tuple[np.ndarray, np.ndarray]:
     """Mean cosine between the input gradients of clean and stamped images at each t."""
     size = max(study.sizes)
-    curve, start, end, _ = trained_path(study, size)
+    curve, _ = study.repaired("path", size)
+    points = study.with_stats(curve, study.tampered.start, study.second(size), size)
     images = first(study.run.splits.test, study.run.config.explain.num_images)
     sets = {"test": stack_batches(images, len(images["label"]))}
     ts = np.linspace(0, 1, study.run.config.evaluation.num_points)
     table = walk(
         study.run,
         f"{study.name}gradients",
-        with_stats(study, curve, start, end, size),
+        points,
         ts,
         sets,
         metric_fn=gradient_similarity(study.run.network.apply, stamp),
@@ -72,22 +72,26 @@ def along_path(study: Study, stamp: Stamp) -> tuple[np.ndarray, np.ndarray]:
     return ts, table["test_cosine"]
 
 
-@functools.cache
 def gradient_similarity(
     apply_fn: Callable[[PyTree, jax.Array], jax.Array], stamp: Stamp
 ) -> MetricFn:
     """The metric_fn of cos(g(x), g(stamp(x))) with g = grad_x of the cross-entropy of x's label."""
+    return Bound(_similarity, apply_fn, stamp)
 
-    def metric_fn(variables: PyTree, batch: Batch) -> dict[str, jax.Array]:
-        def total(x: jax.Array) -> jax.Array:
-            # Its gradient points the same way, and does not vanish where the network is sure.
-            return log_odds(apply_fn(variables, x), batch["label"]).sum()
 
-        x = batch["image"]
-        a, b = (_directions(jax.grad(total)(x)), _directions(jax.grad(total)(stamp(x))))
-        return {"cosine": (a * b).sum(1)}
+def _similarity(
+    apply_fn: Callable[[PyTree, jax.Array], jax.Array],
+    stamp: Stamp,
+    variables: PyTree,
+    batch: Batch,
+) -> dict[str, jax.Array]:
+    def total(x: jax.Array) -> jax.Array:
+        # Its gradient points the same way, and does not vanish where the network is sure.
+        return log_odds(apply_fn(variables, x), batch["label"]).sum()
 
-    return metric_fn
+    x = batch["image"]
+    a, b = _directions(jax.grad(total)(x)), _directions(jax.grad(total)(stamp(x)))
+    return {"cosine": (a * b).sum(1)}
 
 
 def _directions(g: jax.Array) -> jax.Array:
@@ -119,15 +123,7 @@ def around_suspect(study: Study) -> tuple[tuple[float, ...], list[dict[str, floa
     suspect, num_draws = study.tampered.start, study.run.config.explain.num_draws
     strengths = jnp.repeat(jnp.asarray(STRENGTHS), num_draws)
     cloud = Surroundings(study.run.key("surroundings"), suspect["params"], strengths)
-    points = CurveWithStats(
-        cloud,
-        suspect["batch_stats"],
-        suspect["batch_stats"],
-        study.normalised_by(max(study.sizes)),
-        study.run.network.apply_train,
-        study.run.config.evaluation.batch_stats_batch_size,
-        keep_ends=False,
-    )
+    points = study.with_stats(cloud, suspect, suspect, max(study.sizes), keep_ends=False)
     number, measure = study.run.config.explain.num_images, study.tampered.measure
     sets = {
         name: stack_batches(first(part, number), min(number, len(part["label"])))

@@ -1,7 +1,7 @@
 """A study of repairs from its seeds to its report: rows, means with intervals, figures, page."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,10 @@ from mcjax.core.errors import UserError
 from mcjax.core.processes import once
 from mcjax.core.progress import say
 from mcjax.data import augmentation
-from mcjax.experiments import methods
-from mcjax.experiments.methods import Repair
+from mcjax.experiments.repair_study.rows import Repair, references, rows_of
+from mcjax.experiments.repair_study.study import Study, Tampered
 from mcjax.experiments.result import finish
-from mcjax.experiments.study import Study, Tampered
-from mcjax.repair.methods import pruning
+from mcjax.repair import methods
 from mcjax.report.means import Row, summarise
 from mcjax.report.panels import Chart, words
 from mcjax.report.repair_figures import explanations, path_panels, table_panels
@@ -24,45 +23,70 @@ from mcjax.runs.run import Run, with_seed
 from mcjax.runs.workdir import write_csv
 
 
-def run_study(
-    run: Run,
-    measure: str,
-    tamper: Callable[[Run], Tampered],
-    *,
-    explain_fn: Callable[[Study], None],
-) -> dict[str, Any]:
-    """Every seed, fold, bonafide size and method, and what the run leaves.
+class RepairStudy:
+    """A study of repairs, seed by seed.
 
     Args:
         run: The opened run.
-        measure: The name of the success rate.
-        tamper: Makes the tampered networks of a seed's part of the run.
-        explain_fn: Writes what explains the result, for the first seed.
+        measure: The name of the success rate, a column: "attack_success_rate".
 
-    Returns:
-        The contents of result.json.
+    Raises:
+        UserError: A mistake in the config that only a look at several fields shows.
     """
-    check(run)
-    rows, paths, first_study = [], {}, None
-    for seed in run.config.seeds or (run.config.seed,):
-        part = with_seed(run, seed)
-        tampered = tamper(part)
-        for study in parts(part, tampered):
-            first_study = first_study or study
+
+    def __init__(self, run: Run, measure: str):
+        check(run)
+        self.run, self.measure = run, measure
+        self.rows: list[Row] = []
+        self.paths: dict[Any, Repair] = {}
+        self.studies: list[Study] = []
+
+    def seeds(self) -> Iterator[Run]:
+        """The part of the run of every seed."""
+        for seed in self.run.config.seeds or (self.run.config.seed,):
+            yield with_seed(self.run, seed)
+
+    def repair(self, part: Run, tampered: Tampered) -> None:
+        """Runs every method at every size, and keeps their rows.
+
+        Args:
+            part: A seed's part of the run.
+            tampered: The tampered networks of that seed.
+        """
+        folder = self.run.workdir / "paths"
+        for study in folds(part, tampered):
+            self.studies.append(study)
             for size, repair in repairs(study):
-                rows.append(row(study, size, repair))
-                if repair.path is not None and repair.method == "path":
-                    paths[study.name, size] = repair
-                    write_path(run.workdir / "paths" / f"{study.name}path_{size}.csv", repair)
-                elif repair.path is not None:
-                    name = f"{repair.method}_{size}" if size else repair.method
-                    write_path(run.workdir / "paths" / f"{study.name}{name}.csv", repair)
-    assert first_study is not None
-    explain_fn(first_study)
-    judged_by = first_study.judged_by
-    num_images = {name: int(judged_by[name]["mask"].sum()) for name in ("test", "success")}
-    references = list(first_study.tampered.references)
-    return once(lambda: report(run, measure, references, rows, paths, num_images))
+                self.rows.append(row(study, size, repair))
+                if repair.path is None:
+                    continue
+                name = f"{repair.method}_{size}" if size else repair.method
+                write_path(folder / f"{study.name}{name}.csv", repair)
+                if repair.method == "path":
+                    self.paths[study.name, size] = repair
+
+    @property
+    def first(self) -> Study:
+        """The first seed and fold, which the explanations are about."""
+        return self.studies[0]
+
+    def report(self, problems: Sequence[str] = ()) -> dict[str, Any]:
+        """Writes the tables, the figures and the page.
+
+        Args:
+            problems: What the result does not live up to, in sentences.
+
+        Returns:
+            The contents of result.json.
+        """
+        judged_by = self.first.judged_by
+        num_images = {name: int(judged_by[name]["mask"].sum()) for name in ("test", "success")}
+        references = list(self.first.tampered.references)
+        return once(
+            lambda: report(
+                self.run, self.measure, references, self.rows, self.paths, num_images, problems
+            )
+        )
 
 
 def check(run: Run) -> None:
@@ -87,8 +111,9 @@ def check(run: Run) -> None:
     if not options.folds and run.config.data.num_selection == 0:
         raise UserError("config.data.num_selection is 0: t can't be chosen without such images")
     augmentation.get(options.augmentation)
-    if "prune" in options.methods:
-        pruning.convolutions(jax.eval_shape(run.network.init, jax.random.key(0))["params"])
+    variables = jax.eval_shape(run.network.init, jax.random.key(0))
+    for name in options.methods:
+        methods.METHODS[name].check(variables)
     for seed in run.config.seeds or (run.config.seed,):
         part = with_seed(run, seed)
         for fold in range(options.folds) if options.folds else (None,):
@@ -97,8 +122,8 @@ def check(run: Run) -> None:
                 splits.bonafide_subset(size)
 
 
-def parts(run: Run, tampered: Tampered) -> Iterator[Study]:
-    """The study of a seed, or one a fold: the held-out fold selects, the others are bonafide."""
+def folds(run: Run, tampered: Tampered) -> Iterator[Study]:
+    """The study of a seed, or one per fold: the held-out fold selects, the others are bonafide."""
     num_folds = run.config.repair.folds
     if not num_folds:
         yield Study(run, tampered)
@@ -110,13 +135,13 @@ def parts(run: Run, tampered: Tampered) -> Iterator[Study]:
 
 def repairs(study: Study) -> Iterator[tuple[int, Repair]]:
     """Every row of a part, with its number of bonafide images (0: it uses none)."""
-    for repair in methods.references(study):
+    for repair in references(study):
         yield 0, repair
     needs_images = study.tampered.end is None  # then the second end is trained on them
     for name in study.options.methods:
-        any_size = name in methods.ANY_SIZE and not needs_images
+        any_size = not methods.METHODS[name].uses_images and not needs_images
         for size in study.sizes[:1] if any_size else study.sizes:
-            for repair in methods.get(name)(study, size):
+            for repair in rows_of(study, name, size):
                 yield 0 if any_size else size, repair
 
 
@@ -141,7 +166,7 @@ def row(study: Study, size: int, repair: Repair) -> Row:
 
 
 def write_path(path: Path, repair: Repair) -> None:
-    """path.csv: one row a t."""
+    """path.csv: one row per t."""
     table = repair.path or {}
     rows = [{k: float(v[i]) for k, v in table.items()} for i in range(len(table["t"]))]
     write_csv(path, table, rows)
@@ -154,6 +179,7 @@ def report(
     rows: list[Row],
     paths: dict[Any, Repair],
     num_images: Mapping[str, int],
+    problems: Sequence[str],
 ) -> dict[str, Any]:
     """The tables, the figures, the page, and last of all result.json."""
     folder, sizes = run.workdir / "figures", sorted(run.config.repair.sizes, reverse=True)
@@ -178,6 +204,7 @@ def report(
         metrics(summary, measure, references, sizes),
         question=QUESTION,
         answer=answer(summary, measure),
+        problems=problems,
         charts=[Chart(k, v, captions(run)[k], columns=min(2, len(v))) for k, v in panels.items()],
         tables={
             "Means over seeds and folds (summary.csv)": [shown_line(one) for one in summary],

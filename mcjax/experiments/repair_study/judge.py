@@ -1,0 +1,75 @@
+"""Every measure of a study at the points of a path, or of networks given one by one."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from mcjax.core.bound_functions import Bound
+from mcjax.core.tree import PyTree
+from mcjax.data.batches import Batch
+from mcjax.evaluation.networks_as_path import Stacked
+from mcjax.experiments.repair_study.study import Study
+from mcjax.experiments.stages.path import Table, walk
+from mcjax.training.losses import MetricFn, accuracy, cross_entropy
+
+
+def judge(
+    study: Study, name: str, curve: PyTree, ts: jax.typing.ArrayLike, size: int | None = None
+) -> Table:
+    """Every measure of a study at the points of a path.
+
+    Args:
+        study: The study.
+        name: The stage.
+        curve: What `evaluate_path` takes.
+        ts: Points.
+        size: Bonafide size; with it, loss and accuracy on those images are reported too.
+
+    Returns:
+        path.csv's columns but t, each [len(ts)].
+    """
+    sets = study.judged_by if size is None else study.sets(size)
+    table = walk(
+        study.run,
+        f"{study.name}{name}",
+        curve,
+        ts,
+        sets,
+        metric_fn=metrics_with_target(study.run.network.apply, study.tampered.target),
+    )
+    measure = study.tampered.measure
+    columns = {} if size is None else {k: table[k] for k in ("train_loss", "train_accuracy")}
+    columns |= {k: table[k] for k in ("selection_accuracy", "test_loss", "test_accuracy")}
+    columns[measure] = table["success_accuracy"]
+    if study.tampered.target is not None:
+        num_test, num_success = (study.judged_by[k]["mask"].sum() for k in ("test", "success"))
+        right = table["test_target"] * num_test + table["success_accuracy"] * num_success
+        label = study.judged_by["test"]
+        num_target = ((label["label"] == study.tampered.target) * label["mask"]).sum()
+        columns[f"{measure}_official_denominator"] = np.asarray(right / (num_target + num_success))
+    return columns
+
+
+def judge_networks(study: Study, name: str, networks: Sequence[PyTree]) -> Table:
+    """Every measure of a study for networks given one by one."""
+    return judge(study, name, Stacked.of(networks), np.arange(len(networks)))
+
+
+def metrics_with_target(
+    apply_fn: Callable[[PyTree, jax.Array], jax.Array], target: int | None
+) -> MetricFn:
+    """The metric_fn of a study: "loss", "accuracy", and "target": right and of class target."""
+    return Bound(_metrics, apply_fn, target)
+
+
+def _metrics(
+    apply_fn: Callable[[PyTree, jax.Array], jax.Array],
+    target: int | None,
+    variables: PyTree,
+    batch: Batch,
+) -> dict[str, jax.Array]:
+    logits, y = apply_fn(variables, batch["image"]), batch["label"]
+    right = accuracy(logits, y)
+    metrics = {"loss": cross_entropy(logits, y), "accuracy": right}
+    return metrics if target is None else {**metrics, "target": right * (y == target)}

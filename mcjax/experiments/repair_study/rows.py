@@ -1,0 +1,112 @@
+"""The rows of a study's table: a method's networks, and the judgement of each."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mcjax.core.tree import PyTree
+from mcjax.curves import Curve
+from mcjax.experiments.repair_study.judge import judge, judge_networks
+from mcjax.experiments.repair_study.study import Study
+from mcjax.experiments.stages.path import Table
+from mcjax.repair import methods
+from mcjax.repair.choose import Choice, choose_on_curve, oracle
+from mcjax.repair.methods.method import Draws
+
+
+class Repair(NamedTuple):
+    """One row of the table.
+
+    Attributes:
+        method: Its name.
+        values: The study's measures, by column.
+        t: The point of the path, None off it.
+        seconds: Of the training.
+        path: All points of the path, for the row that stands for it.
+        choice: How t was chosen, for that row.
+    """
+
+    method: str
+    values: dict[str, float]
+    t: float | None = None
+    seconds: float = 0.0
+    path: Table | None = None
+    choice: Choice | None = None
+
+
+def rows_of(study: Study, name: str, size: int) -> list[Repair]:
+    """The rows of a method with a number of bonafide images.
+
+    Args:
+        study: The study.
+        name: The method.
+        size: Number of bonafide images.
+    """
+    found, seconds = study.repaired(name, size)
+    match methods.get(name).kind:
+        case "path":
+            return along(study, name, size, found, seconds)
+        case "network":
+            return [one(study, name, size, found, seconds)]
+        case "draws":
+            return [mean_of(study, size, draws) for draws in found]
+
+
+def along(
+    study: Study,
+    name: str,
+    size: int,
+    curve: Curve,
+    seconds: float,
+) -> list[Repair]:
+    """The rows of a curve: its chosen point, the fixed ones, and the best that there was."""
+    ts = np.linspace(0, 1, study.run.config.evaluation.num_points)
+    points = study.with_stats(curve, study.tampered.start, study.second(size), size)
+    table = judge(study, f"{name}_{size}", points, ts, size)
+    accuracy = table["selection_accuracy"]
+    choice = choose_on_curve(
+        curve,
+        ts,
+        accuracy,
+        suspects=study.tampered.suspects,
+        tolerance=study.options.tolerance,
+    )
+    best = oracle(accuracy, table[study.tampered.measure], floor=choice.floor)
+
+    def at(method: str, index: int, **extra: Any) -> Repair:
+        values = {column: float(v[index]) for column, v in table.items()}
+        return Repair(method, values, float(ts[index]), seconds, **extra)
+
+    # Where no point is accurate enough the suspect stays as it is, and the table says so by t = 0.
+    chosen = at(name, choice.index or 0, path={"t": ts, **table}, choice=choice)
+    fixed = [
+        at(f"{name} at t = {t:g}", int(np.abs(ts - t).argmin())) for t in study.options.fixed_t
+    ]
+    return [chosen, *fixed, at(f"{name} at the oracle's t", best if best is not None else 0)]
+
+
+def mean_of(study: Study, size: int, draws: Draws) -> Repair:
+    """The row of random networks around one: means over the draws."""
+    points = study.with_stats(draws.points, draws.center, draws.center, size, keep_ends=False)
+    table = judge(study, f"{draws.name}_{size}", points, np.arange(draws.number))
+    return Repair(draws.name, {column: float(v.mean()) for column, v in table.items()})
+
+
+def references(study: Study) -> list[Repair]:
+    """The networks as they were found, and those that they are compared with."""
+    tampered = study.tampered
+    networks = {"suspect": tampered.start, "second network": tampered.end, **tampered.references}
+    networks = {name: network for name, network in networks.items() if network is not None}
+    table = judge_networks(study, "references", list(networks.values()))
+    return [
+        Repair(name, {column: float(v[i]) for column, v in table.items()})
+        for i, name in enumerate(networks)
+    ]
+
+
+def one(study: Study, name: str, size: int, variables: PyTree, seconds: float) -> Repair:
+    """The row of a single network."""
+    if not variables.get("batch_stats"):
+        variables = {"params": variables["params"]}
+    table = judge_networks(study, f"{name}_{size}", [variables])
+    return Repair(name, {column: float(v[0]) for column, v in table.items()}, seconds=seconds)

@@ -1,0 +1,232 @@
+"""What a study of repairs is about: the tampered networks, and the images of every part.
+
+What was tampered with, and how success is measured, comes from the experiment (`Tampered`); all
+that follows is the same for backdoors and for injected errors.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from mcjax.core.processes import once
+from mcjax.core.progress import say
+from mcjax.core.sharding import keep
+from mcjax.core.tree import PyTree
+from mcjax.curves import KINDS
+from mcjax.curves.batch_stats import CurveWithStats
+from mcjax.data.batches import Batch, stack_batches
+from mcjax.data.splits import Examples
+from mcjax.experiments.stages.alignment import aligned
+from mcjax.experiments.stages.curve import control_points, curve_options
+from mcjax.experiments.stages.training import train_stage
+from mcjax.repair.methods import METHODS
+from mcjax.repair.methods.method import Case, Method, num_repeats
+from mcjax.runs.config import flat
+from mcjax.runs.run import Run, first
+from mcjax.runs.stage import Found, stage
+from mcjax.training.fit import Budget
+
+
+@dataclasses.dataclass(frozen=True)
+class Tampered:
+    """What an attacker has left, and how to tell whether it still works.
+
+    Args:
+        measure: The name of the success rate, a column: "attack_success_rate".
+        success: Examples on which the tampered network does as the attacker wants where it
+            gives their "label"; every one of them counts.
+        start: The suspect network, {"params", "batch_stats"}.
+        end: The second network; None if it is to be a fine-tuned copy of the first.
+        suspects: The control points that may be tampered with: 0 the start, -1 the end.
+        references: Other networks to report beside them, by name: an untampered twin.
+        target: The class whose own images count in the official code's success rate, untouched and
+            trivially right; None where that rate is no other.
+    """
+
+    measure: str
+    success: Examples
+    start: PyTree
+    end: PyTree | None
+    suspects: tuple[int, ...]
+    references: Mapping[str, PyTree]
+    target: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A run, or one seed and fold of it, and what it is about; a record.
+
+    Args:
+        run: The run; its `part` names the seed and the fold.
+        tampered: The networks and the measure of success.
+        fold: The fold, None without cross-validation.
+    """
+
+    run: Run
+    tampered: Tampered
+    fold: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Put before the names of this part's stages."""
+        return self.run.part if self.fold is None else f"{self.run.part}fold_{self.fold}/"
+
+    @property
+    def options(self) -> ConfigDict:
+        """The config's part about repairs."""
+        return self.run.config.repair
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Bonafide sizes, largest first."""
+        return tuple(sorted(self.options.sizes, reverse=True))
+
+    def bonafide(self, size: int) -> Batch:
+        """The bonafide images of one size, on the device, repeated to the length of all sizes.
+
+        See `mcjax.repair.methods.method.num_repeats`.
+        """
+        examples, times = self.run.splits.bonafide_subset(size), num_repeats(size, self.sizes)
+        return {k: jnp.asarray(np.concatenate([v] * times)) for k, v in examples.items()}
+
+    @functools.cached_property
+    def judged_by(self) -> dict[str, Batch]:
+        """The images that every network of the study is judged by, on the devices."""
+        run = self.run
+        test = first(run.splits.test, run.num_evaluated["test"])
+        success = first(self.tampered.success, run.config.evaluation.test_images)
+        sets = {"selection": run.splits.selection, "test": test, "success": success}
+        stacks = {k: stack_batches(v, self._batch_size(len(v["label"]))) for k, v in sets.items()}
+        return keep(stacks, run.mesh)
+
+    def sets(self, size: int) -> dict[str, Any]:
+        """`judged_by`, and the bonafide images of a size as "train", padded to the largest."""
+        examples, largest = self.run.splits.bonafide_subset(size), max(self.sizes)
+        padded = {
+            k: np.concatenate([v, np.zeros((largest - size, *v.shape[1:]), v.dtype)])
+            for k, v in examples.items()
+        }
+        stack = stack_batches(padded, self._batch_size(largest))
+        mask = (np.arange(stack["mask"].size) < size).astype(np.float32)
+        return {**self.judged_by, "train": {**stack, "mask": mask.reshape(stack["mask"].shape)}}
+
+    def _batch_size(self, number: int) -> int:
+        return min(number, self.run.config.evaluation.batch_size)
+
+    def normalised_by(self, size: int) -> jax.Array | None:
+        """The images that BatchNorm is recomputed from at a size; None without BatchNorm."""
+        which = self.run.config.evaluation.batch_stats
+        if which == "none" or not self.run.network.has_batch_stats:
+            return None
+        if which == "train":
+            return self.run.normalised_by
+        number = self.run.config.evaluation.batch_stats_images or None
+        return keep(self.run.splits.bonafide_subset(size)["image"][:number], self.run.mesh)
+
+    def with_stats(
+        self, points: PyTree, start: PyTree, end: PyTree, size: int, *, keep_ends: bool = True
+    ) -> CurveWithStats:
+        """Parameters as whole networks, BatchNorm recomputed from a size's images.
+
+        Args:
+            points: A function of t that gives parameters.
+            start: The variables of the network at t = 0.
+            end: The variables of the network at t = 1.
+            size: Number of bonafide images.
+            keep_ends: Leave the statistics of the two ends as they are.
+        """
+        return CurveWithStats(
+            points,
+            start["batch_stats"],
+            end["batch_stats"],
+            self.normalised_by(size),
+            self.run.network.apply_train,
+            self.run.config.evaluation.batch_stats_batch_size,
+            keep_ends=keep_ends,
+        )
+
+    def second(self, size: int) -> PyTree:
+        """The network at t = 1: given, or the suspect fine-tuned on the same images."""
+        tampered = self.tampered
+        if tampered.end is not None:
+            return aligned(self.run, f"{self.run.part}alignment", tampered.start, tampered.end)
+        # A fine-tuned copy has its channels in the suspect's order.
+        return self.repaired("fine_tune", size)[0]
+
+    def case(self, name: str, size: int) -> Case:
+        """What a method sees of the study: no trigger and no test image."""
+        run, options, stage_name = self.run, self.options, f"{self.name}{name}_{size}"
+        # Draws that depend on no images are the same at every size.
+        suffix = f"_{size}" if METHODS[name].uses_images else ""
+        return Case(
+            network=run.network,
+            suspect=self.tampered.start,
+            second_fn=functools.partial(self.second, size),
+            images=self.bonafide(size),
+            bonafide=run.splits.bonafide_subset(size),
+            selection=run.splits.selection,
+            budget=Budget(
+                num_steps=num_repair_steps(options, size),
+                batch_size=options.batch_size,
+                momentum=options.momentum,
+                nesterov=options.nesterov,
+                weight_decay=options.weight_decay,
+                augmentation=options.augmentation,
+            ),
+            curve=curve_options(run.config.curve),
+            options=flat(options),
+            key_fn=lambda draw: run.key(f"{self.name}{draw}{suffix}"),
+            fit_fn=functools.partial(train_stage, run, stage_name, checkpoint=False),
+            model_name=run.config.model.name,
+        )
+
+    def repaired(self, name: str, size: int) -> tuple[Any, float]:
+        """What a method makes of the suspect with a number of images, computed once.
+
+        Args:
+            name: The method.
+            size: Number of bonafide images.
+
+        Returns:
+            What `Method.run` returns, and the seconds it took when it was computed.
+        """
+        method, place = METHODS[name], f"{self.name}{name}_{size}"
+        if not method.trains:
+            return method.run(self.case(name, size)), 0.0
+
+        def compute() -> Found:
+            say(f"{place}: begins")
+            began = time.monotonic()
+            found = method.run(self.case(name, size))
+            tree = once(lambda: control_points(found) if method.kind == "path" else found)
+            return tree, {"seconds": round(time.monotonic() - began, 3)}
+
+        tree, kept = stage(self.run, place, self._like(method), compute)
+        found = KINDS[self.run.config.curve.kind](**tree) if method.kind == "path" else tree
+        return found, kept["seconds"]
+
+    def _like(self, method: Method) -> PyTree:
+        start = self.tampered.start
+        if method.kind != "path":
+            return start
+        bends = (start["params"],) * self.run.config.curve.num_bends
+        return {"start": start["params"], "bends": bends, "end": start["params"]}
+
+
+def num_repair_steps(options: ConfigDict, size: int) -> int:
+    """Steps of every repair: epochs of a fixed length, or of as many batches as the images make.
+
+    Example:
+        >>> options = ConfigDict({"num_epochs": 100, "steps_per_epoch": 79, "batch_size": 128})
+        >>> num_repair_steps(options, 50)
+        7900
+    """
+    steps = options.steps_per_epoch or size / options.batch_size
+    return max(1, round(options.num_epochs * steps))

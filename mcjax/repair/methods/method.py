@@ -1,0 +1,190 @@
+"""What a repair method is, and what every method is given."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+
+from mcjax.core.settings import Settings
+from mcjax.core.tree import PyTree
+from mcjax.data.batches import Batch
+from mcjax.data.splits import Examples
+from mcjax.models.network import Network
+from mcjax.training import LossFn
+from mcjax.training.curve import CurveOptions
+from mcjax.training.fit import Budget, Training
+
+TRAIN_PASSES = 3  # forward, back to the inputs, back to the weights: as much work each
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A suspect network, clean images and a budget: all that a repair method sees.
+
+    No trigger and no test image is in it.
+
+    Args:
+        network: The network.
+        suspect: The variables of the suspect, {"params", "batch_stats"}.
+        second_fn: Gives the second network's variables: those that are given, or a fine-tuned
+            copy of the suspect, which is trained when it is first asked for.
+        images: The bonafide images on the device, perhaps repeated.
+        bonafide: The bonafide images, each once.
+        selection: Clean images for choices such as t.
+        budget: Of every method that trains by SGD.
+        curve: The curve of a path.
+        options: The methods' own settings and learning rates by dotted name:
+            "prune_fraction", "learning_rate.path".
+        key_fn: The key of a named draw; the same name gives the same key.
+        fit_fn: Runs a training with a key: `mcjax.training.fit.fit`, or a stage of a run.
+        model_name: The architecture's name, if it has one.
+    """
+
+    network: Network
+    suspect: PyTree
+    second_fn: Callable[[], PyTree]
+    images: Batch
+    bonafide: Examples
+    selection: Examples
+    budget: Budget
+    curve: CurveOptions
+    options: Mapping[str, Any]
+    key_fn: Callable[[str], jax.Array]
+    fit_fn: Callable[[jax.Array, Training], dict[str, PyTree]]
+    model_name: str = ""
+
+    def train(
+        self, name: str, params: PyTree, batch_stats: PyTree, loss_fn: LossFn, fixed: PyTree = None
+    ) -> dict[str, PyTree]:
+        """Trains parameters on the bonafide images with the method's budget and learning rate."""
+        rate = self.options[f"learning_rate.{name}"]
+        training = Training(params, batch_stats, self.images, loss_fn, rate, self.budget, fixed)
+        return self.fit_fn(self.key_fn(name), training)
+
+
+class Draws(NamedTuple):
+    """Random networks around one, judged by their mean.
+
+    Attributes:
+        name: What the table calls them.
+        center: The variables of the network in the middle.
+        points: A function of an integer that gives parameters.
+        number: How many are drawn.
+    """
+
+    name: str
+    center: PyTree
+    points: PyTree
+    number: int
+
+
+class Plan(NamedTuple):
+    """What is known of a study before it runs, to count its work.
+
+    Attributes:
+        options: As in `Case`.
+        sizes: Numbers of bonafide images.
+        num_steps: Training steps at each size.
+        batch_size: Images per step.
+        num_selection: Selection images.
+        num_points: Points of a path that are evaluated.
+    """
+
+    options: Mapping[str, Any]
+    sizes: tuple[int, ...]
+    num_steps: tuple[int, ...]
+    batch_size: int
+    num_selection: int
+    num_points: int
+
+
+class Work(NamedTuple):
+    """Steps of computation that are all alike.
+
+    Attributes:
+        name: What they do.
+        num_steps: How many.
+        images: Images per step.
+        passes: Forward passes that a step is worth, per image.
+        weight_passes: Times that a step reads or writes all weights, gradients and momenta.
+        spread: What several chips share: "batch" (with data_parallel), "points" of a path, or
+            "" for nothing.
+    """
+
+    name: str
+    num_steps: float
+    images: float
+    passes: float
+    weight_passes: float
+    spread: str
+
+
+def training_work(name: str, num_steps: float, batch_size: float, *, curve: bool = False) -> Work:
+    """The work of a training by SGD."""
+    # Weights are read forward and back; gradient, momentum and weight are written and read again.
+    # A curve's point is made from three trees, and the gradient goes to one of them.
+    return Work(name, num_steps, batch_size, TRAIN_PASSES, 12 if curve else 8, "batch")
+
+
+def no_work(plan: Plan) -> Iterable[Work]:
+    """The work of a method that only looks at networks."""
+    return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A repair method: how it runs, and all that others need to know of it.
+
+    Args:
+        run: Repairs a case. A "network" method returns variables like the suspect's, a "path"
+            method a curve of parameters from the suspect to the second network, a "draws" method
+            a list of `Draws`.
+        kind: What `run` returns.
+        learning_rate: Default of the setting `repair.learning_rate.NAME`, of the first half of
+            the training; None without SGD.
+        uses_images: Whether the result depends on the bonafide images, other than through
+            BatchNorm's statistics and a second network that is made from them.
+        settings: The method's own fields of `config.repair`.
+        work: Its training, counted before it runs.
+        num_networks: Networks that a "draws" method has judged.
+        check: Refuses a network, given the shapes of its variables, that the method can't repair.
+    """
+
+    run: Callable[[Case], Any]
+    kind: Literal["network", "path", "draws"] = "network"
+    learning_rate: float | None = None
+    uses_images: bool = True
+    settings: Settings = dataclasses.field(default_factory=dict)
+    work: Callable[[Plan], Iterable[Work]] = no_work
+    num_networks: Callable[[Plan], int] = lambda plan: 1
+    check: Callable[[PyTree], Any] = lambda variables: None
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is something to keep of it."""
+        return self.work is not no_work
+
+
+def trained(name: str, *, curve: bool = False) -> Callable[[Plan], Iterable[Work]]:
+    """The work of a method that is one training at each size."""
+
+    def work(plan: Plan) -> Iterable[Work]:
+        yield training_work(f"train {name}", sum(plan.num_steps), plan.batch_size, curve=curve)
+
+    return work
+
+
+def num_repeats(size: int, sizes: Sequence[int]) -> int:
+    """How often the images of one size stand in `Case.images`, so that all sizes are as long.
+
+    Every size then runs the same compiled program: the official code's repetition, kept for
+    another reason. Where no common multiple is in reach the images stand once.
+
+    Example:
+        >>> num_repeats(50, [50, 100, 400])
+        8
+    """
+    length = math.lcm(*sizes)
+    return length // size if length <= 10 * max(sizes) else 1
