@@ -1,4 +1,4 @@
-"""Attacks: on images (pgd, fgsm, apgd), on training sets (`poisoning`) and on weights (`weights`)."""
+"""Attacks on images (pgd, fgsm, apgd), on training sets (`poisoning`) and on weights (`weights`)."""
 
 import sys
 

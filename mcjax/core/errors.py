@@ -1,14 +1,14 @@
-"""Raised for mistakes the user can fix."""
+"""The exception for mistakes the user can fix."""
 
 from typing import Any
 
 
 class UserError(ValueError):
-    """A mistake the user can fix: one line that says what is wrong, then what to do."""
+    """Raised for mistakes the user can fix; the message is one line: what is wrong, what to do."""
 
 
 def shown(value: Any) -> str:
-    r"""A value for a message: its repr in one line of at most 80 characters.
+    r"""A value's repr for a message, in one line of at most 80 characters.
 
     Example:
         >>> shown("a line" + chr(10))
@@ -16,7 +16,7 @@ def shown(value: Any) -> str:
     """
     try:
         text = repr(value)
-    except Exception:  # digits beyond Python's limit, or an object of the user's
+    except Exception:  # an integer with too many digits, or a user's broken __repr__
         return f"a {type(value).__name__}"
     text = " ".join(text.split())
     return text if len(text) <= 80 else text[:77] + "..."

@@ -15,10 +15,10 @@ from mcjax.core.processes import once
 
 
 def as_path(path: str | os.PathLike) -> Path:
-    """An absolute path of a folder, or of a place in a bucket; both are used as a `pathlib.Path`.
+    """The absolute path of a folder or a location in a bucket, with the interface of `pathlib.Path`.
 
     Raises:
-        UserError: A bucket of a kind that can't be read, or its package is not installed.
+        UserError: The kind of bucket is not supported, or its package is not installed.
 
     Example:
         >>> as_path("/runs/digits").name
@@ -27,32 +27,32 @@ def as_path(path: str | os.PathLike) -> Path:
     text = os.fspath(path)
     if "://" not in text:
         return local(path).absolute()
-    from etils import epath  # a local run needs none of it
+    from etils import epath  # not needed for local runs
 
     try:
         place = epath.Path(text)
         place.exists()
     except ImportError:
         raise UserError(f"{text} needs one more package: pip install 'mcjax[gcs]'") from None
-    except Exception as error:  # every bucket's package has errors of its own
+    except Exception as error:  # each bucket package raises its own types
         raise UserError(f"{text} can't be reached ({first_line(error)})") from None
     return cast(Path, place)
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all: to a temporary name, then renamed.
+    """Writes a file atomically: to a temporary name, then renamed.
 
     Raises:
-        UserError: The directory can't be written to, or the disk is full.
+        UserError: The directory is not writable, or the disk is full.
     """
     once(lambda: _put(path, content, replace=True))
 
 
 def publish(path: Path, content: str | bytes) -> bool:
-    """Writes a file as `write` does, but only if it is not there: of two writers one wins.
+    """Like `write`, but only if the file does not exist; one of several writers succeeds.
 
     Returns:
-        Whether it was this call that wrote it.
+        Whether this call wrote it.
 
     Raises:
         UserError: As `write`.
@@ -80,7 +80,7 @@ def _put_file(path: Path, data: bytes, *, replace: bool) -> bool:
             temporary.replace(path)
             return True
         try:
-            os.link(temporary, path)  # unlike a rename it fails where the name is taken
+            os.link(temporary, path)  # unlike a rename, fails if the path exists
         except FileExistsError:
             return False
         except OSError:  # a file system without links, such as a mounted bucket
@@ -100,13 +100,13 @@ def _create(path: Path, data: bytes) -> bool:
         with file:
             file.write(data)
     except OSError:
-        path.unlink(missing_ok=True)  # half a result is none
+        path.unlink(missing_ok=True)  # remove the partial file
         raise
     return True
 
 
 def _put_object(path: Path, data: bytes, *, replace: bool) -> bool:
-    """An object appears when all of it is there; "create" leaves alone one that is there."""
+    """Objects are written atomically; "create" fails if the object exists."""
     import fsspec
 
     try:
@@ -115,12 +115,12 @@ def _put_object(path: Path, data: bytes, *, replace: bool) -> bool:
         return True
     except FileExistsError:
         return False
-    except Exception as error:  # every bucket's package has errors of its own
+    except Exception as error:  # each bucket package raises its own types
         raise OSError(first_line(error)) from None
 
 
 def delete(path: Path) -> None:
-    """Deletes a folder and all in it; none is no error."""
+    """Deletes a folder and its contents, if it exists."""
 
     def remove() -> None:
         if in_bucket(path):
@@ -133,15 +133,15 @@ def delete(path: Path) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line of at most 200 characters; its kind where it says nothing."""
+    """The first line of an error's message, at most 200 characters; its type if that is empty."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
 
 
 def cannot_write(path: Path, error: OSError | str) -> UserError:
-    """The error of a failed write, with what to do about it."""
+    """The error to raise for a failed write."""
     reason = error.strerror or str(error) if isinstance(error, OSError) else error
     return UserError(
-        f"can't write {path}: {reason}; make room or give another --workdir, "
-        "and run the same command again: what is computed stays"
+        f"can't write {path}: {reason}; make room or give another workdir, then run again: "
+        "finished work is kept"
     )

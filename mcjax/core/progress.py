@@ -13,7 +13,7 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 def say(message: str) -> None:
-    """One line for the user, on standard error, above a progress bar if one is drawn."""
+    """Prints one line on standard error, above the progress bar if there is one."""
     if not is_first():
         return
     tqdm.write(message, file=sys.stderr)
@@ -21,13 +21,13 @@ def say(message: str) -> None:
 
 
 class Progress:
-    """Counts units of work: a bar on a terminal, else a line every few seconds.
+    """Shows progress: a bar on a terminal, else a line every few seconds.
 
     Args:
-        name: What is being done.
-        total: Units in all.
-        done: Units done before.
-        unit: What a unit is called: "step", "point".
+        name: Name of the task.
+        total: Total number of units.
+        done: Units already done.
+        unit: Name of a unit: "step", "point".
     """
 
     def __init__(self, name: str, total: int, done: int = 0, *, unit: str):
@@ -41,12 +41,12 @@ class Progress:
         self._lines = not on_terminal
 
     def advance(self, units: int, *, images: int = 0, **values: float) -> None:
-        """Counts units as done, and tells of them.
+        """Counts units as done and updates the display.
 
         Args:
-            units: How many were done since the last call.
-            images: Images that went through in them, for images/s.
-            **values: Numbers to show, such as loss.
+            units: Units done since the last call.
+            images: Images processed in them, for images/s.
+            **values: Values to show, such as loss.
         """
         self.done += units
         shown = {name: f"{value:.4g}" for name, value in values.items()}
@@ -64,13 +64,13 @@ class Progress:
             self._last = now
 
     def close(self) -> None:
-        """Ends the bar."""
+        """Closes the bar."""
         self._bar.close()
 
 
 @contextmanager
 def progress(name: str, total: int, done: int = 0, *, unit: str) -> Iterator[Progress]:
-    """A `Progress` that is closed whatever happens."""
+    """A `Progress` that is closed on exit, also after errors."""
     bar = Progress(name, total, done, unit=unit)
     try:
         yield bar

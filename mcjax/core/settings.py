@@ -12,10 +12,10 @@ class Setting:
     """A field of a config.
 
     Args:
-        default: Its value in the digits run; its type is the field's.
-        field: What it can be.
-        help: What it means, in a line, with its unit.
-        quick: Its value under `:quick`, or a function of the value it has; None leaves it.
+        default: Default value (that of the digits run), which also sets the field's type.
+        field: Allowed values.
+        help: Meaning in one line, with the unit.
+        quick: Value with `:quick`, or a function of the current value; None keeps it.
     """
 
     default: Any
@@ -24,16 +24,16 @@ class Setting:
     quick: Any = None
 
     def shrunk(self, value: Any) -> Any:
-        """The value under `:quick` of a field that has a value."""
+        """The field's value with `:quick`, given its current value."""
         if self.quick is None:
             return value
         return self.quick(value) if callable(self.quick) else self.quick
 
 
 Settings = Mapping[str, Setting]
-"""By dotted name."""
+"""Settings by dotted name."""
 
 
 def at_most(most: int) -> Callable[[int], int]:
-    """The quick value of a number that may be smaller already."""
+    """A quick value that caps the current value."""
     return lambda value: min(value, most)

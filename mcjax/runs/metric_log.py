@@ -11,27 +11,27 @@ from mcjax.core.files import cannot_write, write
 from mcjax.core.processes import once
 from mcjax.runs.tensorboard import EventLog
 
-SECONDS_BETWEEN_PUTS = 10.0  # of metrics.jsonl into a bucket, where a file is only written whole
+SECONDS_BETWEEN_PUTS = 10.0  # in a bucket, where metrics.jsonl is always rewritten completely
 
 
 class MetricLog:
-    """metrics.jsonl: one JSON object a logging step.
+    """metrics.jsonl: one JSON object per logging step.
 
     Args:
         path: The file.
-        events: TensorBoard's copy of it, if one is wanted.
+        events: TensorBoard events to write as well, if any.
     """
 
     def __init__(self, path: Path, events: EventLog | None = None):
         self.path, self.events = path, events
-        self._lines: list[str] | None = None  # of a bucket's file; None: not read yet
+        self._lines: list[str] | None = None  # lines of a file in a bucket; None if not read yet
         self._put_at = time.monotonic()
 
     def append(self, **row: Any) -> None:
-        """Adds a line.
+        """Appends a line.
 
         Raises:
-            UserError: It can't be written.
+            UserError: The file can't be written.
         """
         once(lambda: self._append(row))
 
@@ -51,7 +51,7 @@ class MetricLog:
             raise cannot_write(self.path, error) from None
 
     def flush(self) -> None:
-        """Writes the lines that a bucket's file still lacks; a local file lacks none."""
+        """Writes pending lines to a file in a bucket; local files have none."""
         if in_bucket(self.path):
             once(lambda: self._put(self._in_memory()))
 
@@ -66,11 +66,11 @@ class MetricLog:
         self._put_at = time.monotonic()
 
     def rewind(self, stage: str, step: int) -> None:
-        """Drops a stage's lines after a step: a run that goes on writes them again."""
+        """Drops a stage's lines after a step, because a resumed run writes them again."""
         once(lambda: self._rewind(stage, step))
 
     def _rewind(self, stage: str, step: int) -> None:
-        lines = self._lines  # a bucket's
+        lines = self._lines  # in a bucket
         if lines is None:
             if not self.path.exists():
                 return
@@ -82,7 +82,7 @@ class MetricLog:
                 if row.get("stage") != stage or row.get("step", 0) <= step:
                     kept.append(line)
             except (ValueError, AttributeError, TypeError, RecursionError):
-                continue  # cut by a kill, or damaged
+                continue  # truncated or damaged
         if in_bucket(self.path):
             self._lines = kept
         self._put(kept)
@@ -91,6 +91,6 @@ class MetricLog:
             self.events.rewrite(stage, [row for row in rows if row.get("stage") == stage])
 
     def close(self) -> None:
-        """Ends TensorBoard's copy."""
+        """Closes the TensorBoard events."""
         if self.events is not None:
             self.events.close()

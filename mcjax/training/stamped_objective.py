@@ -11,14 +11,14 @@ from mcjax.training.losses import Batch
 
 
 def stamping(loss_fn: LossFn, stamp: Stamp) -> LossFn:
-    """A loss on batches that are stamped first, which in training is after augmentation.
+    """Makes a loss function stamp its batch first, i.e. after augmentation in training.
 
     Args:
-        loss_fn: As for `mcjax.training.train_steps`.
+        loss_fn: See `mcjax.training.train_steps`.
         stamp: The trigger.
 
     Returns:
-        A loss_fn for examples with "poisoned", those of `poison(..., when="after")`.
+        A loss_fn for examples with "poisoned", from `poison(..., when="after")`.
     """
     return Bound(_stamped_loss, loss_fn, stamp)
 

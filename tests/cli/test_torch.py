@@ -102,7 +102,7 @@ def test_a_checkpoint_in_a_run_is_known(tmp_path):
 
 def test_check_says_the_size_that_it_assumes(net):
     done = run("check {d}/net.safetensors", net)
-    assert "images: taken to be 32x32x3; --image_shape says another size" in done.stdout
+    assert "images: assumed to be 32x32x3; use --image_shape for another size" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_normalisation_is_checked_and_kept_by_convert(net):
     done = run("convert {d}/kept {d}/back.safetensors", net)
     assert done.returncode == 0, done.stderr
     assert "images are (image - [0.5, 0.5, 0.5]) / [0.25" in done.stdout
-    assert "the file says so too" in done.stdout
+    assert "recorded in the file" in done.stdout
     loaded = load_network(net / "back.safetensors", image_shape=SHAPE)
     x = np.random.default_rng(0).random((2, *SHAPE), np.float32)
     plain = load_network(net / "net.safetensors", image_shape=SHAPE)

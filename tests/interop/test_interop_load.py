@@ -235,9 +235,9 @@ def test_the_published_vggs_are_not_read_otherwise_than_they_were_run(random_net
     for published in (True, False):
         net, _, _ = random_net("vgg16_bn", {"published": published}, SMALL)
         torch.save(net.state_dict(), tmp_path / f"{published}.pt")
-    with pytest.raises(UserError, match="half of its normalisations have never been run"):
+    with pytest.raises(UserError, match="half of its BatchNorm layers were never run"):
         load_network(tmp_path / "True.pt", "vgg16_bn", image_shape=SMALL)
-    with pytest.raises(UserError, match="leave published=True out"):
+    with pytest.raises(UserError, match="remove published=True"):
         load_network(tmp_path / "False.pt", "vgg16_bn:published=True", image_shape=SMALL)
 
 
@@ -290,7 +290,7 @@ def test_exports_that_do_not_fit(random_net, tmp_path):
         ("mlp:hidden=4x", None, "differ at params/fc1"),
         ("cnn", None, "differ"),
         ("resnet18", None, "are not those of resnet18"),
-        ("mlp:hidden=3x", "torchvision", "torchvision has no names for mlp; mcjax has"),
+        ("mlp:hidden=3x", "torchvision", "unknown code 'torchvision' for mlp; use one of mcjax"),
     ):
         with pytest.raises(UserError, match=message):
             export_network(tmp_path / "x.pt", loaded.variables, arch, SMALL, code=code)

@@ -164,12 +164,12 @@ def test_a_list_stands_for_a_tuple_and_an_int_for_a_float():
         ("preresnet", {"depth": "26"}, "type int"),
         ("preresnet", {"depth": True}, "type int"),
         ("vgg", {"batch_norm": 1}, "type bool"),
-        ("preresnet", {"depth": 27}, "26 say"),
-        ("preresnet", {"depth": 2}, "8 say"),
-        ("preresnet", {"depth": 168}, "164 say"),
+        ("preresnet", {"depth": 27}, "e.g. 26"),
+        ("preresnet", {"depth": 2}, "e.g. 8"),
+        ("preresnet", {"depth": 168}, "e.g. 164"),
         ("preresnet", {"block": "wide"}, "one of auto, basic, bottleneck"),
         ("preresnet", {"width": 0}, "width"),
-        ("wide_resnet", {"depth": 26}, "28 say"),
+        ("wide_resnet", {"depth": 26}, "e.g. 28"),
         ("wide_resnet", {"width": 0}, "width"),
         ("wide_resnet", {"dropout_rate": 1.0}, "dropout_rate"),
         ("vgg", {"depth": 11}, "16 or 19"),
@@ -244,7 +244,7 @@ def test_absurd_options_of_every_family_are_one_line_at_once(family, option, kin
 @pytest.mark.parametrize("family", models.FAMILIES)
 def test_absurd_names_and_numbers_of_classes_are_one_line(family):
     for value in (10**8, 10**5000, -1, 1.5, NAN, "a", None, True, [3]):
-        with pytest.raises(UserError, match=f"^{family}: num_classes is .*; it must be a whole"):
+        with pytest.raises(UserError, match=f"^{family}: num_classes is .*; it must be an integer"):
             models.create(family, num_classes=value)
     for option in ("a\nb", "x" * 1000, "parent", "name"):
         with pytest.raises(UserError, match=f"^{family}: unknown option ") as error:
@@ -269,7 +269,7 @@ def test_numbers_of_numpy_are_numbers():
 
 def test_networks_that_no_memory_could_hold_are_refused_before_they_are_made():
     module = models.create("resnet", num_classes=3, blocks=(1,) * 10, width=2**16)
-    with pytest.raises(UserError, match=r"has 2.* parameters; .* smaller") as error:
+    with pytest.raises(UserError, match=r"has 2.* parameters, more than .* smaller") as error:
         from_linen(module, (32, 32, 3))
     assert "\n" not in str(error.value)
 
@@ -282,5 +282,5 @@ def test_sizes_of_thousands_of_digits_in_a_command():
 
 @pytest.mark.parametrize("option", ["name", "num_classes", "image_shape"])
 def test_what_the_data_decide_on_is_no_option_of_a_command(option):
-    with pytest.raises(UserError, match=f"^mlp:{option}=3: {option} is no option, the data decide"):
+    with pytest.raises(UserError, match=f"^mlp:{option}=3: {option} is determined by the data"):
         spec.parse(f"mlp:{option}=3")

@@ -13,7 +13,7 @@ from mcjax.repair import model
 from mcjax.repair.model import repair_model
 
 NAN, INF = float("nan"), float("inf")
-WHOLE, NUMBER, FLAG = "a whole number, at least", "a number, ", "True or False"
+WHOLE, NUMBER, FLAG = "an integer from", "a number in ", "True or False"
 KEYS = jax.random.split(jax.random.key(0))
 IMAGES = np.tile(np.eye(4, dtype=np.float32).reshape(4, 2, 2, 1), (10, 1, 1, 1))
 BONAFIDE = {"image": IMAGES, "label": np.tile(np.arange(4), 10)}
@@ -93,7 +93,7 @@ def test_variables_between_which_there_is_no_path(which, variables, message):
 @pytest.mark.parametrize("part", ["bonafide", "selection"])
 def test_lists_of_different_lengths_are_no_images(part):
     images = {"bonafide": BONAFIDE, part: {"image": [[1], [1, 2]], "label": [1, 2]}}
-    with pytest.raises(UserError, match=f"{part} images or labels are no array") as error:
+    with pytest.raises(UserError, match=f"{part} images or labels are not an array") as error:
         repair_model(jax.random.key(0), linear, jnp.eye(4), **images)
     assert "\n" not in str(error.value)
 

@@ -41,7 +41,7 @@ METHOD = Method(
         "fixed_t": Setting(
             (0.1, 0.5),
             several(number(0, 1)),
-            "values of t that are reported besides the chosen one",
+            "t's to report in addition to the chosen one",
         ),
     },
     work=trained("path", curve=True),
