@@ -40,7 +40,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name or a submodule when it is first used: JAX takes most of a second."""
+    """Imports a public name or a submodule on first use, because importing JAX is slow."""
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     if not name.startswith("_"):

@@ -1,12 +1,11 @@
-"""BatchNorm along a curve: its statistics depend on t, so they are recomputed at each t.
+"""Recomputes BatchNorm statistics at each point of a curve.
 
-Interpolated statistics do not fit interpolated weights. At each t they are reset and averaged
-over a set of images, and which set that is (`train`, `bonafide`, `none`) goes with every
-number. The ends keep the statistics they were trained with, so t = 0 and t = 1 give the
-endpoints' own logits.
+Interpolated statistics do not fit interpolated weights. At each t the statistics are reset and
+averaged over a set of images; results name the set (`train`, `bonafide`, `none`). The endpoints keep
+the statistics they were trained with, so t = 0 and t = 1 reproduce the endpoints' logits.
 
-Statistics that training does not update (a frozen BatchNorm) cannot be recomputed: between the ends
-they are interpolated linearly. What is neither, such as SpectralNorm's state, is refused.
+Statistics that training does not update (a frozen BatchNorm) cannot be recomputed; they are
+interpolated linearly. State that is neither, such as SpectralNorm's, raises an error.
 """
 
 import dataclasses
@@ -34,11 +33,11 @@ def updated_by_training(
     batch_stats: PyTree,
     x: jax.Array,
 ) -> PyTree:
-    """Which statistics a training-mode pass updates, found in the program without running it.
+    """Finds which statistics a training-mode pass updates, by tracing (nothing is computed).
 
     Args:
         update_fn: `update_fn(params, batch_stats, x) -> batch_stats`, one training-mode pass.
-        params: The network's, for their shapes only; so are all that follow.
+        params: The network's parameters; here and below only shapes and dtypes are used.
         batch_stats: Its statistics.
         x: Images, [B, H, W, C].
 
@@ -74,8 +73,8 @@ def updated_by_training(
     for i, name in enumerate(names):
         if not kept[i] and (slopes[i] or images not in inputs[i]):
             raise UserError(
-                f"batch_stats hold {name}, which is not a running mean over batches: its value "
-                "between two networks is not known; use BatchNorm, or a network without it"
+                f"batch_stats contain {name}, which is not a running mean over batches and cannot be "
+                "computed along a path; use BatchNorm, or a network without this state"
             )
     return structure.unflatten([not k for k in kept])
 
@@ -83,17 +82,17 @@ def updated_by_training(
 def of_batch(
     update_fn: UpdateFn, like: PyTree, x: jax.Array, updated: PyTree | None = None
 ) -> PyTree:
-    """The statistics of one batch, without the old ones that layers average them with.
+    """The statistics of one batch alone, without the running average.
 
-    A layer's update is new = m old + (1 - m) batch. From old = 0 it gives (1 - m) batch, and its
-    derivative with respect to old is m, whatever each layer's momentum is.
+    A layer's update is new = m old + (1 - m) batch. At old = 0 it gives (1 - m) batch, and its
+    derivative with respect to old is m, so no layer's momentum has to be known.
 
     Args:
         update_fn: One training-mode pass, affine in the old statistics.
         like: A tree of statistics, for its structure and shapes.
         x: Images, [B, H, W, C], in [0, 1].
-        updated: A tree of bools, from `updated_by_training`: where False the leaf of `like` is
-            used and returned; all True unless given.
+        updated: Tree of bools from `updated_by_training`; where False, the leaf of `like` is used
+            and returned unchanged. Default: all True.
 
     Returns:
         A tree like `like`: the batch's mean and variance in each layer.
@@ -113,7 +112,7 @@ def recompute(
     batch_size: int,
     updated: PyTree | None = None,
 ) -> PyTree:
-    """Statistics averaged over a set of images, from nothing.
+    """Computes statistics from scratch, averaged over a set of images.
 
     s = sum_b |b| s_b / sum_b |b| over batches b in the given order; the last may be smaller.
 
@@ -152,18 +151,18 @@ def recompute(
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class CurveWithStats:
-    """A curve whose points are whole networks: parameters and BatchNorm statistics.
+    """A curve whose points are complete variables: parameters and BatchNorm statistics.
 
     Args:
-        curve: The curve of the parameters: `Bezier`, `Plane`, any pytree that is a function of t.
+        curve: The curve of the parameters: `Bezier`, `Plane` or any callable pytree.
         start_stats: Statistics of the endpoint at t = 0; {} for a network without BatchNorm.
         end_stats: Statistics of the endpoint at t = 1.
         images: Images to recompute from, [N, H, W, C]; None interpolates the endpoints'
             statistics linearly instead (the option `none`).
         apply_train: `apply_train(key, variables, x) -> (logits, batch_stats)`.
         batch_size: Images per batch in the recomputation.
-        keep_ends: Use start_stats and end_stats at t = 0 and 1; False where the ends were trained
-            along with the curve.
+        keep_ends: Use start_stats and end_stats at t = 0 and 1. Set to False if the endpoints were
+            trained with the curve.
     """
 
     curve: Callable[[jax.Array], PyTree]
@@ -179,7 +178,7 @@ class CurveWithStats:
         params = self.curve(t)
         if not jax.tree.leaves(self.start_stats):
             return {"params": params}
-        on_curve = jnp.ndim(t) == 0  # a plane's points are pairs, and have no ends
+        on_curve = jnp.ndim(t) == 0  # a plane has coordinate pairs and no endpoints
         s = t if on_curve else 0.5
         between = jax.tree.map(lambda a, b: a + s * (b - a), self.start_stats, self.end_stats)
         if self.images is not None:
@@ -195,7 +194,7 @@ class CurveWithStats:
         return {"params": params, "batch_stats": stats}
 
     def _recompute(self, params: PyTree, between: PyTree) -> PyTree:
-        key = jax.random.key(0)  # of the dropout in the passes; the same at every t
+        key = jax.random.key(0)  # for dropout; the same at every t
 
         def update_fn(params: PyTree, stats: PyTree, x: jax.Array) -> PyTree:
             return self.apply_train(key, {"params": params, "batch_stats": stats}, x)[1]

@@ -1,7 +1,7 @@
-"""Functions with their first arguments given, equal where these are; programs kept in a bounded number.
+"""Hashable partial functions, and a `jax.jit` with a bounded cache.
 
-JAX compiles anew for every function that it has not met. A closure is new each time it is made; a
-`Bound` function is not, so a network that is made again finds the programs of the first.
+JAX recompiles for every new function object. A closure is a new object each time it is created; two
+`Bound` functions with equal arguments are equal, so they share compiled programs.
 """
 
 import functools
@@ -12,11 +12,11 @@ import jax
 
 
 class Bound:
-    """`fn(*args, ...)` as a function of what follows, equal to any other of the same fn and args.
+    """Like `functools.partial`, but equal to any other `Bound` with the same fn and arguments.
 
     Args:
-        fn: A function at the top of a module.
-        *args: Its first arguments. If one cannot be hashed, the object equals only itself.
+        fn: A module-level function.
+        *args: Its first arguments. If one is not hashable, the object equals only itself.
         **options: Keyword arguments.
 
     Example:
@@ -36,7 +36,7 @@ class Bound:
             self._key = object()
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """The function's value."""
+        """Calls the function with the bound and the given arguments."""
         return self.fn(*self.args, *args, **self.options, **options)
 
     def __eq__(self, other: object) -> bool:
@@ -50,16 +50,16 @@ class Bound:
 
 
 class FewPrograms:
-    """`jax.jit` that forgets its programs, the longest unused first, beyond a number of settings.
+    """`jax.jit` with a least-recently-used cache of compiled programs.
 
-    A program holds megabytes, and the functions that it was made for. Without a bound, a notebook
-    that repairs a hundred networks would keep all of them.
+    A compiled program takes megabytes and keeps its static arguments alive. With an unbounded cache,
+    a notebook that repairs a hundred networks would keep all of them.
 
     Args:
         fn: The function; its static arguments are keyword-only.
-        static: Names of the static arguments, which must be given by keyword.
-        most: Number of settings of the static arguments that are kept.
-        **options: Of `jax.jit`, such as donate_argnames.
+        static: Names of the static arguments; they must be passed by keyword.
+        most: Number of combinations of static arguments to keep.
+        **options: Options of `jax.jit`, such as donate_argnames.
 
     Example:
         >>> scaled = FewPrograms(lambda x, *, factor: factor * x, static=("factor",))
@@ -89,7 +89,7 @@ class FewPrograms:
         return self._jitted(frozenset(settings.items())), options
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """The function's value, compiled."""
+        """Calls the compiled function."""
         jitted, options = self._of(options)
         return jitted(*args, **options)
 

@@ -1,4 +1,4 @@
-"""Correlations over the points of a path, and barriers, with bootstrap intervals."""
+"""Correlations along a path and loss barriers, with bootstrap intervals."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from mcjax.keys import check_seed
 METHODS = ("pearson", "spearman")
 NUM_RESAMPLES = 2000
 
-# Resamples worked on at once, so that memory stays small for many examples.
+# Number of resamples processed at once, to limit memory.
 _CHUNK = 50
 
 
@@ -20,9 +20,9 @@ class Interval(NamedTuple):
     """An estimate and its bootstrap percentile interval.
 
     Attributes:
-        value: Of all the data.
-        low: Lower end.
-        high: Upper end.
+        value: Estimate from all the data.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
     """
 
     value: float
@@ -41,24 +41,24 @@ def correlation(
 ) -> Interval:
     """The correlation of two quantities over the points of a path.
 
-    The interval is that of resampled pairs. Neighbouring points of a path are alike, so it says how
-    much the number hangs on single points, and is too narrow as a statement on other paths: give
-    several seeds beside it. Resamples in which a quantity is constant are left out.
+    The interval resamples pairs. Neighbouring points of a path are not independent, so it measures
+    how much the correlation depends on single points and is too narrow as a statement about other
+    paths: report several seeds as well. Resamples in which a quantity is constant are skipped.
 
     Args:
-        a: One number a point, [T], T at least 3.
+        a: One value per point, [T], T at least 3.
         b: Likewise.
-        method: "pearson", or "spearman" for that of the ranks (ties share their mean rank).
-        level: Of confidence.
-        num_resamples: Resamples of the points, with replacement.
-        seed: Of the resampling.
+        method: "pearson", or "spearman" (rank correlation; ties get their mean rank).
+        level: Confidence level.
+        num_resamples: Number of bootstrap resamples of the points.
+        seed: Seed of the resampling.
 
     Returns:
-        The correlation with its interval.
+        The correlation and its interval.
 
     Raises:
-        UserError: Unknown method, fewer than 3 points, lengths that differ, numbers that are not
-            finite, a constant quantity, level outside of (0, 1).
+        UserError: The method is unknown; there are fewer than 3 points; lengths differ; a value is
+            not finite; a quantity is constant; level is outside (0, 1).
 
     Example:
         >>> value, low, high = correlation([1, 2, 3, 4], [1, 4, 9, 16])
@@ -98,22 +98,21 @@ def barrier(
 ) -> Interval:
     """max_t L(t) - max(L(0), L(1)), with L(t) the mean over examples, and its interval.
 
-    The same resampled examples are used at every t, as the losses of one example go together.
-    0 where no point is above the larger end, and never less: chance can only raise it, so an
-    interval that begins at 0 shows no barrier.
+    Each resample uses the same examples at every t, because the losses of one example are
+    correlated. The barrier is never negative: it is 0 if no point is above the larger endpoint. Noise
+    can only raise it, so an interval that starts at 0 shows no barrier.
 
     Args:
-        losses: Per example, [T, N], T >= 2 points in order; the first and the last are the ends.
-        level: Of confidence.
-        num_resamples: Resamples of the examples, with replacement.
-        seed: Of the resampling.
+        losses: Per-example losses, [T, N], at T >= 2 points in order, endpoints included.
+        level: Confidence level.
+        num_resamples: Number of bootstrap resamples of the examples.
+        seed: Seed of the resampling.
 
     Returns:
-        The barrier with its interval, in the losses' units.
+        The barrier and its interval, in the units of the losses.
 
     Raises:
-        UserError: Not [T, N]; numbers that are not finite (which point is named); level outside
-            of (0, 1).
+        UserError: losses is not [T, N] or not finite; level is outside (0, 1).
 
     Example:
         >>> barrier([[1.0, 1.0], [4.0, 4.0], [2.0, 2.0]])
@@ -138,7 +137,7 @@ def barrier(
     heights = []
     for first in range(0, num_resamples, _CHUNK):
         num = min(_CHUNK, num_resamples - first)
-        # How often each example was drawn, so that resampling is a matrix product.
+        # Counts of each example, so that resampling is a matrix product.
         rows = rng.integers(num_examples, size=(num, num_examples))
         counts = np.stack([np.bincount(row, minlength=num_examples) for row in rows], axis=1)
         heights.append(height(losses @ counts / num_examples))

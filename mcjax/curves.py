@@ -1,9 +1,9 @@
-"""Curves in weight space: a curve is a pytree of control points and a function of t.
+"""Curves in weight space. A curve is a pytree of control points that can be called with t.
 
     w(t) = sum_j c_j(t) w_j,    w_0 = start, w_1 ... w_K = bends, w_{K+1} = end
 
-The control points are parameter trees of one structure, so any network whose forward pass is
-`apply(variables, x)` has curves: nothing here knows of layers.
+The control points are parameter trees with the same structure, so curves work for any network whose
+forward pass is `apply(variables, x)`.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from mcjax.errors import UserError
 from mcjax.tree import PyTree, by_name, check_same_structure
 
 MOST_BENDS = 100
-"""Beyond some 125 bends a Bezier curve's binomial coefficients leave float32."""
+"""With more than about 125 bends, a Bezier curve's binomial coefficients overflow float32."""
 
 _register = functools.partial(
     jax.tree_util.register_dataclass, data_fields=["start", "bends", "end"], meta_fields=[]
@@ -29,11 +29,11 @@ _register = functools.partial(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Curve:
-    """What every curve shares; a kind of curve adds `coefficients`.
+    """Base class of curves; subclasses define `coefficients`.
 
     Args:
         start: Parameter tree at t = 0.
-        bends: Tuple of trees between the ends; empty for a straight line.
+        bends: Tuple of trees between the endpoints; empty for a straight line.
         end: Parameter tree at t = 1.
     """
 
@@ -50,20 +50,20 @@ class Curve:
         *,
         init_fn: Callable[[int], PyTree] | None = None,
     ) -> Self:
-        """Joins two parameter trees; the bends start at equal distances on the straight line.
+        """Connects two parameter trees; the bends start equally spaced on the straight line.
 
         Args:
             start: Parameter tree at t = 0.
             end: Parameter tree at t = 1, same structure, shapes and dtypes.
-            num_bends: Number of bends between them; 0 is the straight line.
-            init_fn: Gives bend j (from 0) instead, a random initialisation say.
+            num_bends: Number of bends between them; 0 gives a straight line.
+            init_fn: Optional `init_fn(j) -> bend j` (j counts from 0), e.g. a random initialisation.
 
         Returns:
             The curve.
 
         Raises:
-            UserError: The trees differ in structure, shape or dtype, or hold whole numbers;
-                num_bends is not a whole number from 0 to 100.
+            UserError: The trees differ in structure, shape or dtype, or contain integers; num_bends
+                is not an integer from 0 to 100.
 
         Example:
             >>> curve = Bezier.connect({"w": jnp.zeros(2)}, {"w": jnp.ones(2)}, num_bends=1)
@@ -74,12 +74,12 @@ class Curve:
         for name, leaf in by_name(start).items():
             if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
                 raise UserError(
-                    f"{name} is {jnp.result_type(leaf)}: between two whole numbers there is no path; "
-                    "leave it out of the trees"
+                    f"{name} is {jnp.result_type(leaf)}; integer parameters cannot be interpolated: "
+                    "remove them from the trees"
                 )
         if not isinstance(num_bends, numbers.Integral) or not 0 <= num_bends <= MOST_BENDS:
             raise UserError(
-                f"num_bends is {num_bends!r}; give 0 (a straight line) to {MOST_BENDS}, a whole number"
+                f"num_bends is {num_bends!r}; give an integer from 0 (a straight line) to {MOST_BENDS}"
             )
 
         def on_line(j: int) -> PyTree:
@@ -97,11 +97,11 @@ class Curve:
         return (self.start, *self.bends, self.end)
 
     def coefficients(self, t: jax.typing.ArrayLike) -> jax.Array:
-        """c(t), the weight of each control point, [num_bends + 2]; they sum to one."""
+        """c(t), the weight of each control point, [num_bends + 2]; the weights sum to one."""
         raise TypeError(f"{type(self).__name__} has no coefficients; use Bezier or PolyChain")
 
     def __call__(self, t: jax.typing.ArrayLike) -> PyTree:
-        """w(t): a tree like the endpoints, and exactly the endpoints at t = 0 and t = 1."""
+        """w(t), a tree like the endpoints; equal to them at t = 0 and t = 1."""
         c = self.coefficients(t)
         return jax.tree.map(
             lambda *w: sum(_as(c[j], w_j) * w_j for j, w_j in enumerate(w)), *self.points
@@ -113,7 +113,7 @@ class Curve:
 class Bezier(Curve):
     """Bezier curve: c_j(t) = C(n, j) t^j (1 - t)^(n - j) with n = num_bends + 1.
 
-    It touches its ends only and is pulled towards its bends.
+    It passes through its endpoints; its bends only pull it towards them.
 
     Example:
         >>> w = {"w": jnp.zeros(1)}
@@ -154,5 +154,5 @@ KINDS: dict[str, Any] = {"bezier": Bezier, "polychain": PolyChain}
 
 
 def _as(c: Any, leaf: Any) -> jax.Array:
-    """A coefficient in the leaf's own dtype, so that half precision stays half."""
+    """Casts a coefficient to the leaf's dtype, so that half precision is kept."""
     return jnp.asarray(c, jnp.result_type(leaf))

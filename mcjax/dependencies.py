@@ -1,4 +1,4 @@
-"""Which inputs each output of a function depends on, read off its program."""
+"""Finds which inputs each output of a function depends on, from its jaxpr."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,16 +12,16 @@ Inputs = frozenset[int]
 
 
 def dependencies(fn: Callable[..., Any], *args: Any) -> list[Inputs]:
-    """The inputs that each output is computed from, without running the function.
+    """Finds the inputs that each output depends on, without running the function.
 
-    An output may be said to depend on more than it does (a branch, a `while` loop), never on less.
+    The result may list too many inputs (for branches and `while` loops), never too few.
 
     Args:
         fn: The function.
-        *args: Its arguments; only shapes and types are used.
+        *args: Its arguments; only shapes and dtypes are used.
 
     Returns:
-        For each leaf of the output, the numbers of the leaves of `args` that it depends on.
+        For each leaf of the output, the indices of the leaves of `args` that it depends on.
 
     Example:
         >>> dependencies(lambda x, y: (x + 1, x * y, 3.0), 1.0, 2.0)
@@ -55,14 +55,14 @@ def _through(jaxpr: jax.extend.core.Jaxpr, inputs: Sequence[Inputs]) -> list[Inp
 
 
 def _through_scan(body: jax.extend.core.Jaxpr, given: list[Inputs], equation: Any) -> list[Inputs]:
-    # What is scanned over, and what is stacked, has one axis less inside; what is carried has not.
+    # Scanned inputs and stacked outputs have one axis less inside the body; carried values do not.
     def num_split(outside: Sequence[Any], inside: Sequence[Any]) -> int:
         return sum(v.aval.ndim > w.aval.ndim for v, w in zip(outside, inside, strict=True))
 
     num_carried = len(body.outvars) - num_split(equation.outvars, body.outvars)
     last = len(given) - num_split(equation.invars, body.invars)
     first = last - num_carried
-    while True:  # ends: the carried values' inputs only grow
+    while True:  # terminates: the sets only grow
         found = _through(body, given)
         carried = [a | b for a, b in zip(given[first:last], found, strict=False)]
         if carried == given[first:last]:

@@ -1,4 +1,4 @@
-"""Networks that answer together, and a cheap way to come by them along a training (FGE)."""
+"""Ensemble predictions and fast geometric ensembling (FGE)."""
 
 import functools
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from mcjax.tree import PyTree
 def log_mean_probabilities(
     apply_fn: Callable[[PyTree, jax.Array], jax.Array], members: PyTree, x: jax.Array
 ) -> jax.Array:
-    """The ensemble's answer in place of logits: log (1/T) sum_i softmax(f_i(x)).
+    """Log of the ensemble's mean probabilities: log (1/T) sum_i softmax(f_i(x)).
 
     Args:
         apply_fn: `apply_fn(variables, x) -> logits [B, classes]`.
@@ -24,7 +24,7 @@ def log_mean_probabilities(
         x: Images, [B, H, W, C].
 
     Returns:
-        [B, classes].
+        Log-probabilities, [B, classes]; usable as logits.
 
     Example:
         >>> members = jnp.array([[[0.0, 10.0]], [[10.0, 0.0]]])
@@ -37,20 +37,20 @@ def log_mean_probabilities(
 
 
 def cyclic_schedule(high: float, low: float, cycle: int) -> optax.Schedule:
-    """A learning rate that falls from high to low in half a cycle and rises again in the other.
+    """A triangular learning rate: it falls from high to low in half a cycle, then rises again.
 
         u = ((step mod cycle) + 1) / cycle;  (1 - 2u) high + 2u low for u <= 1/2, mirrored after
 
     Args:
         high: The rate between cycles.
-        low: The rate in the middle of each.
-        cycle: Steps a cycle, even.
+        low: The rate in the middle of each cycle.
+        cycle: Steps per cycle, even.
 
     Returns:
         The rate as a function of the step.
 
     Raises:
-        UserError: An odd or empty cycle.
+        UserError: cycle is odd or less than 2.
 
     Example:
         >>> rate = cyclic_schedule(1.0, 0.0, 4)
@@ -70,7 +70,7 @@ def cyclic_schedule(high: float, low: float, cycle: int) -> optax.Schedule:
     return rate
 
 
-@functools.cache  # equal arguments give one object, so one compiled program
+@functools.cache  # equal arguments return the same object, hence one compiled program
 def _optimizer(high: float, low: float, cycle: int, momentum: float, weight_decay: float):
     return optax.chain(
         optax.add_decayed_weights(weight_decay),
@@ -93,27 +93,27 @@ def fast_geometric_ensemble(
     batch_size: int = 128,
     augment_fn: Augmentation,
 ) -> list[PyTree]:
-    """Trains on from a trained network by cycles, and keeps the network in the middle of each.
+    """Trains a trained network further with a cyclic rate; keeps a member in the middle of each cycle.
 
     Args:
         key: Random key.
         variables: A trained network, {"params", "batch_stats"}.
         examples: The training images, on the device.
-        loss_fn: The objective, `endpoint_loss(network)` say.
-        num_members: Networks to keep.
-        cycle: Steps a cycle, even; a few epochs.
+        loss_fn: The objective, e.g. `endpoint_loss(network)`.
+        num_members: Number of members.
+        cycle: Steps per cycle, even; usually a few epochs.
         high: See `cyclic_schedule`.
         low: Likewise.
-        momentum: Of SGD.
-        weight_decay: Of every parameter.
-        batch_size: Images a step.
+        momentum: SGD's momentum.
+        weight_decay: Weight decay on every parameter.
+        batch_size: Images per step.
         augment_fn: `augment_fn(key, image) -> image`.
 
     Returns:
         The members' variables, in the order of training.
 
     Raises:
-        UserError: An odd or empty cycle, no member.
+        UserError: cycle is odd or less than 2; num_members is less than 1.
 
     Source: Garipov et al. 2018, section 4 (fast geometric ensembling).
     """
@@ -123,7 +123,7 @@ def fast_geometric_ensemble(
     optimizer = _optimizer(high, low, cycle, momentum, weight_decay)
     state = init_state(variables["params"], variables.get("batch_stats", {}), optimizer)
     members = []
-    # Dispatches of half a cycle: every second one ends at a high rate, the others at a low one.
+    # Dispatches of half a cycle end alternately at the low and the high rate.
     for new, _ in train(
         key,
         state,

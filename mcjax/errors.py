@@ -1,14 +1,16 @@
-"""The one exception that means: the user can mend this."""
+"""The exception for mistakes the user can fix."""
 
 from typing import Any
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend; commands print its one line and exit with `exit_code`.
+    """Raised for mistakes the user can fix.
+
+    Commands print the message and exit with `exit_code`.
 
     Args:
-        message: One line: what is wrong, then what to do about it.
-        exit_code: 2 for a mistake; 3 for a run that did its work but has no acceptable answer.
+        message: One line: what is wrong, then what to do.
+        exit_code: 2 for a mistake; 3 for a run that finished without an acceptable result.
     """
 
     def __init__(self, message: str, exit_code: int = 2):
@@ -17,7 +19,7 @@ class UserError(ValueError):
 
 
 def shown(value: Any) -> str:
-    r"""A value for a message: its repr in one line of at most 80 characters.
+    r"""A value's repr for a message, in one line of at most 80 characters.
 
     Example:
         >>> shown("a line" + chr(10))
@@ -25,7 +27,7 @@ def shown(value: Any) -> str:
     """
     try:
         text = repr(value)
-    except Exception:  # digits beyond Python's limit, or an object of the user's
+    except Exception:  # an integer with too many digits, or a user's broken __repr__
         return f"a {type(value).__name__}"
     text = " ".join(text.split())
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,4 +1,4 @@
-"""What a value that a user gives can be: in words for the message, and as a check."""
+"""Validation of user-given values: a check, and its description for messages."""
 
 import dataclasses
 import math
@@ -11,11 +11,11 @@ from mcjax.errors import UserError, shown
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """What a field's value must be.
+    """The allowed values of a field.
 
     Args:
-        wanted: In words, behind "it must be".
-        holds: Whether a value is one; never raises.
+        wanted: Description that completes "it must be".
+        holds: Whether a value is allowed; never raises.
     """
 
     wanted: str
@@ -23,13 +23,13 @@ class Field:
 
 
 def whole(low: int, high: int = 10**9) -> Field:
-    """A whole number in [low, high]; neither True nor 1.0 counts as one."""
+    """An integer in [low, high]; True and 1.0 are not accepted."""
 
     def holds(v: Any) -> bool:
         is_whole = isinstance(v, numbers.Integral) and not isinstance(v, bool)
         return is_whole and low <= int(v) <= high
 
-    return Field(f"a whole number, at least {low} and at most {high}", holds)
+    return Field(f"an integer from {low} to {high}", holds)
 
 
 def number(low: float, high: float = 1e9, *, above: bool = False, below: bool = False) -> Field:
@@ -41,18 +41,17 @@ def number(low: float, high: float = 1e9, *, above: bool = False, below: bool = 
         x = float(v)
         return (low < x if above else low <= x) and (x < high if below else x <= high)
 
-    least = f"more than {low:g}" if above else f"at least {low:g}"
-    most = f"less than {high:g}" if below else f"at most {high:g}"
-    return Field(f"a number, {least} and {most}", _never_raises(holds))
+    left, right = "(" if above else "[", ")" if below else "]"
+    return Field(f"a number in {left}{low:g}, {high:g}{right}", _never_raises(holds))
 
 
 def choice(*names: str) -> Field:
-    """One of some words."""
+    """One of the given names."""
     return Field(f"one of {', '.join(names)}", lambda v: isinstance(v, str) and v in names)
 
 
 def text(*, empty: bool = False) -> Field:
-    """A line of text."""
+    """One line of text."""
     return Field(
         "text" if empty else "text that is not empty",
         lambda v: isinstance(v, str) and (empty or bool(v)) and "\0" not in v and "\n" not in v,
@@ -65,7 +64,7 @@ def flag() -> Field:
 
 
 def several(item: Field, *, least: int = 0, most: int = 1000) -> Field:
-    """A tuple without duplicates: a value given twice would count twice."""
+    """A list or tuple without duplicates (a duplicate would count twice)."""
 
     def holds(v: Any) -> bool:
         return (
@@ -80,20 +79,20 @@ def several(item: Field, *, least: int = 0, most: int = 1000) -> Field:
 
 
 def check(name: str, value: Any, field: Field) -> None:
-    """Refuses a value that a field can't have.
+    """Checks a value against a field.
 
     Args:
-        name: What to call it in the message.
-        value: What a user gave.
-        field: What it must be.
+        name: Its name in the message.
+        value: The user's value.
+        field: The allowed values.
 
     Raises:
-        UserError: It is something else.
+        UserError: The value is not allowed.
 
     Example:
         >>> check("num_steps", 1.5, whole(1, 9))
         Traceback (most recent call last):
-        mcjax.errors.UserError: num_steps is 1.5; it must be a whole number, at least 1 and at most 9
+        mcjax.errors.UserError: num_steps is 1.5; it must be an integer from 1 to 9
     """
     if not field.holds(value):
         raise UserError(f"{name} is {shown(value)}; it must be {field.wanted}")
@@ -103,7 +102,7 @@ def _never_raises(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
     def safely(v: Any) -> bool:
         try:
             return holds(v)
-        except OverflowError:  # a whole number beyond every float
+        except OverflowError:  # an integer too large for a float
             return False
 
     return safely

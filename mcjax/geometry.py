@@ -1,8 +1,8 @@
-"""Lengths and distances along a curve, exact from the control points' inner products.
+"""Lengths and distances along a curve, computed from inner products of its control points.
 
-With d_j = w_j - w_0 and G_ij = <d_i, d_j>, every squared length is a form in coefficients:
-||sum_j a_j w_j||^2 = a^T G a for any a that sums to zero. So nothing here costs more than
-the (num_bends + 2)^2 inner products, however many t's are asked for.
+With d_j = w_j - w_0 and G_ij = <d_i, d_j>, every squared length is a quadratic form:
+||sum_j a_j w_j||^2 = a^T G a for any a that sums to zero. The cost is that of the
+(num_bends + 2)^2 inner products, for any number of t's.
 """
 
 from typing import NamedTuple
@@ -32,17 +32,17 @@ def _norms(G: jax.Array, a: jax.Array) -> jax.Array:
 
 
 def step_lengths(curve: Curve, ts: jax.typing.ArrayLike) -> jax.Array:
-    """||w(t_i) - w(t_{i-1})|| between neighbouring t's, [len(ts) - 1]."""
+    """||w(t_i) - w(t_{i-1})|| between consecutive t's, [len(ts) - 1]."""
     c = jax.vmap(curve.coefficients)(jnp.asarray(ts, jnp.float32))
     return _norms(gram(curve), c[1:] - c[:-1])
 
 
 def arc_length(curve: Curve, *, num_points: int = 1001) -> jax.Array:
-    """Length of the curve in weight space, by chords between equally spaced t's.
+    """Length of the curve in weight space: the sum of chords between equally spaced t's.
 
     Args:
         curve: Any curve.
-        num_points: Number of t's; the error of a smooth curve falls with its square.
+        num_points: Number of t's; for a smooth curve the error falls as 1 / num_points^2.
 
     Returns:
         A scalar, in the units of the weights.
@@ -57,18 +57,18 @@ def arc_length(curve: Curve, *, num_points: int = 1001) -> jax.Array:
 
 
 def distances(curve: Curve, ts: jax.typing.ArrayLike, point: int = 0) -> jax.Array:
-    """||w(t) - w_j|| of a control point j (0 the start, -1 the end) at each t, [len(ts)]."""
+    """||w(t) - w_j|| at each t, [len(ts)]; `point` is j (0 for the start, -1 for the end)."""
     c = jax.vmap(curve.coefficients)(jnp.asarray(ts, jnp.float32))
     e = jnp.zeros_like(c[0]).at[point].set(1)
     return _norms(gram(curve), c - e[None])
 
 
 class Farthest(NamedTuple):
-    """The point of a curve farthest from one of its ends.
+    """The point of a curve that is farthest from a control point.
 
     Attributes:
-        t: Where, in [0, 1].
-        distance: How far, in the units of the weights.
+        t: Its position, in [0, 1].
+        distance: Its distance, in the units of the weights.
     """
 
     t: jax.Array
@@ -76,12 +76,12 @@ class Farthest(NamedTuple):
 
 
 def farthest_point(curve: Curve, *, point: int = 0, num_points: int = 1001) -> Farthest:
-    """argmax_t ||w(t) - w_j|| over equally spaced t's, from control point j.
+    """argmax_t ||w(t) - w_j|| over equally spaced t's, for control point j.
 
     Args:
         curve: Any curve.
-        point: The control point to be far from: 0 the start, -1 the end.
-        num_points: Number of t's tried.
+        point: Index j of the control point: 0 for the start, -1 for the end.
+        num_points: Number of t's.
 
     Returns:
         The t and the distance.
@@ -98,11 +98,11 @@ def farthest_point(curve: Curve, *, point: int = 0, num_points: int = 1001) -> F
 
 
 def path_mean(values: jax.typing.ArrayLike, lengths: jax.typing.ArrayLike) -> jax.Array:
-    """Mean of a quantity over the arc: sum_i (v_i + v_{i-1})/2 l_i / sum_i l_i.
+    """Mean of a quantity over arc length: sum_i (v_i + v_{i-1})/2 l_i / sum_i l_i.
 
     Args:
         values: v at each t, [T].
-        lengths: Lengths between neighbouring t's, [T - 1].
+        lengths: Lengths between consecutive t's, [T - 1].
 
     Returns:
         A scalar in the units of v.

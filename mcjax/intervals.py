@@ -1,4 +1,4 @@
-"""Intervals of means over few seeds."""
+"""Confidence intervals of means over few seeds."""
 
 import functools
 import math
@@ -13,11 +13,11 @@ def mean_interval(values: np.typing.ArrayLike, *, level: float = 0.95) -> tuple[
         m +- t_{n-1, (1 + level) / 2} s / sqrt(n)
 
     Args:
-        values: One number a seed, [n].
-        level: Of confidence.
+        values: One value per seed, [n].
+        level: Confidence level.
 
     Returns:
-        The mean, and the half-width; the latter is nan for a single number.
+        The mean and the half-width; the half-width is nan for n = 1.
 
     Example:
         >>> mean, half = mean_interval([0.90, 0.91, 0.92])
@@ -29,7 +29,7 @@ def mean_interval(values: np.typing.ArrayLike, *, level: float = 0.95) -> tuple[
     if n == 1:
         return float(values[0]), float("nan")
     t = _t_quantile((1 + level) / 2, n - 1)
-    # numpy's own mean and std, written out: a sweep has tens of thousands of them.
+    # np.mean and np.std written out for speed: a sweep calls this tens of thousands of times.
     mean = values.sum() / n
     rest = values - mean
     std = math.sqrt((rest * rest).sum() / (n - 1))

@@ -1,4 +1,4 @@
-"""The programs inside an equation of a program, in any version of JAX."""
+"""Access to the jaxprs inside an equation, for all supported versions of JAX."""
 
 from collections.abc import Iterator
 
@@ -6,13 +6,13 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 
 def inside(equation: JaxprEqn) -> Iterator[Jaxpr]:
-    """The programs among an equation's parameters: the body of a loop, the branches of a choice.
+    """Yields the jaxprs in an equation's parameters: the body of a loop, the branches of a `cond`.
 
     Args:
-        equation: Of a jaxpr.
+        equation: An equation of a jaxpr.
 
     Yields:
-        Each program, in the order of the parameters.
+        Each jaxpr, in the order of the parameters.
 
     Example:
         >>> import jax

@@ -1,4 +1,4 @@
-"""Randomness by name: every use of a key has its own stream, whatever the others draw."""
+"""Named random streams: each use of a key has its own stream, independent of the others."""
 
 import contextlib
 import numbers
@@ -12,21 +12,21 @@ import numpy as np
 from mcjax.errors import UserError, shown
 
 NUM_SEEDS = 2**32
-"""JAX takes seeds modulo that: larger ones would repeat smaller ones."""
+"""JAX takes seeds modulo 2^32, so larger seeds would repeat smaller ones."""
 
 
 def check_seed(seed: Any, name: str = "seed") -> int:
-    """A seed as a whole number, if it is one of [0, 2^32).
+    """Checks that a seed is an integer in [0, 2^32).
 
     Args:
-        seed: What a user gave.
-        name: What to call it in the message.
+        seed: The user's value.
+        name: Its name in the message.
 
     Returns:
-        The seed.
+        The seed as an int.
 
     Raises:
-        UserError: It is something else.
+        UserError: It is not an integer in [0, 2^32).
 
     Example:
         >>> check_seed(3)
@@ -34,22 +34,22 @@ def check_seed(seed: Any, name: str = "seed") -> int:
     """
     whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
     if not whole or not 0 <= seed < NUM_SEEDS:
-        raise UserError(f"{name} is {shown(seed)}; give a whole number from 0 to {NUM_SEEDS - 1}")
+        raise UserError(f"{name} is {shown(seed)}; give an integer from 0 to {NUM_SEEDS - 1}")
     return int(seed)
 
 
 def check_key(key: Any, name: str = "key") -> jax.Array:
-    """A random key, if it is a single one.
+    """Checks that a value is a single random key.
 
     Args:
-        key: What a user gave: `jax.random.key(0)`, or `jax.random.PRNGKey(0)`.
-        name: What to call it in the message.
+        key: The user's value: `jax.random.key(0)` or `jax.random.PRNGKey(0)`.
+        name: Its name in the message.
 
     Returns:
-        The key as `jax.random.key` makes it.
+        The key as a typed key, as made by `jax.random.key`.
 
     Raises:
-        UserError: It is something else, a seed or several keys say.
+        UserError: It is not a single key, e.g. a seed or several keys.
 
     Example:
         >>> bool(check_key(jax.random.PRNGKey(3)) == jax.random.key(3))
@@ -57,23 +57,23 @@ def check_key(key: Any, name: str = "key") -> jax.Array:
     """
     is_array = isinstance(key, jax.Array | np.ndarray)
     if is_array and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        with contextlib.suppress(TypeError):  # other numbers than a key's
+        with contextlib.suppress(TypeError):  # not key data
             key = jax.random.wrap_key_data(key)
     if is_array and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
         return key
-    raise UserError(f"{name} is {shown(key)}; it must be a single key, jax.random.key(0) say")
+    raise UserError(f"{name} is {shown(key)}; it must be a single key, e.g. jax.random.key(0)")
 
 
 def stream(key: jax.Array, name: str, *indices: jax.typing.ArrayLike) -> jax.Array:
-    """The key of one named use, and of one place (epoch, step, example) in it.
+    """Derives the key for one use ("dropout") and, optionally, for one epoch, step or example of it.
 
     Args:
         key: A key made by `jax.random.key`.
-        name: What the randomness is for: "dropout", "t", ...
+        name: The purpose: "dropout", "t", ...
         *indices: Integers, traced or not.
 
     Returns:
-        A key that differs for every name and every list of indices.
+        A key that is different for each name and each list of indices.
 
     Example:
         >>> key = jax.random.key(0)

@@ -1,4 +1,4 @@
-"""Losses and metrics of classifiers, one number per example."""
+"""Per-example losses and metrics of classifiers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +26,7 @@ def cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
         One loss per example, [B].
 
     Raises:
-        UserError: Labels that are not one integer per row of logits.
+        UserError: The labels are not one integer per row of logits.
 
     Example:
         >>> cross_entropy(jnp.zeros((1, 4)), jnp.array([2]))
@@ -44,7 +44,7 @@ def accuracy(logits: jax.Array, y: jax.Array) -> jax.Array:
         y: Integer labels, [B].
 
     Raises:
-        UserError: Labels that are not one integer per row of logits.
+        UserError: The labels are not one integer per row of logits.
 
     Example:
         >>> accuracy(jnp.array([[1.0, 2.0], [1.0, 0.0]]), jnp.array([1, 1]))
@@ -55,7 +55,7 @@ def accuracy(logits: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _check_labels(logits: jax.Array, y: jax.Array) -> None:
-    """Only shapes and types, which cost nothing; labels [B, 1] would broadcast to a table [B, B]."""
+    """Checks shapes and dtypes; labels [B, 1] would silently broadcast to [B, B]."""
     shape, dtype = jnp.shape(y), jnp.result_type(y)
     if shape != jnp.shape(logits)[:-1] or not jnp.issubdtype(dtype, jnp.integer):
         raise UserError(
@@ -65,18 +65,18 @@ def _check_labels(logits: jax.Array, y: jax.Array) -> None:
 
 
 def l2(params: PyTree) -> jax.Array:
-    """||w||^2 / 2 over all parameters, biases and BatchNorm's scale and bias among them."""
+    """||w||^2 / 2 over all parameters, including biases and BatchNorm's scale and bias."""
     return optax.tree.norm(params, squared=True) / 2
 
 
 def classification_metrics(apply_fn: Callable[[PyTree, jax.Array], jax.Array]) -> MetricFn:
-    """The metric_fn of plain classification: "loss" in nats and "accuracy", each [B].
+    """The metric_fn for classification: "loss" in nats and "accuracy", each [B].
 
     Args:
         apply_fn: `apply_fn(variables, x) -> logits`.
 
     Returns:
-        A metric_fn for `evaluate_path`; those of one apply_fn are equal, and compiled once.
+        A metric_fn for `evaluate_path`; equal for equal apply_fn, so it is compiled once.
     """
     return Bound(_classification, apply_fn)
 

@@ -1,4 +1,4 @@
-"""A network as plain functions of its variables: all that the rest of mcjax asks of a model."""
+"""Networks as pure functions of their variables, the model interface of mcjax."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,23 +17,23 @@ MOST_PARAMETERS = 10**11  # 400 GB
 
 
 class Network(NamedTuple):
-    """A classifier of images [B, H, W, C] in [0, 1], without its weights.
+    """Pure functions of a classifier of images [B, H, W, C] in [0, 1].
 
     `variables` is a tree of arrays. Networks of `from_linen` have {"params": ...} and, with batch
     normalisation, {"params": ..., "batch_stats": ...}.
 
     Args:
-        init: `init(key) -> variables`, a random start.
+        init: `init(key) -> variables`, a random initialisation.
         apply: `apply(variables, x) -> logits [B, num_classes]` in evaluation mode.
         apply_train: `apply_train(key, variables, x) -> (logits, batch_stats)` in training mode;
-            the key is for dropout; batch_stats are the updated running statistics, {} if none.
+            the key is for dropout; batch_stats are the updated running statistics, or {}.
         has_batch_stats: Whether the network has running statistics.
-        num_classes: Number of logits, None if it is not known.
+        num_classes: Number of logits; None if unknown.
         piecewise_linear: Whether the logits are piecewise linear in the images (ReLU and
             max-pool), so that the input Hessian has a closed form.
-        layer_outputs: `layer_outputs(variables, x) -> {path: output}`, in evaluation mode and in
-            the order of the calls, by the layer's path in the parameters ("layer1_0/conv2"); None
-            if the layers cannot be seen.
+        layer_outputs: `layer_outputs(variables, x) -> {path: output}` in evaluation mode, in call
+            order; the path is the layer's in the parameters ("layer1_0/conv2"). None if the layers
+            are not accessible.
     """
 
     init: Callable[[jax.Array], PyTree]
@@ -46,21 +46,21 @@ class Network(NamedTuple):
 
 
 def from_linen(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
-    """The network of a linen module called as `module(x, train=...)`.
+    """Makes a network from a linen module that is called as `module(x, train=...)`.
 
-    It is piecewise linear if the module has an attribute `piecewise_linear` that says so. Networks
-    of equal modules are equal, so that what was compiled for one serves the other.
+    `piecewise_linear` is read from the module's attribute of that name (default False). Networks of
+    equal modules are equal, so they share compiled programs.
 
     Args:
-        module: The module, one of `mcjax.models.create` say.
+        module: The module, e.g. from `mcjax.models.create`.
         image_shape: (height, width, channels) of one image.
 
     Returns:
         The network.
 
     Raises:
-        UserError: image_shape is not three positive whole numbers; the network has more parameters
-            than memory could hold, or cannot be computed from its "params" and "batch_stats" alone.
+        UserError: image_shape is not three positive integers; the network has more parameters than
+            fit in memory, or needs collections other than "params" and "batch_stats".
 
     Example:
         >>> from mcjax import models
@@ -78,7 +78,7 @@ def from_linen(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
     size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables))
     if size > MOST_PARAMETERS:
         raise UserError(
-            f"the network has {size:.3g} parameters; at most {MOST_PARAMETERS:g} fit: give smaller "
+            f"the network has {size:.3g} parameters, more than {MOST_PARAMETERS:g}; give smaller "
             "widths or images"
         )
     known = {name: v for name, v in variables.items() if name in ("params", "batch_stats")}
@@ -88,8 +88,8 @@ def from_linen(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
         if len(known) == len(variables):
             raise
         raise UserError(
-            f"the network needs the collections {', '.join(sorted(variables))}; mcjax knows params "
-            "and batch_stats, and cannot tell the others' values between two networks"
+            f"the network needs the collections {', '.join(sorted(variables))}; mcjax supports params "
+            "and batch_stats only, as others cannot be interpolated between two networks"
         ) from None
     return Network(
         init=init,
@@ -142,16 +142,16 @@ def from_apply(
     num_classes: int | None = None,
     piecewise_linear: bool = False,
 ) -> Network:
-    """The network of a forward pass of one's own: Flax NNX, Haiku, Equinox, plain functions.
+    """Makes a network from a forward pass: Flax NNX, Haiku, Equinox or a plain function.
 
-    Its training mode is its evaluation mode. For dropout or running statistics, make a `Network`
-    with an `apply_train` directly.
+    Training mode equals evaluation mode. For dropout or running statistics, create a `Network` with
+    an `apply_train` directly.
 
     Args:
-        apply: `apply(variables, x) -> logits [B, num_classes]`, for variables that are any tree.
-        init: `init(key) -> variables`; only random starts need it.
+        apply: `apply(variables, x) -> logits [B, num_classes]`; variables may be any tree.
+        init: `init(key) -> variables`; needed only for random initialisations.
         num_classes: Number of logits.
-        piecewise_linear: Promise that the logits are piecewise linear in x.
+        piecewise_linear: Whether the logits are piecewise linear in x; not checked.
 
     Returns:
         The network.
@@ -171,7 +171,7 @@ def from_apply(
 
 
 def _no_init(key: jax.Array) -> Any:
-    raise UserError("this network was made without init; give from_apply one")
+    raise UserError("this network has no init function; pass init to from_apply")
 
 
 def _apply_as_in_evaluation(
@@ -181,20 +181,20 @@ def _apply_as_in_evaluation(
 
 
 def normalised(network: Network, mean: Sequence[float], std: Sequence[float]) -> Network:
-    """The same network for images in [0, 1], where it was trained on (image - mean) / std.
+    """Adds input normalisation to a network that was trained on (image - mean) / std.
 
-    The variables are the network's own, and an attack's box stays the image's.
+    The variables do not change, and attacks still work on images in [0, 1].
 
     Args:
         network: Any network.
-        mean: Of each channel, [C].
-        std: Of each channel, [C], positive.
+        mean: Per channel, [C].
+        std: Per channel, [C], positive.
 
     Returns:
-        The network, with x replaced by (x - mean) / std on the way in.
+        The network applied to (x - mean) / std.
 
     Raises:
-        UserError: Not as many numbers in both, or a std that is not positive.
+        UserError: mean and std differ in length, or a std is not positive.
 
     Example:
         >>> network = normalised(from_apply(lambda w, x: x[:, 0, 0]), [0.5], [0.25])
@@ -203,7 +203,7 @@ def normalised(network: Network, mean: Sequence[float], std: Sequence[float]) ->
     """
     if len(mean) != len(std) or not all(s > 0 for s in std):
         raise UserError(
-            f"normalisation by mean {mean} and std {std}; give a positive std a channel"
+            f"normalisation by mean {mean} and std {std}; give one mean and one positive std per channel"
         )
 
     def on_scaled(fn: Callable[..., Any]) -> Bound:
@@ -221,27 +221,30 @@ def _on_scaled(
 ) -> Any:
     *before, x = args
     if x.shape[-1] != len(mean):
-        raise UserError(f"{len(mean)} means for images of {x.shape[-1]} channels; give as many")
+        raise UserError(
+            f"normalisation has {len(mean)} means, but images have {x.shape[-1]} channels; give one "
+            "mean and std per channel"
+        )
     m, s = (jnp.asarray(v, x.dtype).reshape((1,) * (x.ndim - 1) + (-1,)) for v in (mean, std))
     return fn(*before, (x - m) / s)
 
 
 def in_bfloat16(network: Network) -> Network:
-    """The same network, its passes computed in bfloat16: half the memory traffic on accelerators.
+    """Computes a network's passes in bfloat16, which halves memory traffic on accelerators.
 
-    Parameters and images are rounded to bfloat16 (8 bits of precision, the range of float32) on
-    the way into each pass, and logits come out as float32, so that losses, gradients, the
-    optimizer and checkpoints stay in float32. Running statistics, variables["batch_stats"], are not
-    rounded, and come back in the type they had; mcjax's BatchNorm computes those of a batch in
-    float32 too. Logits differ from float32's by about one part in a hundred.
+    Parameters and images are cast to bfloat16 (8 bits of precision, the range of float32) at the
+    start of each pass and logits are cast back, so losses, gradients, the optimizer and checkpoints
+    stay in float32. Running statistics, variables["batch_stats"], keep their dtype; mcjax's
+    BatchNorm computes batch statistics in float32 too. Logits differ from those in float32 by about
+    1 %.
 
-    For accelerators: on CPU `mcjax.cpu_convolution` leaves bfloat16 to XLA's own convolutions.
+    Intended for accelerators: on CPU `mcjax.cpu_convolution` does not cover bfloat16.
 
     Args:
-        network: Any network; a tree of variables without "batch_stats" is rounded whole.
+        network: Any network; a tree of variables without "batch_stats" is cast completely.
 
     Returns:
-        The network; its start is still drawn in float32.
+        The network; `init` still returns float32.
 
     Example:
         >>> network = in_bfloat16(from_apply(lambda w, x: x.reshape(len(x), -1) @ w))
@@ -266,7 +269,7 @@ def _on_rounded(fn: Callable[..., Any], *args: Any) -> Any:
 
 
 def _rounded(tree: PyTree) -> PyTree:
-    """Floating-point leaves in bfloat16, but for running statistics."""
+    """Casts floating-point leaves to bfloat16, except running statistics."""
 
     def leaf(path: Any, v: Any) -> Any:
         kept = path and getattr(path[0], "key", None) == "batch_stats"
@@ -277,7 +280,7 @@ def _rounded(tree: PyTree) -> PyTree:
 
 
 def _widened(tree: PyTree) -> PyTree:
-    """Leaves in bfloat16 in float32; others as they are."""
+    """Casts bfloat16 leaves to float32."""
     return jax.tree.map(lambda v: v.astype(jnp.float32) if v.dtype == jnp.bfloat16 else v, tree)
 
 
@@ -292,11 +295,11 @@ _unoptimised_start = FewPrograms(
 
 
 def _start_quickly(random_start: Callable[[jax.Array], PyTree], key: jax.Array) -> PyTree:
-    """Compiles a random start as one program.
+    """Compiles a random initialisation as one program.
 
-    On CPU it is left unoptimised: it runs once, for milliseconds, and optimising its many random
-    generators takes six times as long (7 s for a resnet8).
+    On CPU it is compiled without optimisation: it runs once, for milliseconds, and optimising its
+    many random generators takes six times as long (7 s for a resnet8).
     """
-    # Inside another transformation the outermost jit decides on options.
+    # Inside another transformation the outermost jit sets the options.
     optimised = isinstance(key, jax.core.Tracer) or jax.default_backend() != "cpu"
     return (_compiled_start if optimised else _unoptimised_start)(key, random_start=random_start)

@@ -1,4 +1,4 @@
-"""What is minimised: the loss of one network, and the expected loss over a curve."""
+"""Training objectives: the loss of one network and the expected loss over a curve."""
 
 import dataclasses
 from typing import Any
@@ -15,13 +15,13 @@ from mcjax.tree import PyTree
 
 
 def endpoint_loss(network: Network) -> LossFn:
-    """Mean cross-entropy of one network; weight decay is the optimizer's.
+    """Mean cross-entropy of one network; weight decay is left to the optimizer.
 
     Args:
         network: The network.
 
     Returns:
-        A loss_fn for `train_steps`; its params are the network's, and fixed is not used.
+        A loss_fn for `train_steps`; `fixed` is not used.
     """
     return Bound(_endpoint_loss, network)
 
@@ -44,17 +44,17 @@ def _endpoint_loss(
 def curve_loss(
     network: Network, kind: type[Curve], *, weight_decay: float, num_strata: int = 1
 ) -> LossFn:
-    """E_{t ~ U(0,1)} [ mean cross-entropy at w(t) + weight_decay ||w(t)||^2 / 2 ], one t a step.
+    """E_{t ~ U(0,1)} [ mean cross-entropy at w(t) + weight_decay ||w(t)||^2 / 2 ], one t per step.
 
     Args:
         network: The network.
         kind: `Bezier` or `PolyChain`.
-        weight_decay: Of all parameters of the sampled point, BatchNorm's scale and bias too.
-        num_strata: Every num_strata steps in a row visit each of that many equal parts of
-            [0, 1] once, in random order; 1 draws every t independently.
+        weight_decay: Weight decay on all parameters of w(t), including BatchNorm's scale and bias.
+        num_strata: [0, 1] is divided into this many equal parts, and every num_strata consecutive
+            steps visit each part once, in random order; 1 draws every t independently.
 
     Returns:
-        A loss_fn for `train_steps`; its params and fixed are the two halves of `split_curve`.
+        A loss_fn for `train_steps`; its params and fixed are the two results of `split_curve`.
 
     Source: Garipov et al. 2018, equation 2; Zhao et al. 2020, section 3.
     """
@@ -75,7 +75,7 @@ def _curve_loss(
 ) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
     t = sample_t(stream(key, "t"), step, num_strata=num_strata)
     w = kind(**params, **fixed)(t)
-    # Normalised by the batch: running statistics of no single t mean anything.
+    # Batch statistics: running statistics, averaged over many t, fit no single t.
     logits, _ = network.apply_train(
         stream(key, "dropout", step), {"params": w, "batch_stats": stats}, batch["image"]
     )
@@ -85,11 +85,11 @@ def _curve_loss(
 
 
 def sample_t(key: jax.Array, step: jax.Array, *, num_strata: int = 1) -> jax.Array:
-    """T ~ U(0, 1) for one step, a function of the key and the step alone.
+    """Draws t ~ U(0, 1) for one step; depends on the key and the step only.
 
     Args:
-        key: The key of all steps.
-        step: The number of the step.
+        key: The key of the whole training.
+        step: The index of the step.
         num_strata: See `curve_loss`.
 
     Returns:
@@ -110,15 +110,15 @@ def sample_t(key: jax.Array, step: jax.Array, *, num_strata: int = 1) -> jax.Arr
 def split_curve(
     curve: Curve, *, fix_start: bool = True, fix_end: bool = True
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The trained and the fixed control points of a curve: `kind(**trained, **fixed)` joins them.
+    """Splits a curve into trained and fixed control points; `kind(**trained, **fixed)` rejoins them.
 
     Args:
         curve: The curve.
-        fix_start: Keep the start as it is.
-        fix_end: Keep the end as it is.
+        fix_start: Do not train the start.
+        fix_end: Do not train the end.
 
     Returns:
-        Two dicts by field name.
+        Two dicts by field name, trained and fixed.
 
     Example:
         >>> from mcjax.curves import Bezier

@@ -1,4 +1,4 @@
-"""What a function computes, counted from its own program."""
+"""Counts the operations of a function from its jaxpr."""
 
 import math
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from mcjax.jaxprs import inside
 
 
 class Count(NamedTuple):
-    """Work of convolutions and matrix products, which is nearly all that a network does.
+    """Work of convolutions and matrix products, which dominate the cost of a network.
 
     Attributes:
-        operations: Multiplications and additions by the direct method.
-        outputs: Numbers that these layers put out.
+        operations: Multiplications and additions of the direct method.
+        outputs: Number of output values of these layers.
     """
 
     operations: float
@@ -23,15 +23,16 @@ class Count(NamedTuple):
 
 
 def count(fn: Callable[..., Any], *args: Any) -> Count:
-    """Counts a function's convolutions and matrix products, those in loops as often as they run.
+    """Counts the operations of a function's convolutions and matrix products, including in loops.
 
     A convolution with output y and kernel [.., i, o] takes 2 |y| |kernel| / o operations, a matrix
-    product with n numbers contracted 2 |y| n. A method that needs fewer multiplications shows as
-    more effective operations a second. A `while` loop counts once: how often it runs is not known.
+    product with a contracted size of n takes 2 |y| n. Faster algorithms with fewer multiplications
+    thus show more effective operations per second. The body of a `while` loop counts once, because
+    its number of iterations is unknown.
 
     Args:
         fn: The function.
-        *args: Its arguments; arrays, or `jax.ShapeDtypeStruct`s, for nothing is computed.
+        *args: Its arguments, arrays or `jax.ShapeDtypeStruct`s; nothing is computed.
 
     Returns:
         The count.

@@ -1,9 +1,9 @@
-"""Metrics at many points of a path: one compiled program, spread over all devices.
+"""Evaluates metrics at many points of a path, in one compiled program spread over all devices.
 
-Each device takes its share of the t's (`jax.shard_map`; what `jax.pmap` used to do) and goes
-through it chunk by chunk (`lax.map`), the t's of a chunk vmapped together. Nothing is
-exchanged between devices, and memory does not grow with the number of t's. Devices of several
-processes (`jax.distributed`) are devices like any other; only the means are gathered in the end.
+Each device takes its share of the t's (`jax.shard_map`) and processes it chunk by chunk (`lax.map`);
+the t's of a chunk are vmapped. Devices do not communicate, and memory use does not depend on the
+number of t's. Devices of several processes (`jax.distributed`) are supported; the means are gathered
+at the end.
 """
 
 import functools
@@ -23,15 +23,15 @@ from mcjax.losses import Batch, MetricFn
 from mcjax.sharding import make_mesh, replicate
 from mcjax.tree import PyTree
 
-# Points vmapped together on one device. On CPU vmapped weights cost more than they save;
-# accelerators need more work a launch. See docs/performance.md.
+# Points vmapped together on one device. On CPU vmapping over weights is slower; accelerators need
+# more work per launch. See docs/performance.md.
 CHUNK = {"cpu": 1, "gpu": 4, "tpu": 8}
 
 Reduce = Callable[[MetricFn, PyTree, Batch], dict[str, jax.Array]]
 
 
 def default_chunk() -> int:
-    """The number of t's vmapped together on this kind of device."""
+    """The default number of t's vmapped together, for the current backend."""
     return CHUNK.get(jax.default_backend(), 1)
 
 
@@ -43,29 +43,29 @@ def evaluate_path(
     mesh: Mesh | None = None,
     chunk: int | None = None,
 ) -> dict[str, Any]:
-    """Means of metrics over all examples, at every t of a path.
+    """Evaluates the mean of each metric over all examples, at every t of a path.
 
     mean(t) = sum_i mask_i m_i(t) / sum_i mask_i, over every example i of every batch.
 
     Args:
-        metric_fn: `metric_fn(curve(t), batch) -> {name: vector [B]}`. Keep one function and
-            pass it again: a new one is compiled anew (`mcjax.bound.Bound` makes equal ones).
-        curve: `curve(t)` gives what metric_fn takes; a callable pytree (`Bezier`, `PolyChain`,
-            `Plane`, `CurveWithStats`) or any function of t.
-        ts: Points, [T], or [T, ...] where the curve takes more than a number.
-        batches: One batch; a list of them (the last may be smaller); batches stacked along
-            a leading axis (leaves [N, B, ...], as `stack_batches` makes them); or a dict
-            of named sets of stacked batches, all evaluated in the same pass. A batch is a dict
-            "image" [B, H, W, C], "label" [B] and, where padded, "mask" [B].
-        mesh: Devices to spread the t's over; all devices unless given.
-        chunk: Number of t's vmapped together on a device; `default_chunk()` unless given.
+        metric_fn: `metric_fn(curve(t), batch) -> {name: vector [B]}`. Reuse the same function: a
+            new one triggers a recompilation (`mcjax.bound.Bound` makes functions that are equal).
+        curve: A callable pytree (`Bezier`, `PolyChain`, `Plane`, `CurveWithStats`) or any function
+            of t; `curve(t)` is the first argument of metric_fn.
+        ts: Points, [T], or [T, ...] if the curve takes an array.
+        batches: One batch; a list of batches (the last may be smaller); batches stacked along
+            a leading axis (leaves [N, B, ...], see `stack_batches`); or a dict of named sets of
+            stacked batches, all evaluated in the same pass. A batch is a dict with "image"
+            [B, H, W, C], "label" [B] and, if padded, "mask" [B].
+        mesh: Devices to spread the t's over. Default: all devices.
+        chunk: Number of t's vmapped together on a device. Default: `default_chunk()`.
 
     Returns:
         {name: means [T]}, or {set: {name: means [T]}} for named sets.
 
     Raises:
-        ValueError: No batch, something else than batches, one t that is no vector, metrics that are
-            no dict, or a metric that is not one number an example.
+        ValueError: There are no batches, or they are not batches; ts is a scalar; metric_fn does not
+            return a dict of vectors [B].
 
     Example:
         >>> from mcjax.curves import Bezier
@@ -86,7 +86,7 @@ def examples_along_path(
     mesh: Mesh | None = None,
     chunk: int | None = None,
 ) -> dict[str, Any]:
-    """Metrics of every single example at every t: as `evaluate_path`, without the means.
+    """Evaluates the metrics of each example at every t: like `evaluate_path`, without the mean.
 
     Args:
         metric_fn: See `evaluate_path`.
@@ -97,7 +97,7 @@ def examples_along_path(
         chunk: Likewise.
 
     Returns:
-        {name: values [T, N]} in the order of the examples, or {set: {name: values}}.
+        {name: values [T, N]} in the order of the examples, or {set: {name: values}} for named sets.
     """
     if not isinstance(batches, Mapping):
         batches = list(batches)
@@ -132,15 +132,15 @@ def _along(
         curve = jax.tree_util.Partial(curve)
     ts = jnp.asarray(ts, jnp.float32)
     if ts.ndim == 0 or len(ts) == 0:
-        raise ValueError(f"ts has shape {ts.shape}; give a vector of points, jnp.array([0.5]) say")
+        raise ValueError(f"ts has shape {ts.shape}; give a vector of points, e.g. jnp.array([0.5])")
     num_points = len(ts)
-    # Every device gets the same number of whole chunks; what is added repeats the last t.
+    # Every device gets the same number of full chunks; the padding repeats the last t.
     block = mesh.size * chunk
     ts = jnp.concatenate([ts, jnp.repeat(ts[-1:], -num_points % block, axis=0)])
-    # Whatever is there already is not sent again.
+    # Data already on the devices is not sent again.
     curve, ts, sets = replicate((curve, ts, sets), mesh)
     found = _evaluate(curve, ts, sets, metric_fn=metric_fn, mesh=mesh, chunk=chunk, reduce=reduce)
-    if mesh.is_multi_process:  # each process has its devices' points; all want them all
+    if mesh.is_multi_process:  # each process holds only the points of its own devices
         found = multihost_utils.process_allgather(found, tiled=True)
     found = jax.tree.map(lambda v: v[:num_points], found)
     return found if named else found[""]
@@ -151,15 +151,17 @@ def _means(metric_fn: MetricFn, point: PyTree, stack: Batch) -> dict[str, jax.Ar
         mask = batch["mask"]
         values = metric_fn(point, {**batch, "image": to_unit(batch["image"])})
         if not isinstance(values, Mapping):
-            raise ValueError("metric_fn gave no dict; give {name: one number an example}")
+            raise ValueError(
+                "metric_fn must return a dict {name: vector with one value per example}"
+            )
         for name, value in values.items():
             if value.shape != mask.shape:
                 raise ValueError(
-                    f"metric {name} has shape {value.shape}; give one number an example, {mask.shape}"
+                    f"metric {name} has shape {value.shape}; return one value per example, {mask.shape}"
                 )
         return {name: jnp.where(mask > 0, mask * v, 0).sum() for name, v in values.items()}
 
-    # Sums of batches are kept apart and added at the end: less rounding than a running sum.
+    # Batch sums are added at the end, which rounds less than a running sum.
     totals = lax.map(sums, stack)
     return {name: v.sum() / stack["mask"].sum() for name, v in totals.items()}
 
@@ -201,7 +203,7 @@ def _evaluate(
 
 
 def _stack(batches: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> Batch:
-    """Brings every form of batches to leaves [N, B, ...] with a mask."""
+    """Converts any accepted form of batches to leaves [N, B, ...] with a mask."""
     if isinstance(batches, Mapping):
         check_batch(batches)
         stack = dict(batches)
@@ -214,7 +216,7 @@ def _stack(batches: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> Batch:
     if not given:
         raise ValueError("batches is empty; give at least one batch")
     if not all(isinstance(row, Mapping) for row in given):
-        raise ValueError('a batch is a dict, {"image": [B, H, W, C], "label": [B]}; no tuple')
+        raise ValueError('a batch must be a dict {"image": [B, H, W, C], "label": [B]}')
     rows = [dict(row) for row in given]
     for row in rows:
         check_batch(row, stacked=False)
@@ -230,20 +232,20 @@ def _stack(batches: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> Batch:
 
 
 def check_batch(batch: Mapping[str, Any], *, stacked: bool = True) -> None:
-    """Refuses batches whose arrays do not belong together; only names and shapes are looked at.
+    """Checks the names and shapes of a batch's arrays.
 
     Args:
-        batch: "image" [B, H, W, C], "label" [B] and perhaps "mask" [B]; or all with one more
+        batch: "image" [B, H, W, C], "label" [B] and optionally "mask" [B]; all may have one more
             leading axis.
         stacked: Whether the leading axis is allowed.
 
     Raises:
-        ValueError: Names what is missing, or the shapes that differ.
+        ValueError: An array is missing, or shapes do not match.
     """
     missing = [name for name in ("image", "label") if name not in batch]
     if missing:
         raise ValueError(
-            f"a batch holds {', '.join(map(str, batch)) or 'nothing'}, and no {' or '.join(missing)}; "
+            f"batch has no {' or '.join(missing)} (it has {', '.join(map(str, batch)) or 'nothing'}); "
             "give image [B, H, W, C] and label [B]"
         )
     shape = np.shape(batch["label"])

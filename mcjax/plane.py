@@ -1,4 +1,4 @@
-"""The plane through start, bend and end: where the loss surface around a curve is looked at."""
+"""The plane through start, bend and end of a curve, for plots of the loss surface."""
 
 import dataclasses
 from typing import NamedTuple
@@ -14,9 +14,9 @@ from mcjax.tree import PyTree
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plane:
-    """w(x, y) = origin + x u + y v, with orthonormal u and v, so distances are as drawn.
+    """w(x, y) = origin + x u + y v, with orthonormal u and v, so plots show true distances.
 
-    A plane is a callable pytree as a curve is, so `evaluate_path` takes it with ts [T, 2].
+    Like a curve, a plane is a callable pytree, so `evaluate_path` accepts it with ts [T, 2].
 
     Args:
         origin: Parameter tree at (0, 0).
@@ -34,7 +34,7 @@ class Plane:
         return jax.tree.map(lambda o, u, v: o + x * u + y * v, self.origin, self.u, self.v)
 
     def coordinates(self, w: PyTree) -> jax.Array:
-        """(x, y) of the point of the plane nearest to w, [2]."""
+        """(x, y) of w's orthogonal projection onto the plane, [2]."""
         d = jax.tree.map(lambda a, b: a - b, w, self.origin)
         return jnp.stack([jnp.asarray(optax.tree.vdot(d, e)) for e in (self.u, self.v)])
 
@@ -42,8 +42,8 @@ class Plane:
 def through(curve: Curve) -> Plane:
     """The plane through the start, the middle bend and the end of a curve.
 
-    u = (w_end - w_start) / |.|, and v is the bend's part orthogonal to it. A straight line
-    spans no plane: then v is zero.
+    u = (w_end - w_start) / |.|, and v is the normalised component of the bend orthogonal to u. A
+    straight line spans no plane; v is then zero.
 
     Args:
         curve: A curve with at least one bend.
@@ -76,7 +76,7 @@ class Grid(NamedTuple):
     Attributes:
         x: Coordinates along u, [num_points].
         y: Coordinates along v, [num_points].
-        xy: All points, row by row of y, [num_points^2, 2].
+        xy: All points in row-major order (x varies fastest), [num_points^2, 2].
     """
 
     x: jax.Array
@@ -85,11 +85,11 @@ class Grid(NamedTuple):
 
 
 def grid(plane: Plane, curve: Curve, *, num_points: int, margin: float = 0.2) -> Grid:
-    """A grid that holds all control points, with a margin on each side.
+    """A grid that covers all control points, with a margin on each side.
 
     Args:
         plane: The plane.
-        curve: The curve whose control points must be inside.
+        curve: The curve whose control points the grid covers.
         num_points: Points along each side.
         margin: Space around the control points, as a fraction of their extent.
 

@@ -1,9 +1,9 @@
 """Max-pooling with a gradient that is fast on CPU.
 
 XLA's gradient of a windowed maximum (select-and-scatter) is slow on CPU. Windows that touch but
-do not overlap are a reshape of the image: every window keeps the number of its taken pixel, and the
-gradient is one pass that compares it. For overlapping ones a pixel of every window at once is a
-slice of one of the image's stride x stride phases, and the gradient is a sum of these.
+do not overlap are a reshape of the image: the index of each window's maximum is stored, and the
+gradient is one pass that compares with it. For overlapping windows, pixel (a, b) of all windows is a
+slice of one of the image's stride x stride phases, and the gradient is a sum over these slices.
 """
 
 from functools import partial
@@ -19,14 +19,14 @@ def max_pool(x: Array, window: int, stride: int) -> Array:
 
     .. math:: y_{n,p,q,c} = \max_{0 \le a,b < window} x_{n,\,stride\,p+a,\,stride\,q+b,\,c}
 
-    The values are those of flax.linen.max_pool: rows and columns that fill no window are dropped.
+    Equal to flax.linen.max_pool: rows and columns that do not fill a window are dropped.
     Where several pixels of a window tie, the first in reading order (row by row) takes the whole
     gradient, as in PyTorch. Works under jit, vmap, grad, jvp and jvp of grad.
 
     Args:
         x: Images, (batch, height, width, channels).
         window: Height and width of a window, in pixels.
-        stride: Distance of windows, in pixels.
+        stride: Distance between windows, in pixels.
 
     Returns:
         Array, (batch, (height - window) // stride + 1, (width - window) // stride + 1, channels).
@@ -61,7 +61,7 @@ def _max_pool_jvp(
 
 
 def _taken(x: Array, dx: Array, y: Array, size: int) -> Array:
-    """The tangent of the first pixel of each window that has its maximum; windows side by side."""
+    """The tangent at the first maximum of each window, for windows that do not overlap."""
     n, h, w, c = y.shape
     x, dx = (z[:, : h * size, : w * size].reshape(n, h, size, w, size, c) for z in (x, dx))
     order = jnp.arange(size**2).reshape(1, 1, size, 1, size, 1)
@@ -72,7 +72,7 @@ def _taken(x: Array, dx: Array, y: Array, size: int) -> Array:
 
 
 def _pixels(x: Array, window: int, stride: int, shape: tuple[int, ...]) -> list[Array]:
-    """The pixels of every window, in reading order, each like the output."""
+    """The pixels of all windows, in reading order; each array has the output's shape."""
     n, h, w, c = x.shape
     x = jnp.pad(x, ((0, 0), (0, -h % stride), (0, -w % stride), (0, 0)))
     x = x.reshape(n, x.shape[1] // stride, stride, x.shape[2] // stride, stride, c)

@@ -1,9 +1,8 @@
-"""Several processes that run the same program, one a host: the first reads and writes every file.
+"""Multi-process runs (one process per host), in which process 0 reads and writes all files.
 
-Every process has the whole of every tree that is ever written (parameters are replicated), so one of
-them is enough to write it, and what it has read it hands to the others: they need no common disk, and
-they all do the same though a file may show itself to some of them a moment later. With one process
-all of this does nothing.
+Parameters are replicated, so process 0 can write every file and sends what it reads to the others.
+Hosts need no shared disk, and all processes act on the same data. With a single process these
+functions do nothing.
 """
 
 import contextlib
@@ -22,9 +21,9 @@ from jax.experimental import multihost_utils
 
 from mcjax.errors import UserError
 
-SMALL = 4096  # bytes that a first message carries; what is larger needs a second one
+SMALL = 4096  # bytes in the first message; longer data needs a second one
 
-_in_once = False  # what is done once may itself ask for things to be done once
+_in_once = False  # True inside `once`, so nested calls run directly
 
 
 def initialize(
@@ -35,23 +34,25 @@ def initialize(
     connect_seconds: int = 300,
     heartbeat_seconds: int = 100,
 ) -> None:
-    """Joins this process to the others (`jax.distributed.initialize`); before any use of a device.
+    """Connects this process to the others (`jax.distributed.initialize`).
+
+    Must be called before any device is used.
 
     Args:
-        coordinator: HOST:PORT of the first process; "auto" on TPU pods, Slurm and MPI, which know all
-            three; None for one process alone, unless JAX_COORDINATOR_ADDRESS says otherwise.
-        num_processes: How many there are.
-        process_id: Which of them this is, from 0.
-        connect_seconds: How long the first waits for the others and these for the first.
-        heartbeat_seconds: After how long a silent process counts as dead, which ends all others.
+        coordinator: HOST:PORT of process 0; "auto" on TPU pods, Slurm and MPI, which provide all
+            three values; None for a single process, unless JAX_COORDINATOR_ADDRESS is set.
+        num_processes: Number of processes.
+        process_id: Index of this process, from 0.
+        connect_seconds: Timeout for connecting.
+        heartbeat_seconds: A process that is silent for this long counts as dead and ends all others.
 
     Raises:
-        UserError: The numbers do not fit, or the first process can't be reached.
+        UserError: The arguments are inconsistent, or process 0 cannot be reached.
     """
     coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
     if coordinator is None:
         if num_processes is not None or process_id is not None:
-            raise UserError("--num_processes and --process_id need --coordinator HOST:PORT")
+            raise UserError("num_processes and process_id need coordinator=HOST:PORT; add it")
         return
     given: dict[str, Any] = {}
     if coordinator != "auto":
@@ -63,9 +64,9 @@ def initialize(
         }
         if process_id:
             _reach(coordinator, process_id, connect_seconds)
-    # JAX would catch SIGTERM and leave it to the program to end: let it end the process.
+    # JAX would catch SIGTERM; let it end the process.
     jax.config.update("jax_enable_preemption_service", False)
-    with _watchdog(connect_seconds, f"{coordinator}: not all processes came"):
+    with _watchdog(connect_seconds, coordinator):
         try:
             jax.distributed.initialize(
                 **given,
@@ -76,29 +77,29 @@ def initialize(
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(
-                f"the processes can't be joined ({reason}); see --coordinator"
+                f"the processes can't connect ({reason}); check coordinator={coordinator!r}"
             ) from None
     if num_processes not in (None, count):
         raise UserError(
-            f"--num_processes is {num_processes} here, but the first process has {count}; "
-            "give all of them the same"
+            f"num_processes is {num_processes} here, but {count} on process 0; use the same value "
+            "on all processes"
         )
 
 
 def _check(coordinator: str, num_processes: int | None, process_id: int | None) -> None:
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit():
-        raise UserError(f"--coordinator is {coordinator!r}; give HOST:PORT, or auto")
+        raise UserError(f"coordinator is {coordinator!r}; give HOST:PORT or auto")
     if num_processes is None or process_id is None:
-        raise UserError("--coordinator HOST:PORT needs --num_processes and --process_id too")
+        raise UserError("coordinator=HOST:PORT needs num_processes and process_id; add them")
     if not 0 <= process_id < num_processes:
         raise UserError(
-            f"--process_id is {process_id} of --num_processes={num_processes}; they count from 0"
+            f"process_id is {process_id}, but num_processes is {num_processes}; process ids count from 0"
         )
 
 
 def _reach(coordinator: str, process_id: int, seconds: float) -> None:
-    """Waits until the first process listens; JAX itself aborts without a word of where."""
+    """Waits until process 0 listens; JAX's own timeout aborts without naming the address."""
     host, _, port = coordinator.rpartition(":")
     deadline = time.monotonic() + seconds
     while True:
@@ -115,13 +116,13 @@ def _reach(coordinator: str, process_id: int, seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def _watchdog(seconds: float, what: str) -> Iterator[None]:
-    """Ends the process with one line after so long: JAX's own way is to abort with a stack trace."""
+def _watchdog(seconds: float, coordinator: str) -> Iterator[None]:
+    """Ends the process with a one-line error on timeout; JAX would abort with a stack trace."""
 
     def end() -> None:
         print(
-            f"error: {what} within {seconds} s; start as many as --num_processes says, "
-            "each with its own --process_id",
+            f"error: {coordinator}: timed out after {seconds} s waiting for all processes to "
+            "connect; start num_processes processes, each with its own process_id",
             file=sys.stderr,
             flush=True,
         )
@@ -137,25 +138,25 @@ def _watchdog(seconds: float, what: str) -> Iterator[None]:
 
 
 def several() -> bool:
-    """Whether this process is one of several; asks no device."""
+    """Whether this process is one of several; does not initialise devices."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def is_first() -> bool:
-    """Whether this process is the one that reads, writes and speaks."""
+    """Whether this is process 0, which reads, writes and prints."""
     return not several() or jax.process_index() == 0
 
 
 def once(fn: Callable[[], Any]) -> Any:
-    """The first process calls fn; every process gets its result, bit for bit, or its UserError.
+    """Calls fn on process 0; every process gets its result, bit for bit, or its UserError.
 
-    All processes must come here, in the same order.
+    All processes must call this in the same order.
 
     Args:
-        fn: What is to be done once: a file read or written, a clock looked at.
+        fn: The function to call once, e.g. to read or write a file.
 
     Returns:
-        Its result; where it was not called, a copy.
+        Its result; a copy on the other processes.
 
     Raises:
         UserError: fn raised it.
@@ -184,16 +185,16 @@ def once(fn: Callable[[], Any]) -> Any:
 
 
 def everywhere(fn: Callable[[], Any]) -> Any:
-    """Every process calls fn; if one has a UserError, all end with it, and it says which had it.
+    """Calls fn on every process; a UserError on one is raised on all and names the process.
 
     Args:
-        fn: What each does for itself, such as loading the data.
+        fn: The function that each process calls, e.g. to load the data.
 
     Returns:
         Its result.
 
     Raises:
-        UserError: fn raised it, here or elsewhere.
+        UserError: fn raised it on some process.
 
     Example:
         >>> everywhere(lambda: 3)
@@ -218,16 +219,16 @@ def everywhere(fn: Callable[[], Any]) -> Any:
 
 
 def end(exit_code: int) -> None:
-    """Ends this process at once, the first one last: its end would abort the others in mid-word."""
+    """Ends this process immediately, process 0 last: its exit would abort the others."""
     if several():
         time.sleep(3 if is_first() else 1)
-    with contextlib.suppress(OSError, ValueError):  # nobody may be there to read it
+    with contextlib.suppress(OSError, ValueError):  # stdout may be closed
         sys.stdout.flush()
     os._exit(exit_code)
 
 
 def _broadcast(data: bytes) -> bytes:
-    """The first process's bytes, in every process."""
+    """Sends process 0's bytes to every process."""
     head = np.zeros(SMALL, np.uint8)
     head[:8] = np.frombuffer(np.int64(len(data)).tobytes(), np.uint8)
     small = data[: SMALL - 8]
@@ -236,7 +237,7 @@ def _broadcast(data: bytes) -> bytes:
     length = int(np.frombuffer(head[:8].tobytes(), np.int64)[0])
     if length <= SMALL - 8:
         return head[8 : 8 + length].tobytes()
-    # Lengths in powers of two: few programs to compile.
+    # Padded to a power of two, so that few programs are compiled.
     body = np.zeros(1 << (length - 1).bit_length(), np.uint8)
     if is_first():
         body[:length] = np.frombuffer(data, np.uint8)

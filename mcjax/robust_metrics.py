@@ -1,4 +1,4 @@
-"""What a path is asked about evasion, image by image: losses, the attack, the curvature, the theory."""
+"""Per-image metrics for evasion attacks along a path: losses, attack, curvature, loss model."""
 
 import functools
 
@@ -25,21 +25,21 @@ def robust_metrics(
     norm: str = "linf",
     method: str = "exact",
 ) -> MetricFn:
-    """The metric_fn of an attack at every point of a path, and of the input Hessian there.
+    """The metric_fn of PGD and of the input Hessian at every point of a path.
 
     Args:
         network: The network.
-        seed: Of the attack's random starts, which are the same at every t.
+        seed: Seed of the attack's random starts, which are the same at every t.
         eps: Radius of the attack's ball.
-        step_size: Its step.
-        num_steps: Its steps.
-        norm: Its norm.
-        method: Of `input_hessian_eigenvalue`.
+        step_size: The attack's step size.
+        num_steps: The attack's number of steps.
+        norm: The attack's norm.
+        method: The method of `input_hessian_eigenvalue`.
 
     Returns:
-        A metric_fn of, an image: "loss", "accuracy"; "robust_loss", "robust_accuracy" under PGD;
-        "robust_margin" (logit of the label over the best other's, divided by the logits' standard
-        deviation: free of their scale) and that standard deviation, "logit_scale";
+        A metric_fn that returns per image: "loss", "accuracy"; "robust_loss", "robust_accuracy"
+        under PGD; "robust_margin" (the label's logit minus the largest other, divided by the logits'
+        standard deviation, hence scale-free) and that standard deviation, "logit_scale";
         "eigenvalue" of the clean image's Hessian with its "residual"; "alignment",
         "gradient_term", "curvature_term", "model_error" of the attack's perturbation.
     """
@@ -81,7 +81,7 @@ def _robust_metrics(
 
 
 def margin(logits: jax.Array, y: jax.Array) -> jax.Array:
-    """z_y - max_{j != y} z_j, [B]: positive where the answer is right.
+    """z_y - max_{j != y} z_j, [B]: positive where the prediction is correct.
 
     Example:
         >>> margin(jnp.array([[1.0, 3.0, 2.0]]), jnp.array([1]))
@@ -104,25 +104,25 @@ def transfer(
     num_steps: int,
     norm: str = "linf",
 ) -> dict[str, jax.Array]:
-    """Attacks on each of several networks, tried on all of them and on their ensemble.
+    """Attacks each of several networks and evaluates the images on all of them and their ensemble.
 
-    The ensemble answers by the mean of the members' probabilities. It is attacked both ways: by
-    each member's images, and by images made against the ensemble itself.
+    The ensemble predicts by the mean of its members' probabilities. It is evaluated on the images
+    made against each member and on images made against the ensemble itself.
 
     Args:
-        key: Of the attacks' random starts.
+        key: Key of the attacks' random starts.
         network: The network.
         members: Variables stacked along a leading axis, [T, ...].
         batch: Images and labels, [B].
         eps: Radius of the attack's ball.
-        step_size: Its step.
-        num_steps: Its steps.
-        norm: Its norm.
+        step_size: The attack's step size.
+        num_steps: The attack's number of steps.
+        norm: The attack's norm.
 
     Returns:
         "matrix" [T, T]: accuracy of member j on images made against member i; "ensemble_clean",
-        "ensemble_robust": the ensemble's accuracy on clean images and on those made against it;
-        "ensemble_transfer" [T]: on those made against member i.
+        "ensemble_robust": the ensemble's accuracy on clean images and on images made against it;
+        "ensemble_transfer" [T]: its accuracy on images made against member i.
     """
     x, y = batch["image"], batch["label"]
 

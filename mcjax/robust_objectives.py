@@ -1,8 +1,8 @@
-"""What robust training minimises: worst-case losses, and penalties on the loss's slope and bend.
+"""Objectives for robust training: adversarial losses, gradient and curvature penalties.
 
-Where a network normalises by the batch, attacks see it as the step does: the statistics of the
-batch under attack, which the attack's own passes do not add to the running ones; dropout drops the
-same units in all passes of a step. The images that are found are constants to the gradient.
+Attacks run on the network in training mode: BatchNorm uses the statistics of the attacked batch (the
+attack does not update the running statistics), and dropout uses the same mask in all passes of a
+step. No gradient flows through the adversarial images.
 """
 
 from collections.abc import Callable
@@ -39,16 +39,16 @@ def madry_loss(
     Args:
         network: The network.
         eps: Radius of the ball, in units of the images.
-        step_size: Of the inner ascent.
-        num_steps: Of the inner ascent, from a random start; its last iterate is used.
+        step_size: Step size of the inner maximisation.
+        num_steps: Steps of the inner maximisation, from a random start; its last iterate is used.
         norm: "linf", "l2" or "l1".
 
     Returns:
-        A loss_fn for `train_steps`, as `mcjax.objectives.endpoint_loss`; its metrics are those of
+        A loss_fn for `train_steps`, like `mcjax.objectives.endpoint_loss`; its metrics are those of
         the adversarial images.
 
     Raises:
-        UserError: Negative eps or step_size; when first traced, unknown norm.
+        UserError: eps or step_size is negative; the norm is unknown (raised when first traced).
 
     Source: Madry et al. 2018, equation 2.1.
     """
@@ -67,22 +67,22 @@ def fgsm_loss(
     step_size: float | None = None,
     norm: str = "linf",
 ) -> LossFn:
-    """`madry_loss` with one long step from a random start: about a fifth of PGD-10's cost.
+    """`madry_loss` with a single large step from a random start: about a fifth of PGD-10's cost.
 
     Args:
         network: The network.
         eps: Radius of the ball, in units of the images.
-        step_size: Of the one step; 1.25 eps unless given.
+        step_size: Size of the step. Default: 1.25 eps.
         norm: "linf", "l2" or "l1".
 
     Returns:
         A loss_fn for `train_steps`.
 
     Raises:
-        UserError: Negative eps or step_size; when first traced, unknown norm.
+        UserError: eps or step_size is negative; the norm is unknown (raised when first traced).
 
-    Source: Wong et al. 2020, algorithm 3 (which also warns: it can fail suddenly late in training,
-    seen as a robust accuracy under PGD near 0).
+    Source: Wong et al. 2020, algorithm 3 (which also describes catastrophic overfitting: late in
+    training the robust accuracy under PGD can suddenly drop to 0).
     """
     check_sizes(eps=eps, step_size=0 if step_size is None else step_size)
     attack = Bound(fgsm, eps=eps, step_size=step_size, norm=norm, random_start=True)
@@ -100,22 +100,22 @@ def trades_loss(
 ) -> LossFn:
     """Mean of CE(f(x), y) + beta max_{|delta| <= eps} KL(softmax f(x) || softmax f(x + delta)).
 
-    The inner ascent starts at a uniform random point of the ball (the authors' code: a tiny normal
-    one). The running statistics are updated by the clean pass and then by the adversarial one.
+    The inner maximisation starts at a uniform random point of the ball (the authors' code uses small
+    Gaussian noise). The clean pass updates the running statistics first, then the adversarial pass.
 
     Args:
         network: The network.
         beta: Weight of the robust term (1 / lambda in the paper).
         eps: Radius of the ball, in units of the images.
-        step_size: Of the inner ascent.
-        num_steps: Of the inner ascent.
+        step_size: Step size of the inner maximisation.
+        num_steps: Steps of the inner maximisation.
         norm: "linf", "l2" or "l1".
 
     Returns:
         A loss_fn for `train_steps`; its metrics are those of the clean images.
 
     Raises:
-        UserError: Negative beta, eps or step_size; when first traced, unknown norm.
+        UserError: beta, eps or step_size is negative; the norm is unknown (raised when first traced).
 
     Source: Zhang et al. 2019, equation 5 and algorithm 1.
     """
@@ -162,23 +162,23 @@ def robust_curve_loss(
 ) -> LossFn:
     """E_{t ~ U(0,1)} [ mean of max_{|delta| <= eps} CE(f_{w(t)}(x + delta), y) + wd ||w(t)||^2 / 2 ].
 
-    One t a step; the attack is on the network at this t.
+    Each step draws one t and attacks the network at this t.
 
     Args:
         network: The network.
         kind: `Bezier` or `PolyChain`.
-        weight_decay: Of all parameters of the sampled point.
+        weight_decay: Weight decay on all parameters of w(t).
         eps: Radius of the ball, in units of the images.
-        step_size: Of the inner ascent.
-        num_steps: Of the inner ascent, from a random start; its last iterate is used.
+        step_size: Step size of the inner maximisation.
+        num_steps: Steps of the inner maximisation, from a random start; its last iterate is used.
         norm: "linf", "l2" or "l1".
         num_strata: See `mcjax.objectives.curve_loss`.
 
     Returns:
-        A loss_fn for `train_steps`; its params and fixed are the two halves of `split_curve`.
+        A loss_fn for `train_steps`; its params and fixed are the two results of `split_curve`.
 
     Raises:
-        UserError: Negative eps or step_size; when first traced, unknown norm.
+        UserError: eps or step_size is negative; the norm is unknown (raised when first traced).
 
     Source: Zhao et al. 2020, section 4.3 (robust connection).
     """
@@ -219,13 +219,13 @@ def gradient_penalty_loss(network: Network, *, weight: float) -> LossFn:
 
     Args:
         network: The network.
-        weight: Of the penalty.
+        weight: Weight of the penalty.
 
     Returns:
         A loss_fn for `train_steps`.
 
     Raises:
-        UserError: Negative weight.
+        UserError: weight is negative.
 
     Source: Ross & Doshi-Velez 2018, equation 3.
     """
@@ -243,25 +243,25 @@ def _squared_gradient(
 def curvature_penalty_loss(network: Network, *, weight: float, h: float = 1.5) -> LossFn:
     """Mean of CE(f(x), y) + weight ||g(x + h z) - g(x)||^2, with g = grad_x CE and z = sign g / ||sign g||.
 
-    The difference of gradients is a Hessian-vector product along z, times h. z is a constant to
-    the gradient; both g are not.
+    The difference of gradients is approximately h times the Hessian-vector product along z. No
+    gradient flows through z; gradients flow through both g.
 
     Args:
         network: The network.
-        weight: Of the penalty.
-        h: Length of the step between the two gradients, in l2.
+        weight: Weight of the penalty.
+        h: l2 distance between the points of the two gradients.
 
     Returns:
         A loss_fn for `train_steps`.
 
     Raises:
-        UserError: Negative weight, h not above 0.
+        UserError: weight is negative, or h is not positive.
 
     Source: Moosavi-Dezfooli et al. 2019, section 4 (CURE).
     """
     check_sizes(weight=weight)
     if not h > 0:
-        raise UserError(f"h is {h}; give a number above 0")
+        raise UserError(f"h is {h}; it must be positive")
 
     return Bound(_penalised, network, Bound(_squared_bend, weight, h))
 
@@ -272,12 +272,12 @@ def _squared_bend(
     gradient = gradient_fn(x)
     sign = jnp.sign(jax.lax.stop_gradient(gradient))
     length = jnp.sqrt((sign**2).sum((1, 2, 3), keepdims=True))
-    z = sign / jnp.maximum(length, 1)  # at least 1 unless all is zero
+    z = sign / jnp.maximum(length, 1)  # length is at least 1 unless the gradient is zero
     return weight * ((gradient_fn(x + h * z) - gradient) ** 2).sum((1, 2, 3)).mean()
 
 
 def _forward(network: Network, key: jax.Array, step: jax.Array, stats: PyTree) -> Forward:
-    """`forward(params, x) -> (logits, batch_stats)`, in training mode, with one dropout a step."""
+    """`forward(params, x) -> (logits, batch_stats)` in training mode, one dropout mask per step."""
 
     def forward(params: PyTree, x: jax.Array) -> tuple[jax.Array, PyTree]:
         variables = {"params": params, "batch_stats": stats}
@@ -287,7 +287,7 @@ def _forward(network: Network, key: jax.Array, step: jax.Array, stats: PyTree) -
 
 
 def _constant(forward: Forward, params: PyTree) -> Callable[[jax.Array], jax.Array]:
-    """The logits of images for an attack, through which no gradient flows to the parameters."""
+    """The logits function for an attack; no gradient flows to the parameters."""
     params = jax.lax.stop_gradient(params)
     return lambda x: forward(params, x)[0]
 

@@ -145,7 +145,7 @@ _TRAIN_IMAGES: Settings = {
 _PLANE: Settings = {
     "evaluation.plane_points": Setting(
         21,
-        Field("0, or a whole number from 2 to 1000", lambda v: whole(0, 1000).holds(v) and v != 1),
+        Field("0, or an integer from 2 to 1000", lambda v: whole(0, 1000).holds(v) and v != 1),
         "along each side of the loss surface; 0 draws none",
         at_most(2),
     ),
@@ -209,7 +209,7 @@ _REPAIR: Settings = {
     ),
     "repair.folds": Setting(
         0,
-        Field("0, or a whole number from 2 to 1000", lambda v: whole(0, 1000).holds(v) and v != 1),
+        Field("0, or an integer from 2 to 1000", lambda v: whole(0, 1000).holds(v) and v != 1),
         "more than 1: cross-validation, the fold held out chooses t",
     ),
     "repair.methods": Setting(

@@ -1,4 +1,4 @@
-"""The one place that makes a device mesh."""
+"""Device meshes and replication."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,12 +12,11 @@ from mcjax.tree import PyTree
 
 
 def make_mesh(devices: Sequence[jax.Device] | np.ndarray | None = None, axis: str = "t") -> Mesh:
-    """A one-dimensional mesh.
+    """Makes a one-dimensional mesh.
 
     Args:
-        devices: The devices; all of them, of all processes, unless given.
-        axis: "t", over which the points of a path are spread, or "batch", over which the images of a
-            training step are.
+        devices: The devices. Default: all devices of all processes.
+        axis: "t" for the points of a path, or "batch" for the images of a training step.
 
     Returns:
         The mesh.
@@ -27,14 +26,14 @@ def make_mesh(devices: Sequence[jax.Device] | np.ndarray | None = None, axis: st
         1
     """
     devices = jax.devices() if devices is None else devices
-    # jax.make_mesh makes Explicit axes since JAX 0.9; Auto leaves user networks alone.
+    # jax.make_mesh makes Explicit axes since JAX 0.9; user networks need Auto.
     return Mesh(np.asarray(devices), (axis,), axis_types=(AxisType.Auto,))
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Puts a tree on every device of the mesh, once.
+    """Replicates a tree on every device of the mesh.
 
-    Where the mesh spans several processes each gives its own copy, and all must be equal.
+    If the mesh spans several processes, each passes its own copy; all copies must be equal.
     """
     everywhere = NamedSharding(mesh, PartitionSpec())
     if not mesh.is_multi_process:
@@ -45,7 +44,7 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
             return leaf
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
-        # Not device_put, which compares each leaf between the processes by a program of its own.
+        # device_put would run one program per leaf to compare it between the processes.
         array = np.asarray(leaf, jax.dtypes.canonicalize_dtype(np.result_type(leaf)))
         return jax.make_array_from_callback(array.shape, everywhere, lambda index: array[index])
 
@@ -53,9 +52,9 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def keep(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Puts on the devices what many calls of `replicate` will be given, so that it is sent once.
+    """Replicates a tree that will be passed to `replicate` many times, so that it is sent once.
 
-    Left on the host where the mesh spans several processes: no process can compute with such an
-    array by itself.
+    With several processes the tree stays on the host, because a single process cannot compute with
+    an array that spans processes.
     """
     return tree if mesh.is_multi_process else replicate(tree, mesh)

@@ -1,4 +1,4 @@
-"""NAME:option=value,...: a thing from a registry and its options, in one word of a command line."""
+"""Specs `NAME:option=value,...`: a registry name and its options as one string."""
 
 import re
 from collections.abc import Mapping
@@ -9,19 +9,19 @@ GIVEN = ("name", "num_classes", "image_shape")
 
 
 def parse(text: str) -> tuple[str, dict[str, object]]:
-    """Reads a name and its options.
+    """Parses a name and its options.
 
-    Values are whole numbers, numbers, True or False, sizes joined by x (`128x64`, and `128x` for a
-    single one), or else text.
+    Values are integers, floats, True or False, sizes joined by x (`128x64`; `128x` for a single
+    size), or strings.
 
     Args:
-        text: As a user writes it.
+        text: The spec.
 
     Returns:
         The name, and the options by name.
 
     Raises:
-        UserError: An option without a value, given twice, or that the data decide on.
+        UserError: An option has no value, is given twice, or is determined by the data.
 
     Example:
         >>> parse("mlp:hidden=128x64")
@@ -43,18 +43,18 @@ def parse(text: str) -> tuple[str, dict[str, object]]:
 
 
 def check_free(text: str, options: Mapping[str, object]) -> None:
-    """Refuses options that are not free to choose: the data decide on them.
+    """Checks that no option is determined by the data.
 
     Raises:
-        UserError: One is among `GIVEN`.
+        UserError: An option is one of `GIVEN`.
     """
     taken = [option for option in options if option in GIVEN]
     if taken:
-        raise UserError(f"{text}: {taken[0]} is no option, the data decide on it; leave it out")
+        raise UserError(f"{text}: {taken[0]} is determined by the data; remove it")
 
 
 def write(name: str, options: Mapping[str, object]) -> str:
-    """The text that `parse` reads.
+    """Formats a spec; the inverse of `parse`.
 
     Example:
         >>> write("mlp", {"hidden": [128]})

@@ -1,4 +1,4 @@
-"""Networks side by side as a path: t is a network's place, so that a path's evaluation serves."""
+"""Presents a list of networks as a path, so that `evaluate_path` can evaluate them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from mcjax.tree import PyTree
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stacked:
-    """Trees of one structure, stacked along a new first axis.
+    """Trees with the same structure, stacked along a new first axis.
 
     Args:
         trees: Leaves [N, ...].
@@ -22,7 +22,7 @@ class Stacked:
 
     @classmethod
     def of(cls, trees: Sequence[PyTree]) -> "Stacked":
-        """Stacks trees of one structure.
+        """Stacks trees with the same structure.
 
         Example:
             >>> Stacked.of([{"w": jnp.zeros(2)}, {"w": jnp.ones(2)}])(1)
@@ -31,6 +31,6 @@ class Stacked:
         return cls(jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees))
 
     def __call__(self, i: jax.typing.ArrayLike) -> PyTree:
-        """The tree at place i, a whole number of any type, traced or not."""
+        """The tree at index i; i may be traced, and an integer or a float."""
         place = jnp.asarray(i).astype(jnp.int32)
         return jax.tree.map(lambda leaf: leaf[place], self.trees)

@@ -1,12 +1,12 @@
-"""Training as a function: many steps of SGD in one dispatch, traced once.
+"""SGD training with many steps per dispatch, traced once.
 
-The data set lives on the device; a step picks its images by index, augments them and takes one
-optimizer step. Which images, which t and which noise depend on the key and the number of the
-step alone, so a run that is cut anywhere goes on bit for bit.
+The data set is kept on the device; each step selects its images by index, augments them and takes
+one optimizer step. Images, t and noise depend only on the key and the step number, so an interrupted
+run resumes bit for bit.
 
-Over a mesh the images of a step are spread and everything else is on every device. The step is still
-written for the whole batch, and XLA divides it: gradients, and BatchNorm's means over the batch, become
-sums over all devices, and random numbers stay what they are on one.
+With a mesh, each batch is sharded and everything else is replicated. The step is written for the
+whole batch and XLA partitions it: gradients and BatchNorm's batch means become sums over all devices,
+and random numbers are the same as on one device.
 """
 
 import functools
@@ -29,13 +29,13 @@ from mcjax.tree import PyTree
 
 
 class TrainState(NamedTuple):
-    """What a training step changes.
+    """The state of a training run.
 
     Attributes:
         step: Number of steps taken, int32.
-        params: The trained parameters; for a curve {"bends": ...} and freed ends.
-        batch_stats: BatchNorm's running statistics; {} where there are none.
-        opt_state: The optimizer's.
+        params: The trained parameters; for a curve {"bends": ...} and any endpoint that is trained.
+        batch_stats: BatchNorm's running statistics, or {}.
+        opt_state: The optimizer's state.
     """
 
     step: jax.Array
@@ -45,10 +45,10 @@ class TrainState(NamedTuple):
 
 
 class StepMetrics(NamedTuple):
-    """What a step reports, of its batch before the update.
+    """Metrics of a step's batch, before the update.
 
     Attributes:
-        loss: The objective, regulariser included.
+        loss: The objective, including regularisation.
         cross_entropy: Mean over the batch, in nats.
         accuracy: Fraction of the batch.
     """
@@ -69,11 +69,11 @@ LossFn = Callable[
 
 
 def schedule(learning_rate: float, num_steps: int) -> optax.Schedule:
-    """Constant for half of the steps, then linear to a hundredth at 0.9, then constant.
+    """Constant for half of the steps, then linear to 1 % of it at 0.9 of the steps, then constant.
 
     Args:
-        learning_rate: The rate of the first half.
-        num_steps: Steps in all.
+        learning_rate: The rate in the first half.
+        num_steps: Total number of steps.
 
     Returns:
         The rate as a function of the step.
@@ -92,7 +92,7 @@ def schedule(learning_rate: float, num_steps: int) -> optax.Schedule:
     )
 
 
-@functools.cache  # equal arguments give one object, so one compiled program
+@functools.cache  # equal arguments return the same object, hence one compiled program
 def sgd(
     learning_rate: float,
     num_steps: int,
@@ -104,11 +104,11 @@ def sgd(
     """SGD with momentum on the gradient plus weight_decay * w, with `schedule`.
 
     Args:
-        learning_rate: The rate of the first half.
-        num_steps: Steps in all.
-        momentum: Of the running sum of gradients.
-        weight_decay: Of every parameter; 0 for a curve, whose loss has the term itself.
-        nesterov: Nesterov's momentum.
+        learning_rate: The rate in the first half.
+        num_steps: Total number of steps.
+        momentum: Momentum.
+        weight_decay: Weight decay on every parameter; 0 for a curve, whose loss includes the term.
+        nesterov: Use Nesterov momentum.
 
     Returns:
         The optimizer.
@@ -147,28 +147,26 @@ def train_steps(
 ) -> tuple[TrainState, StepMetrics]:
     """Takes num_steps steps in one dispatch.
 
-    num_steps is an argument of the program and not part of it, so the last, shorter piece of a
-    run is not compiled anew.
+    num_steps is traced, so a shorter last dispatch does not trigger a recompilation.
 
     Args:
         key: The key of the whole training, the same at every call. Keys [S] train S networks side by
-            side (`jax.vmap`): state, fixed and the returned metrics then have a first axis S too.
-        state: Where to start; donated.
-        fixed: What the loss needs beside the parameters: a curve's fixed ends, or None.
+            side (`jax.vmap`): state, fixed and the returned metrics then have a leading axis S too.
+        state: The initial state; donated.
+        fixed: Other inputs of the loss: a curve's fixed endpoints, or None.
         examples: The whole data set, "image" [N, H, W, C] uint8 or in [0, 1], "label" [N]. Networks
-            side by side share it, or have one each: "image" [S, N, H, W, C], "label" [S, N].
-        num_steps: Steps to take, at most `capacity`.
+            side by side share it or have one each: "image" [S, N, H, W, C], "label" [S, N].
+        num_steps: Number of steps, at most `capacity`.
         capacity: Length of the returned metrics.
         loss_fn: The objective; see `LossFn`.
         optimizer: From `sgd`.
-        batch_size: Images a step.
+        batch_size: Images per step.
         augment_fn: `augment_fn(key, image) -> image`.
-        mesh: Devices, with an axis "batch", that share each batch; all arguments are on all of them.
-            None for one device.
+        mesh: Devices, with an axis "batch", over which each batch is sharded; all arguments are
+            replicated on them. None for one device.
 
     Returns:
-        The state after them, and the metrics of each step, [capacity]; those past num_steps
-        are zero.
+        The final state, and the metrics of each step, [capacity], zero beyond num_steps.
     """
     if key.ndim:
         step_together = functools.partial(
@@ -227,27 +225,27 @@ def train(
     augment_fn: Augmentation,
     mesh: Mesh | None = None,
 ) -> Iterator[tuple[TrainState, dict[str, Any]]]:
-    """Trains to the end, one dispatch after another.
+    """Trains for num_steps steps, one dispatch after another.
 
     Args:
         key: The key of the whole training; keys [S] for networks side by side, as in `train_steps`.
-        state: Where to start, at any step; left as it is.
-        fixed: What the loss needs beside the parameters.
+        state: The state to start or resume from; not modified.
+        fixed: Other inputs of the loss.
         examples: The whole data set, as in `train_steps`.
-        num_steps: Steps in all, those taken before included.
+        num_steps: Total number of steps, including those already taken.
         steps_per_dispatch: Steps between two yields; dispatches end at its multiples.
         loss_fn: The objective.
         optimizer: From `sgd`.
-        batch_size: Images a step.
+        batch_size: Images per step.
         augment_fn: `augment_fn(key, image) -> image`.
-        mesh: Devices, with an axis "batch", that share each batch; of all processes. The batch size
-            must be a multiple of their number. None for one device.
+        mesh: Devices of all processes, with an axis "batch", over which each batch is sharded. The
+            batch size must be a multiple of their number. None for one device.
 
     Yields:
-        The state after each dispatch, which the next one donates, and the means of its steps'
-        metrics: numbers, or [S] for networks side by side. Nothing if the steps are taken already.
+        The state after each dispatch (donated by the next one) and the mean metrics of its steps:
+        floats, or [S] for networks side by side. Yields nothing if all steps have been taken.
     """
-    # A copy, because the state is donated and the caller may hold the same arrays.
+    # Copied because train_steps donates the state and the caller may still use it.
     state = jax.tree.map(lambda x: jnp.array(x, copy=True), state)
     if mesh is not None:
         key, state, fixed, examples = replicate((key, state, fixed, examples), mesh)

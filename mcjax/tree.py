@@ -1,4 +1,4 @@
-"""Parameter trees: names of leaves, structure, digests; functions as trees (norms are optax.tree's)."""
+"""Parameter trees: leaf names, structure checks and digests (for norms use optax.tree)."""
 
 import hashlib
 from collections.abc import Callable
@@ -13,12 +13,12 @@ PyTree = Any
 
 
 def path_name(path: jax.tree_util.KeyPath) -> str:
-    """A leaf's place in its tree as one name: "layer1_0/conv1/kernel"."""
+    """A leaf's path in its tree as a string: "layer1_0/conv1/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def by_name(tree: PyTree) -> dict[str, Any]:
-    """The leaves by their names, in the tree's order.
+    """The leaves by name, in the tree's order.
 
     Example:
         >>> by_name({"conv1": {"bias": 1, "kernel": 2}, "fc": 3})
@@ -28,10 +28,10 @@ def by_name(tree: PyTree) -> dict[str, Any]:
 
 
 def as_partial(fn: Callable[..., Any]) -> jax.tree_util.Partial:
-    """A function as a tree, for compiled functions to take; what is a `Partial` stays as it is.
+    """Wraps a function as a pytree for jitted functions; a `Partial` is returned unchanged.
 
-    A Partial of a Partial would make its weights a constant of the program, compiled anew for each
-    network.
+    Wrapping a Partial again would make its weights constants of the program, which would be
+    recompiled for each network.
 
     Example:
         >>> given = jax.tree_util.Partial(jax.numpy.dot, jax.numpy.ones(2))
@@ -53,11 +53,11 @@ def check_same_structure(
     Args:
         a: Any tree of arrays.
         b: The tree to compare with `a`.
-        names: What to call the two in the message.
-        advice: What it tells the user to do.
+        names: Their names in the message.
+        advice: What the message tells the user to do.
 
     Raises:
-        UserError: Names the first leaf that differs.
+        UserError: The trees differ; the message names the first leaf that does.
 
     Example:
         >>> check_same_structure({"w": np.zeros(3)}, {"w": np.zeros(4)})
@@ -87,7 +87,7 @@ def _type(leaf: Any) -> str:
 
 
 def digest(tree: PyTree) -> str:
-    """SHA-256 of a tree: of the path, dtype, shape and bytes of each leaf, in order.
+    """SHA-256 over the path, dtype, shape and bytes of each leaf, in order.
 
     Args:
         tree: Any tree of arrays.

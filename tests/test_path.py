@@ -156,7 +156,7 @@ def test_no_exchange_between_devices():
 
 
 def test_bad_metric_and_no_batches():
-    with pytest.raises(ValueError, match="one number an example"):
+    with pytest.raises(ValueError, match="return one value per example"):
         evaluate_path(lambda params, batch: {"loss": jnp.float32(0)}, CURVE, TS, random_batches())
     with pytest.raises(ValueError, match="batches is empty"):
         evaluate_path(METRICS, CURVE, TS, [])
@@ -168,7 +168,7 @@ def test_what_is_no_point_no_batch_and_no_metric():
         evaluate_path(METRICS, CURVE, 0.5, batches)
     with pytest.raises(ValueError, match="a batch is a dict"):
         evaluate_path(METRICS, CURVE, TS, (np.zeros((2, 4)), np.zeros(2, np.int32)))
-    with pytest.raises(ValueError, match="metric_fn gave no dict"):
+    with pytest.raises(ValueError, match="metric_fn must return a dict"):
         evaluate_path(lambda params, batch: jnp.zeros(4), CURVE, TS, batches)
 
 
@@ -193,9 +193,9 @@ IMAGE = np.zeros((4, 2, 2, 1), np.float32)
             r"mask has shape \[4, 1\]; give \[4\]",
         ),
         ({"image": IMAGE[:0], "label": LABEL[:0]}, "give .*one label per image"),
-        ({"image": IMAGE}, "a batch holds image, and no label"),
-        ({"x": IMAGE, "label": LABEL}, "a batch holds x, label, and no image"),
-        ({}, "a batch holds nothing"),
+        ({"image": IMAGE}, r"batch has no label \\(it has image\\)"),
+        ({"x": IMAGE, "label": LABEL}, r"batch has no image \\(it has x, label\\)"),
+        ({}, r"batch has no image or label \\(it has nothing\\)"),
     ],
 )
 def test_batches_whose_arrays_do_not_belong_together(batch, match):

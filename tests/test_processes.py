@@ -160,17 +160,17 @@ def test_a_mistake_ends_all_of_them_with_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--num_processes 2", "need --coordinator HOST:PORT"),
-        ("--coordinator here", "give HOST:PORT, or auto"),
-        ("--coordinator a:1 --num_processes 2", "needs --num_processes and --process_id"),
-        ("--coordinator a:1 --num_processes 2 --process_id 2", "they count from 0"),
+        ("--num_processes 2", "need coordinator=HOST:PORT"),
+        ("--coordinator here", "give HOST:PORT or auto"),
+        ("--coordinator a:1 --num_processes 2", "needs num_processes and process_id"),
+        ("--coordinator a:1 --num_processes 2 --process_id 2", "process ids count from 0"),
         (
             "--coordinator 127.0.0.1:{port} --num_processes 2 --process_id 1 --connect_seconds 1",
             "process 1 can't reach the coordinator 127.0.0.1:",
         ),
         (
             "--coordinator 127.0.0.1:{port} --num_processes 2 --process_id 0 --connect_seconds 1",
-            "not all processes came within 1 s",
+            "timed out after 1 s waiting for all processes to connect",
         ),
     ],
 )

@@ -282,7 +282,7 @@ def _check(y: np.ndarray, label_map: str, target: int, num_classes: int) -> None
             f"target class is {target}; with {num_classes} classes give 0 to {num_classes - 1}"
         )
     if np.ndim(y) != 1 or not np.issubdtype(y.dtype, np.integer):
-        raise UserError(f"labels are {y.dtype} {list(y.shape)}; give whole numbers [N]")
+        raise UserError(f"labels are {y.dtype} {list(y.shape)}; give integers [N]")
     if len(y) and not (y.min() >= 0 and y.max() < num_classes):
         raise UserError(
             f"labels lie in [{y.min()}, {y.max()}]; "

@@ -32,11 +32,11 @@ def check_sizes(**sizes: Any) -> None:
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:
-    """Refuses what is not a whole number of at least `least`, if it is known before the program runs."""
+    """Refuses what is not an integer of at least `least`, if it is known before the program runs."""
     if isinstance(value, jax.core.Tracer):
         return
     if np.shape(value) or not np.issubdtype(np.asarray(value).dtype, np.integer) or value < least:
-        raise UserError(f"{name} is {value}; give a whole number, at least {least}")
+        raise UserError(f"{name} is {value}; give an integer of at least {least}")
 
 
 def check_examples(

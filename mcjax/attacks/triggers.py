@@ -258,7 +258,7 @@ def _whole(name: str, value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise UserError(f"{name} is {value!r}; give a whole number") from None
+        raise UserError(f"{name} is {value!r}; give an integer") from None
 
 
 def _numbers(name: str, value: Any) -> np.ndarray:

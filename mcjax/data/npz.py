@@ -31,7 +31,7 @@ def load(path: Path) -> Dataset:
                             the draw is the same at every load
 
     Images are [N, H, W, C], or [N, H, W] for one channel; uint8, or any float in [0, 1]. Labels are
-    whole numbers [N] from 0; the largest decides the number of classes. Other arrays are ignored.
+    integers [N] from 0; the largest decides the number of classes. Other arrays are ignored.
 
     Args:
         path: The file, as np.savez or np.savez_compressed writes it.
@@ -162,7 +162,7 @@ def _part(
             image = image.astype(np.float32)
     if not np.issubdtype(label.dtype, np.integer):
         raise UserError(
-            f"{path}: {labels} are {label.dtype}; give whole numbers, 0 for the first class"
+            f"{path}: {labels} are {label.dtype}; give integers, 0 for the first class"
         )
     if label.ndim != 1 or label.shape != image.shape[:1]:
         raise UserError(

@@ -25,7 +25,7 @@ HIDDEN = Field(
     f"at most 1000 sizes, each {UNITS.wanted}", lambda v: _all_of(v, UNITS, least=0, most=1000)
 )
 BLOCKS = Field(
-    "the blocks of 1 to 10 stages, positive whole numbers, at most 1000 in all",
+    "the blocks of 1 to 10 stages, positive integers, at most 1000 in all",
     lambda v: _all_of(v, whole(1, 1000), least=1, most=10) and sum(v) <= 1000,
 )
 

@@ -115,7 +115,7 @@ def _checked(name: str, examples: Mapping[str, Any]) -> Examples:
         )
     check_channels_last(f"{name} images", image.shape)
     if not np.issubdtype(label.dtype, np.integer):
-        raise UserError(f"{name} labels are {label.dtype}; give whole numbers")
+        raise UserError(f"{name} labels are {label.dtype}; give integers")
     if image.dtype != np.uint8:
         if not np.issubdtype(image.dtype, np.floating):
             raise UserError(f"{name} images are {image.dtype}; give uint8, or floats in [0, 1]")

@@ -216,9 +216,9 @@ def test_stamping_after_augmentation_puts_the_trigger_where_it_belongs():
 def test_labels_that_are_not_one_whole_number_per_image_are_refused(change):
     examples = {"image": np.zeros((8, *SHAPE), np.uint8), "label": np.arange(8) % 4}
     wrong = {**examples, "label": change(examples["label"])}
-    with pytest.raises(UserError, match=r"labels are .*; give whole numbers \[N\]"):
+    with pytest.raises(UserError, match=r"labels are .*; give integers \[N\]"):
         backdoor.poison(wrong, STAMP, seed=0, num_classes=4)
-    with pytest.raises(UserError, match=r"labels are .*; give whole numbers \[N\]"):
+    with pytest.raises(UserError, match=r"labels are .*; give integers \[N\]"):
         backdoor.attack_set(wrong, STAMP, num_classes=4)
 
 

@@ -261,7 +261,7 @@ def test_its_result_is_a_constant_to_differentiation():
         ({"eps": "8/255"}, "eps is '8/255'; give a number"),
         ({"eps": jnp.full(2, 0.1)}, r"eps has shape \[2\]; give one number for all images"),
         ({"step_size": -1.0}, "step_size"),
-        ({"num_steps": 2.5}, "num_steps is 2.5; give a whole number"),
+        ({"num_steps": 2.5}, "num_steps is 2.5; give an integer"),
         ({"num_steps": -1}, "num_steps"),
         ({"num_restarts": 0}, "num_restarts"),
         ({"keep_best": False, "num_restarts": 2}, "keep_best"),

@@ -87,7 +87,7 @@ IMAGE, LABEL = arrays()
         ({"image": IMAGE, "label": LABEL[:-1]}, "one label per image"),
         ({"image": IMAGE, "label": LABEL[:, None]}, "one label per image"),
         ({"image": np.uint8(3), "label": np.int64(1)}, r"have shape \(\)"),
-        ({"image": IMAGE, "label": LABEL.astype(float)}, "whole numbers"),
+        ({"image": IMAGE, "label": LABEL.astype(float)}, "give integers"),
         ({"image": IMAGE, "label": LABEL - 1}, "give 0 or more"),
         ({"image": IMAGE, "label": LABEL + 2**31}, "give 0 or more"),
         ({"image": IMAGE.astype(np.int64), "label": LABEL}, "int64"),

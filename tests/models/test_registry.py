@@ -281,5 +281,5 @@ def test_sizes_of_thousands_of_digits_in_a_command():
 
 @pytest.mark.parametrize("option", ["name", "num_classes", "image_shape"])
 def test_what_the_data_decide_on_is_no_option_of_a_command(option):
-    with pytest.raises(UserError, match=f"^mlp:{option}=3: {option} is no option, the data decide"):
+    with pytest.raises(UserError, match=f"^mlp:{option}=3: {option} is determined by the data"):
         spec.parse(f"mlp:{option}=3")

@@ -113,7 +113,7 @@ def test_batch_norm_and_a_second_network_made_by_fine_tuning():
         ({"label": BONAFIDE["label"] % 3}, "class 3 has no bonafide image"),
         ({"image": X[:, :1]}, "can't take images of shape"),
         ({"label": BONAFIDE["label"][:5]}, "shape"),
-        ({"label": BONAFIDE["label"].astype(float)}, "whole numbers"),
+        ({"label": BONAFIDE["label"].astype(float)}, "give integers"),
     ],
 )
 def test_images_that_do_not_fit(changes, message):

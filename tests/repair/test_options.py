@@ -13,7 +13,7 @@ from mcjax.repair import model
 from mcjax.repair.model import repair_model
 
 NAN, INF = float("nan"), float("inf")
-WHOLE, NUMBER, FLAG = "a whole number, at least", "a number, ", "True or False"
+WHOLE, NUMBER, FLAG = "an integer from", "a number in ", "True or False"
 KEYS = jax.random.split(jax.random.key(0))
 IMAGES = np.tile(np.eye(4, dtype=np.float32).reshape(4, 2, 2, 1), (10, 1, 1, 1))
 BONAFIDE = {"image": IMAGES, "label": np.tile(np.arange(4), 10)}
