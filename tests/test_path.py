@@ -166,7 +166,7 @@ def test_what_is_no_point_no_batch_and_no_metric():
     batches = random_batches()
     with pytest.raises(ValueError, match="give a vector of points"):
         evaluate_path(METRICS, CURVE, 0.5, batches)
-    with pytest.raises(ValueError, match="a batch is a dict"):
+    with pytest.raises(ValueError, match="a batch must be a dict"):
         evaluate_path(METRICS, CURVE, TS, (np.zeros((2, 4)), np.zeros(2, np.int32)))
     with pytest.raises(ValueError, match="metric_fn must return a dict"):
         evaluate_path(lambda params, batch: jnp.zeros(4), CURVE, TS, batches)

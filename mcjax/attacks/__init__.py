@@ -1,4 +1,4 @@
-"""Attacks: on images (pgd, fgsm, apgd) and, in their own modules, on data and weights."""
+"""Attacks on images (pgd, fgsm, apgd); attacks on data and weights are in submodules."""
 
 from mcjax.attacks.apgd import apgd
 from mcjax.attacks.pgd import fgsm, pgd

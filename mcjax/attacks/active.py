@@ -1,4 +1,4 @@
-"""Work on the examples that still need it: the others cost nothing."""
+"""Applies a function only to the examples that still need it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,25 +7,25 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-SMALLEST_BLOCK = 32  # below, a convolution's products are too short to be worth a call
+SMALLEST_BLOCK = 32  # smaller convolutions are not worth a separate call
 BLOCKS = 8
 
 
 def of_active(
     fn: Callable[..., Any], active: jax.Array, *arrays: jax.Array, block: int | None = None
 ) -> Any:
-    """Applies fn to the active examples, block by block; zeros for the others.
+    """Applies fn to the active examples, block by block; returns zeros for the others.
 
     Args:
-        fn: A function of examples, arrays [b, ...] for any b, that returns a tree of arrays
-            [b, ...], an example's numbers not depending on the others'.
-        active: The examples to work on, bool [B].
-        *arrays: What fn takes, each [B, ...].
-        block: Examples at a time; an eighth of B unless given, but at least 32.
+        fn: A function of arrays [b, ...] for any b that returns a tree of arrays [b, ...]; an
+            example's result must not depend on other examples.
+        active: The examples to process, bool [B].
+        *arrays: Arguments of fn, each [B, ...].
+        block: Examples per call. Default: B / 8, but at least 32.
 
     Returns:
-        What fn returns, [B, ...], with zeros where active is False; where B is no more than one
-        block, fn of all.
+        The results of fn, [B, ...], zero where active is False. If B is at most one block, fn is
+        applied to all examples.
 
     Example:
         >>> of_active(lambda x: 2 * x, jnp.array([True, False, True]), jnp.arange(1, 4), block=2)
@@ -35,9 +35,9 @@ def of_active(
     block = block or max(SMALLEST_BLOCK, -(-size // BLOCKS))
     if size <= block:
         return fn(*arrays)
-    # Active ones first; the last block is filled up with inactive examples, or with one that
-    # is worked on twice, which gets the same numbers twice.
-    arrays = tuple(map(jnp.asarray, arrays))  # indexed by traced rows below
+    # Active examples first. The last block is padded with inactive examples or with an example that
+    # is processed twice, with the same result.
+    arrays = tuple(map(jnp.asarray, arrays))  # indexed by tracers below
     order = jnp.argsort(~active, stable=True)
     order = jnp.pad(order, (0, -size % block), mode="edge")
 

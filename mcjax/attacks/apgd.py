@@ -1,4 +1,4 @@
-"""Auto-PGD: projected gradient ascent with momentum that finds its own step sizes."""
+"""Auto-PGD: projected gradient ascent with momentum and automatic step sizes."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ RHO = 0.75
 
 
 class _Search(NamedTuple):
-    """Where one start's search is, an example at a time; letters as in the paper."""
+    """The search state of one start, per example; notation as in the paper."""
 
     x: jax.Array
     x_old: jax.Array
@@ -41,7 +41,7 @@ class _Search(NamedTuple):
     eta: jax.Array  # step size
     num_rises: jax.Array  # since the last checkpoint
     f_max_then: jax.Array  # f_max at the last checkpoint
-    halved_then: jax.Array  # whether it halved the step size
+    halved_then: jax.Array  # whether the step size was halved at the last checkpoint
 
 
 class _Found(NamedTuple):
@@ -65,40 +65,40 @@ def apgd(
     loss: str = "cross_entropy",
     early_stop: bool = True,
 ) -> jax.Array:
-    """max_{|delta| <= eps} loss(logits(x + delta), y) without a step size to choose.
+    """max_{|delta| <= eps} loss(logits(x + delta), y) by Auto-PGD, without a step size to tune.
 
         z       = P(x_k + eta direction(grad f(x_k)))
         x_{k+1} = P(x_k + alpha (z - x_k) + (1 - alpha) (x_k - x_{k-1})),  alpha = 0.75
 
-    starts with eta = 2 eps. At the checkpoints w_j = ceil(p_j num_steps), p_0 = 0, p_1 = 0.22,
-    p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06), an example halves its eta and goes back to its
-    best point if, since the last checkpoint, (1) fewer than 0.75 of its steps raised f, or (2)
-    neither its eta nor its best f has changed. Every restart is a new random start.
+    The initial step size is eta = 2 eps. At the checkpoints w_j = ceil(p_j num_steps), p_0 = 0,
+    p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06), an example halves its eta and returns
+    to its best point if, since the last checkpoint, (1) fewer than 0.75 of its steps increased f, or
+    (2) neither its eta nor its best f has changed. Each restart uses a new random start.
 
     Args:
         key: Key of the random starts.
         logits_fn: `logits_fn(x) -> logits [b, classes]` for any number b of images; an example's
-            logits must not depend on the others (evaluation mode).
+            logits must not depend on other examples (evaluation mode).
         x: Images, [B, H, W, C], in [0, 1].
         y: Labels, [B].
         eps: Radius of the ball, in units of the images.
         norm: "linf" or "l2".
-        num_steps: Steps from each start.
+        num_steps: Steps per start.
         num_restarts: Number of starts.
-        loss: "cross_entropy", climbed as its logarithm so that it does not stall where softmax
-            saturates, or "dlr", the difference of logits ratio (three classes or more).
-        early_stop: Return the first misclassified iterate of an example and work on the others
-            alone from there on. False goes on, to its misclassified iterate of highest loss.
-            Robust accuracy is the same.
+        loss: "cross_entropy" (its logarithm is maximised, which does not stall where softmax
+            saturates), or "dlr", the difference of logits ratio (three classes or more).
+        early_stop: Stop an example at its first misclassified iterate; later steps process the
+            other examples only. If False, return the misclassified iterate of highest loss. Robust
+            accuracy is the same.
 
     Returns:
-        Adversarial images, [B, H, W, C], within eps of x and within [0, 1]: a misclassified one
-        where one was met, else the one of highest loss.
+        Adversarial images, [B, H, W, C], within eps of x and within [0, 1]: misclassified if one
+        was found, else the iterate of highest loss.
 
     Raises:
-        UserError: Unknown norm or loss; eps that is not one number of at least 0; no step or
-            restart; no image, or images outside of [0, 1]; labels outside of the classes; labels
-            or logits of the wrong shape.
+        UserError: norm or loss is unknown; eps is not a single number of at least 0; num_steps or
+            num_restarts is less than 1; there are no images, or they are outside [0, 1]; labels are
+            not valid classes; labels or logits have the wrong shape.
 
     Example:
         >>> x, y = jnp.full((1, 1, 1, 2), 0.5), jnp.array([0])
@@ -122,10 +122,10 @@ def apgd(
 
 
 def checkpoints(num_steps: int) -> np.ndarray:
-    """The steps w_1, w_2, ... after which step sizes may be halved.
+    """The steps w_1, w_2, ... after which step sizes can be halved.
 
     Args:
-        num_steps: Steps in all.
+        num_steps: Total number of steps.
 
     Returns:
         Ascending integers in [1, num_steps].
@@ -136,7 +136,7 @@ def checkpoints(num_steps: int) -> np.ndarray:
 
     Source: Croce & Hein 2020, section 4.1.
     """
-    percents, gap = [22], 22  # whole percents: exact
+    percents, gap = [22], 22  # integer percent, for exact arithmetic
     while (following := percents[-1] + max(gap - 3, 6)) <= 100:
         gap = following - percents[-1]
         percents.append(following)
@@ -161,7 +161,7 @@ def _apgd(
     eps = jnp.asarray(eps, x.dtype)
     ends = checkpoints(num_steps)
     is_checkpoint = jnp.zeros(num_steps, bool).at[ends - 1].set(True)
-    # The number of steps since the last checkpoint, where there is one.
+    # For each checkpoint, the number of steps since the previous one.
     length = (
         jnp.zeros(num_steps, jnp.int32).at[ends - 1].set(np.diff(ends, prepend=0).astype(np.int32))
     )
@@ -173,7 +173,7 @@ def _apgd(
 
     def look(x: jax.Array, found: _Found) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         gradient_fn = jax.grad(objective, has_aux=True)
-        # Nothing more is asked about an example that has its misclassified image.
+        # With early_stop, a misclassified example is finished.
         return of_active(gradient_fn, ~found.fooled, x, y) if early_stop else gradient_fn(x, y)
 
     def keep(found: _Found, x: jax.Array, f: jax.Array, fooled: jax.Array) -> _Found:

@@ -1,8 +1,8 @@
-"""Losses that attacks on images maximise, one number per example.
+"""Per-example losses that attacks on images maximise.
 
-Networks can be so sure that softmax(z)_y rounds to 1 and every other probability to 0, at gaps of
-some 17 and 104 logits in float32. Derivatives are therefore computed from gaps of logits, never
-from probabilities that round or underflow.
+In float32, softmax(z)_y rounds to 1 when the label's logit leads by about 17, and the other
+probabilities underflow to 0 at about 104. Derivatives are therefore computed from differences of
+logits, not from probabilities.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def _softmax(z: jax.Array) -> jax.Array:
 def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     (z,), (t,) = primals, tangents
     p = _softmax(z)
-    # Relative to the likeliest class, whose p may round to 1: t - sum p t would cancel there.
+    # Relative to the most likely class, whose p may round to 1: t - sum p t would cancel there.
     t = t - jnp.take_along_axis(t, z.argmax(-1, keepdims=True), -1)
     return p, p * (t - (p * t).sum(-1, keepdims=True))
 
@@ -61,15 +61,16 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array,
 def log_odds(logits: jax.Array, y: jax.Array) -> jax.Array:
     """log((1 - p_y) / p_y) = log sum_{j != y} exp(z_j - z_y), with p = softmax(z).
 
-    It grows with the cross-entropy, -log p_y = softplus(log odds): both rank images alike, and
-    their gradients point the same way. Unlike the cross-entropy it never saturates.
+    The cross-entropy -log p_y = softplus(log odds) is an increasing function of it, so both rank
+    images equally and have gradients in the same direction. Unlike the cross-entropy, it does not
+    saturate.
 
     Args:
         logits: [B, classes], two classes or more.
         y: Integer labels, [B].
 
     Returns:
-        One number per example, [B].
+        One value per example, [B].
 
     Example:
         >>> z, y = jnp.array([[300.0, 0.0]]), jnp.array([0])
@@ -84,8 +85,8 @@ def log_odds(logits: jax.Array, y: jax.Array) -> jax.Array:
 def confident_cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
     """-log softmax(z)_y as softplus(log odds).
 
-    The same number as `mcjax.losses.cross_entropy`, but its first and second derivatives keep
-    their relative precision however sure the network is, of the label or of another class.
+    Equal to `mcjax.losses.cross_entropy`, but its first and second derivatives keep their relative
+    precision for any confidence of the network, in the label or in another class.
 
     Args:
         logits: [B, classes], two classes or more.
@@ -103,14 +104,14 @@ def confident_cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def log_cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
-    """The logarithm of -log softmax(z)_y, [B]: for sums of losses whose terms may all underflow.
+    """log(-log softmax(z)_y), [B], for sums of losses whose terms may all underflow.
 
     Args:
         logits: [B, classes], two classes or more.
         y: Integer labels, [B].
 
     Returns:
-        One number per example; about the log odds where these are far below 0.
+        One value per example; approximately the log odds where these are far below 0.
 
     Example:
         >>> log_cross_entropy(jnp.array([[300.0, 0.0], [0.0, 0.0]]), jnp.array([0, 0])).round(3)
@@ -123,7 +124,7 @@ def log_cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def margin(logits: jax.Array, y: jax.Array) -> jax.Array:
-    """max_{j != y} z_j - z_y: positive where the label is not the answer, [B].
+    """max_{j != y} z_j - z_y, [B]: positive where the example is misclassified.
 
     Args:
         logits: [B, classes].
@@ -146,7 +147,7 @@ def margin(logits: jax.Array, y: jax.Array) -> jax.Array:
 def difference_of_logits_ratio(logits: jax.Array, y: jax.Array) -> jax.Array:
     """(max_{j != y} z_j - z_y) / (z_(1) - z_(3)), with z_(k) the k-th largest logit, [B].
 
-    Neither a shift nor a positive scale of the logits changes it.
+    Invariant to shifts and positive scaling of the logits.
 
     Args:
         logits: [B, classes], three classes or more.
@@ -166,11 +167,11 @@ def difference_of_logits_ratio(logits: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def kl(clean_logits: jax.Array, logits: jax.Array) -> jax.Array:
-    """KL(softmax(clean) || softmax(adversarial)) in nats, [B]; needs no label.
+    """KL(softmax(clean) || softmax(adversarial)) in nats, [B]; does not use labels.
 
     Args:
         clean_logits: [B, classes], at the clean images.
-        logits: [B, classes], at the perturbed ones.
+        logits: [B, classes], at the perturbed images.
 
     Returns:
         One divergence per example.
@@ -187,23 +188,23 @@ def kl(clean_logits: jax.Array, logits: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def log_kl(clean_logits: jax.Array, logits: jax.Array) -> jax.Array:
-    """The logarithm of KL(softmax(clean) || softmax(adversarial)), [B], finite where the KL itself underflows.
+    """Logarithm of KL(softmax(clean) || softmax(adversarial)), [B]; finite where the KL underflows.
 
-    With r_j = log q_j - log p_j and sum_j (q_j - p_j) = 0, KL = sum_j p_j (exp(r_j) - 1 - r_j):
-    no term is negative, so nothing cancels and the sum can be taken in logarithms.
+    With r_j = log q_j - log p_j and sum_j (q_j - p_j) = 0, KL = sum_j p_j (exp(r_j) - 1 - r_j). No
+    term is negative, so there is no cancellation and the sum can be computed in the log domain.
 
     Args:
-        clean_logits: [B, classes], at the clean images; a constant to the gradient.
-        logits: [B, classes], at the perturbed ones.
+        clean_logits: [B, classes], at the clean images; no gradient flows through them.
+        logits: [B, classes], at the perturbed images.
 
     Returns:
-        One number per example; -inf, with a gradient of zero, where both are equal.
+        One value per example; -inf, with zero gradient, where both are equal.
 
     Example:
         >>> log_kl(jnp.array([[200.0, 0.0]]), jnp.array([[201.0, 0.0]])).round(1)
         Array([-201.], dtype=float32)
 
-    Source: `kl`; the form without cancellation is a Bregman divergence's.
+    Source: as `kl`; the form without cancellation is that of a Bregman divergence.
     """
     log_p, log_q = confident_log_softmax(clean_logits), confident_log_softmax(logits)
     return jax.nn.logsumexp(log_p + _log_bregman(log_q - log_p), axis=-1)
@@ -216,7 +217,7 @@ def _(
     (clean_logits, logits), (_, t) = primals, tangents
     value = log_kl(clean_logits, logits)
     log_p, log_q = confident_log_softmax(clean_logits), confident_log_softmax(logits)
-    # (q - p) / KL. The likeliest class's is minus the others' sum: its own would round to 0.
+    # (q - p) / KL. For the most likely class it is minus the sum of the others, else it rounds to 0.
     r = log_q - log_p
     apart = jnp.maximum(log_p, log_q) + jnp.log(-jnp.expm1(-jnp.abs(r))) - value[:, None]
     apart = jnp.sign(r) * jnp.exp(apart)
@@ -228,7 +229,7 @@ def _(
 
 
 def _log_bregman(r: jax.Array) -> jax.Array:
-    """log(exp(r) - 1 - r), for r near 0 by its series."""
+    """log(exp(r) - 1 - r), by its series for r near 0."""
     near, far = jnp.abs(r) < 0.1, r > 1
     small, large = jnp.where(near, r, 0), jnp.where(far, r, 1)
     middle = jnp.where(near | far, 1, r)
@@ -245,7 +246,7 @@ def _log_bregman(r: jax.Array) -> jax.Array:
 
 
 def confident_log_softmax(logits: jax.Array) -> jax.Array:
-    """Log-probabilities, [B, classes]; the likeliest class's keeps its relative precision.
+    """Log-probabilities, [B, classes]; that of the most likely class keeps its relative precision.
 
     Example:
         >>> confident_log_softmax(jnp.array([[50.0, 0.0]]))
@@ -257,8 +258,8 @@ def confident_log_softmax(logits: jax.Array) -> jax.Array:
 
 
 LABEL_LOSSES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
-    "cross_entropy": log_odds,  # grows with it, and has a gradient everywhere
+    "cross_entropy": log_odds,  # increasing in it, and its gradient does not vanish
     "margin": margin,
     "dlr": difference_of_logits_ratio,
 }
-"""What an attack climbs, by the loss's name: a function of logits [B, classes] and labels [B]."""
+"""Objectives by loss name: functions of logits [B, classes] and labels [B] that attacks maximise."""

@@ -1,4 +1,4 @@
-"""Backdoors: training sets with stamped, relabelled images, and the sets that measure success."""
+"""Backdoor attacks: poisoned training sets, and test sets that measure attack success."""
 
 import dataclasses
 
@@ -22,13 +22,13 @@ WHEN = ("before", "after")
 
 @dataclasses.dataclass(frozen=True)
 class Poisoned:
-    """A training set with a backdoor in it; made by `poison`.
+    """A poisoned training set, made by `poison`.
 
     Args:
-        examples: The whole set in its old order, "image" and the mapped "label"; for stamping
+        examples: The whole set in its original order, "image" and the new "label"; for stamping
             after augmentation the images are unstamped, and "poisoned" (bool [N]) marks them.
-        indices: int64, ascending: where the poisoned examples are.
-        counts: int64 [num_classes]: how many are poisoned, by true class.
+        indices: Indices of the poisoned examples, int64, ascending.
+        counts: Number of poisoned examples per true class, int64 [num_classes].
     """
 
     examples: Examples
@@ -43,23 +43,23 @@ def relabel(
     target: int = 1,
     num_classes: int,
 ) -> np.ndarray:
-    """The labels that poisoned training images get.
+    """The labels of poisoned training images.
 
         single_target  y' = target
         all_to_all     y' = (y + 1) mod num_classes
-        clean_label    y' = y, for only images of the target class are poisoned
+        clean_label    y' = y, because only images of the target class are poisoned
 
     Args:
         y: Integer labels, [N].
         label_map: One of the above.
-        target: The class that the attacker wants; not used by all_to_all.
+        target: The attacker's target class; not used by all_to_all.
         num_classes: Number of classes, at least 2.
 
     Returns:
-        New labels, [N], of the same type.
+        New labels, [N], of the same dtype.
 
     Raises:
-        UserError: unknown label map, target or labels outside of the classes.
+        UserError: The label map is unknown; target or labels are not valid classes.
 
     Example:
         >>> relabel(np.array([0, 1, 2]), label_map="all_to_all", num_classes=3).tolist()
@@ -86,36 +86,36 @@ def poison(
     num_classes: int,
     when: str = "before",
 ) -> Poisoned:
-    """Puts a backdoor into a training set.
+    """Poisons a training set with a backdoor.
 
-    Of each eligible class c with n_c images, floor(fraction n_c + 1/2) are drawn, stamped and given
-    the label of `relabel`. Eligible are all classes but the target for single_target, all for
-    all_to_all, the target alone for clean_label. So of ten equal classes and fraction 0.10,
+    From each eligible class c with n_c images, floor(fraction n_c + 1/2) images are drawn, stamped
+    and relabelled by `relabel`. The eligible classes are all except the target for single_target, all
+    for all_to_all, and only the target for clean_label. With ten equal classes and fraction 0.10,
     single_target poisons 9 % of the whole set, all_to_all 10 % and clean_label 1 %.
 
-    Each class is drawn by a stream of its own: the draw does not depend on the other classes, and a
-    smaller fraction's images are among those of a larger one.
+    Each class has its own random stream: its draw does not depend on the other classes, and the
+    images of a smaller fraction are a subset of those of a larger one.
 
     Args:
-        examples: The training set, "image" [N, H, W, C] uint8 or in [0, 1], "label" int32 [N];
-            left as it is.
+        examples: The training set, "image" [N, H, W, C] uint8 or in [0, 1], "label" int32 [N]; not
+            modified.
         stamp: The trigger, from `mcjax.attacks.triggers.create`.
         seed: Seed of the draw, non-negative.
-        fraction: Of each eligible class, in (0, 1].
+        fraction: Fraction of each eligible class to poison, in (0, 1].
         label_map: "single_target", "all_to_all" or "clean_label".
-        target: The class that the attacker wants; not used by all_to_all.
+        target: The attacker's target class; not used by all_to_all.
         num_classes: Number of classes.
-        when: "before" stamps the images here, so that training augments the trigger with them;
-            "after" marks them, for `stamping` to stamp them after augmentation. Without
-            augmentation the two agree but for "before" rounding bytes.
+        when: "before" stamps the images now, so training augments the trigger too; "after" only
+            marks them, and `stamping` stamps them after augmentation. Without augmentation the two
+            are equal, except that "before" rounds uint8 images.
 
     Returns:
-        The poisoned set, which images it poisons and how many of each class.
+        The poisoned set, with the indices of the poisoned images and their count per class.
 
     Raises:
-        UserError: unknown label map or `when`, fraction outside (0, 1], target or labels outside
-            of the classes, images of another shape than the trigger's or outside [0, 1], or no
-            image to poison.
+        UserError: label_map or `when` is unknown; fraction is outside (0, 1]; target or labels are
+            not valid classes; the images do not have the trigger's shape or are outside [0, 1];
+            there is no image to poison.
 
     Example:
         >>> from mcjax import data
@@ -131,9 +131,9 @@ def poison(
     label = examples["label"]
     _check(label, label_map, target, num_classes)
     if when not in WHEN:
-        raise UserError(f"unknown time of stamping {when!r}; give one of {', '.join(WHEN)}")
+        raise UserError(f"when is {when!r}; use one of {', '.join(WHEN)}")
     if not 0 < fraction <= 1:
-        raise UserError(f"poison fraction is {fraction}; give a number above 0, at most 1")
+        raise UserError(f"poison fraction is {fraction}; it must be in (0, 1]")
     check_seed(seed)
 
     drawn = []
@@ -146,8 +146,8 @@ def poison(
     indices = np.sort(np.concatenate(drawn))
     if not len(indices):
         raise UserError(
-            f"no image to poison: {fraction} of each class that {label_map!r} may poison is less "
-            "than one image; give a larger fraction or more images"
+            f"no image to poison: fraction {fraction} of each class eligible for {label_map!r} is "
+            "less than one image; use a larger fraction or more images"
         )
 
     new_label = label.copy()
@@ -167,14 +167,14 @@ def poison(
 
 
 def stamp_poisoned(stamp: Stamp, batch: Batch) -> Batch:
-    """Stamps the images of a batch that `poison` marked; pure, for use inside jit.
+    """Stamps the images of a batch that `poison` marked; a pure function that can be jitted.
 
     Args:
         stamp: The trigger.
-        batch: "image" [B, H, W, C] in [0, 1], "poisoned" bool [B], and others.
+        batch: "image" [B, H, W, C] in [0, 1], "poisoned" bool [B], and other keys.
 
     Returns:
-        The batch with those images stamped, all else as it was.
+        The batch with the marked images stamped.
     """
     image = batch["image"]
     stamped = jnp.where(batch["poisoned"][:, None, None, None], stamp(image), image)
@@ -182,14 +182,14 @@ def stamp_poisoned(stamp: Stamp, batch: Batch) -> Batch:
 
 
 def stamping(loss_fn: LossFn, stamp: Stamp) -> LossFn:
-    """A loss on batches that are stamped first, which in training is after augmentation.
+    """Makes a loss function stamp its batch first, i.e. after augmentation in training.
 
     Args:
-        loss_fn: As for `mcjax.training.train_steps`.
+        loss_fn: See `mcjax.training.train_steps`.
         stamp: The trigger.
 
     Returns:
-        A loss_fn for examples with "poisoned", those of `poison(..., when="after")`.
+        A loss_fn for examples with "poisoned", from `poison(..., when="after")`.
     """
     return Bound(_stamped_loss, loss_fn, stamp)
 
@@ -215,26 +215,26 @@ def attack_set(
     target: int = 1,
     num_classes: int,
 ) -> Examples:
-    """The images on which the accuracy is the attack success rate.
+    """Makes the set on which a network's accuracy is the attack success rate.
 
-    single_target and clean_label: the images whose true class is not the target, all stamped, with
-    the target as their label. all_to_all: all images, stamped, with the label (y + 1) mod C. The
-    rate's denominator is the number of images in this set.
+    single_target and clean_label: the images whose true class is not the target, stamped and labelled
+    as the target. all_to_all: all images, stamped and labelled (y + 1) mod C. The denominator of the
+    rate is the number of images in this set.
 
     Args:
-        examples: Images that were not trained on, "image" [N, H, W, C] uint8 or in [0, 1],
-            "label" [N]; left as they are.
+        examples: Images not used in training, "image" [N, H, W, C] uint8 or in [0, 1], "label" [N];
+            not modified.
         stamp: The trigger.
         label_map: "single_target", "all_to_all" or "clean_label".
-        target: The class that the attacker wants; not used by all_to_all.
+        target: The attacker's target class; not used by all_to_all.
         num_classes: Number of classes.
 
     Returns:
-        {"image": stamped, of the same type, "label": what the attacker wants}.
+        {"image": stamped images of the same dtype, "label": the attacker's labels}.
 
     Raises:
-        UserError: unknown label map, target or labels outside of the classes, images of another
-            shape than the trigger's or outside [0, 1], or no image left.
+        UserError: The label map is unknown; target or labels are not valid classes; the images do
+            not have the trigger's shape or are outside [0, 1]; no image is left.
 
     Example:
         >>> from mcjax.attacks import triggers
@@ -248,7 +248,7 @@ def attack_set(
     chosen = np.arange(len(label)) if label_map == "all_to_all" else np.flatnonzero(label != target)
     if not len(chosen):
         raise UserError(
-            f"no image to measure the attack on: all {len(label)} are of the target class {target}; "
+            f"no image to attack: all {len(label)} images are of the target class {target}; "
             "give images of other classes"
         )
     return {
@@ -266,7 +266,7 @@ def _eligible(c: int, label_map: str, target: int) -> bool:
 
 
 def _wanted(y: np.ndarray, label_map: str, target: int, num_classes: int) -> np.ndarray:
-    """What the attacker wants stamped images to be taken for."""
+    """The attacker's labels for stamped images."""
     if label_map == "clean_label":
         return np.full_like(y, target)
     return relabel(y, label_map=label_map, target=target, num_classes=num_classes)
@@ -276,7 +276,7 @@ def _check(y: np.ndarray, label_map: str, target: int, num_classes: int) -> None
     if label_map not in LABEL_MAPS:
         raise UserError(f"unknown label map {label_map!r}; give one of {', '.join(LABEL_MAPS)}")
     if num_classes < 2:
-        raise UserError(f"{num_classes} classes; a backdoor needs at least 2")
+        raise UserError(f"num_classes is {num_classes}; a backdoor needs at least 2 classes")
     if label_map != "all_to_all" and not 0 <= target < num_classes:
         raise UserError(
             f"target class is {target}; with {num_classes} classes give 0 to {num_classes - 1}"

@@ -1,4 +1,4 @@
-"""The sets that attacks on images move in: balls of a norm around an image, cut by the box [0, 1]."""
+"""Norm balls around an image, intersected with the box [0, 1], for attacks on images."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,22 +8,22 @@ import jax.numpy as jnp
 from jax import lax
 
 SPARSITY = 0.05
-"""The fraction of an image's numbers that one step in l1 changes."""
+"""The fraction of an image's entries that one l1 step changes."""
 
 _NUM_HALVINGS = 30
-_HUGE = 1e30  # in place of an infinite gradient; its reciprocal is still a normal number
+_HUGE = 1e30  # replaces an infinite gradient; its reciprocal is not subnormal
 
 
 class Ball(NamedTuple):
-    """The three things an attack needs of a norm.
+    """The three functions that define a norm for an attack.
 
     Attributes:
-        start: `start(key, like, eps)`, a random perturbation of the ball, of the shape and type
+        start: `start(key, like, eps)`, a random perturbation in the ball, with the shape and dtype
             of `like`.
         direction: `direction(gradient, x)`, an ascent direction of unit norm at x, per example;
-            the gradient must not hold NaN (see `ascent`).
-        project: `project(x, z, eps)`, a point near z of the ball around x and of the box [0, 1];
-            x lies in the box.
+            the gradient must not contain NaN (see `ascent`).
+        project: `project(x, z, eps)`, a point near z that lies in the ball around x and in the box
+            [0, 1]; x must lie in the box.
     """
 
     start: Callable[[jax.Array, jax.Array, Any], jax.Array]
@@ -32,12 +32,12 @@ class Ball(NamedTuple):
 
 
 def ascent(ball: Ball, gradient: jax.Array, x: jax.Array) -> jax.Array:
-    """The ball's direction at x; numbers whose gradient is NaN do not move.
+    """The ball's ascent direction at x; entries whose gradient is NaN do not move.
 
     Args:
         ball: One of `BALLS`.
-        gradient: Of the loss, [B, H, W, C].
-        x: Where it was taken, likewise.
+        gradient: Gradient of the loss at x, [B, H, W, C].
+        x: Images, [B, H, W, C].
 
     Returns:
         Finite directions, [B, H, W, C].
@@ -51,10 +51,10 @@ def norm_l2(x: jax.Array) -> jax.Array:
 
 
 def _unit(x: jax.Array) -> jax.Array:
-    # Scaled first: the squares of a saturated network's gradients underflow.
+    # Scaled first, because squares of a saturated network's gradients underflow.
     largest = jnp.abs(x).max(range(1, x.ndim), keepdims=True)
     scaled = x / jnp.where(largest > 0, largest, 1)
-    return scaled / jnp.maximum(norm_l2(scaled), 1)  # at least 1 unless the gradient is zero
+    return scaled / jnp.maximum(norm_l2(scaled), 1)  # the norm is at least 1 unless it is zero
 
 
 def _start_linf(key: jax.Array, like: jax.Array, eps: Any) -> jax.Array:
@@ -69,7 +69,7 @@ def _start_l2(key: jax.Array, like: jax.Array, eps: Any) -> jax.Array:
 
 
 def _start_l1(key: jax.Array, like: jax.Array, eps: Any) -> jax.Array:
-    # Laplace coordinates over the sum of their sizes and one exponential more are uniform.
+    # Laplace samples divided by their l1 norm plus one exponential sample are uniform in the ball.
     direction, rest = jax.random.split(key)
     z = jax.random.laplace(direction, like.shape, like.dtype)
     more = jax.random.exponential(rest, (len(like), 1, 1, 1), like.dtype)
@@ -77,9 +77,9 @@ def _start_l1(key: jax.Array, like: jax.Array, eps: Any) -> jax.Array:
 
 
 def _direction_l1(gradient: jax.Array, x: jax.Array) -> jax.Array:
-    """Equal steps along the numbers of largest gradient that the box lets move.
+    """Equal steps along the entries of largest gradient that are not blocked by the box.
 
-    The steepest single number would be the exact answer; a few at once need far fewer steps.
+    The exact steepest ascent changes a single entry; changing several needs far fewer steps.
     """
     free = jnp.where(gradient > 0, x < 1, x > 0)
     size = jnp.where(free, jnp.abs(gradient), 0).reshape(len(x), -1)
@@ -91,19 +91,20 @@ def _direction_l1(gradient: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def project_l1(x: jax.Array, z: jax.Array, eps: Any) -> jax.Array:
-    """The nearest point to z of both the l1 ball around x and the box.
+    """Projects z onto the intersection of the l1 ball around x and the box [0, 1].
 
-    Ball first and box second would end well inside of the ball. With u = z - x and the room
-    r_i = 1 - x_i for u_i > 0, x_i otherwise, the nearest point of both sets at once is
+    Projecting onto the ball and then onto the box would end well inside the ball. With u = z - x and
+    r_i = 1 - x_i for u_i > 0, x_i otherwise, the projection is
 
         x_i + sign(u_i) clip(|u_i| - tau, 0, r_i),
 
-    with the smallest tau >= 0 for which its distance S(tau) from x is at most eps. S falls and is
-    piecewise linear: tau is found by bisection, then by interpolation in the last interval.
+    with the smallest tau >= 0 for which its l1 distance S(tau) from x is at most eps. S is
+    non-increasing and piecewise linear: tau is found by bisection, then by interpolation in the last
+    interval.
 
     Args:
         x: Centres, [B, H, W, C], in [0, 1].
-        z: Points, likewise, anywhere.
+        z: Points to project, [B, H, W, C], unbounded.
         eps: Radius.
 
     Returns:
@@ -147,8 +148,8 @@ BALLS = {
     "l2": Ball(
         start=_start_l2,
         direction=lambda gradient, x: _unit(gradient),
-        # Ball, then box: in both sets, for the box only brings z nearer to x, though not the
-        # nearest point of both.
+        # Ball, then box: feasible, because clipping only moves z closer to x, but not the exact
+        # projection onto the intersection.
         project=lambda x, z, eps: (
             x + (z - x) * jnp.minimum(1, eps / jnp.maximum(norm_l2(z - x), 1e-12))
         ).clip(0, 1),

@@ -1,4 +1,4 @@
-"""Flipped bits of stored weights: the few most damaging ones, and random errors at a rate."""
+"""Bit flips in stored weights: a targeted search and random errors."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -25,11 +25,12 @@ STORED_AS = {"int8": 8, "float32": 32}
 
 
 class Memory(NamedTuple):
-    """Weights as a memory holds them.
+    """Weights as stored in memory.
 
     Attributes:
-        words: uint8 or uint32 [D]; int8 numbers by their two's complement.
-        scale: float32 [D], the value of int8's 1: a tensor's largest weight over 127; 1 for float32.
+        words: uint8 or uint32 [D]; int8 values are in two's complement.
+        scale: float32 [D], the weight that int8 1 stands for, max |w| / 127 of each tensor; 1 for
+            float32.
     """
 
     words: jax.Array
@@ -37,7 +38,7 @@ class Memory(NamedTuple):
 
 
 def store(selected: Selected, stored_as: str = "int8") -> Memory:
-    """Writes weights to memory, rounded to int8 by tensor or as they are.
+    """Stores weights as int8 with one scale per tensor, or as float32.
 
     Example:
         >>> selected = select_layers({"w": jnp.array([0.5, -1.27])})
@@ -54,12 +55,12 @@ def store(selected: Selected, stored_as: str = "int8") -> Memory:
         for part, top in zip(selected.slices, largest, strict=True)
     ]
     scale = jnp.concatenate(scales)
-    rounded = jnp.round(theta / jnp.where(scale > 0, scale, 1))  # a tensor of zeros stays one
+    rounded = jnp.round(theta / jnp.where(scale > 0, scale, 1))  # scale is 0 for a zero tensor
     return Memory(lax.bitcast_convert_type(rounded.astype(jnp.int8), jnp.uint8), scale)
 
 
 def load(memory: Memory) -> jax.Array:
-    """The weights' values, float32 [D]."""
+    """Reads the weights back, float32 [D]."""
     if memory.words.dtype == jnp.uint32:
         return lax.bitcast_convert_type(memory.words, jnp.float32)
     return lax.bitcast_convert_type(memory.words, jnp.int8).astype(jnp.float32) * memory.scale
@@ -86,21 +87,21 @@ def random_bit_errors(
     stored_as: str = "int8",
     layers: Sequence[str] = (),
 ) -> PyTree:
-    """Flips every stored bit with the same probability, as worn or undervolted memory does.
+    """Flips each stored bit independently with probability `rate`, as in undervolted memory.
 
     Args:
         key: Random key.
-        variables: The network; never changed itself.
-        rate: Probability of each bit's flip, in [0, 1].
-        stored_as: "int8" (a scale for every tensor) or "float32", where a flip of the exponent
-            can make a weight infinite.
-        layers: Layers that are in that memory; () is all.
+        variables: The network's variables; not modified.
+        rate: Probability that a bit flips, in [0, 1].
+        stored_as: "int8" (one scale per tensor) or "float32", where a flipped exponent bit can make
+            a weight infinite.
+        layers: Layers whose bits can flip; () for all.
 
     Returns:
-        The network with the values that are read back.
+        The variables with the weights read back from memory.
 
     Raises:
-        UserError: rate outside of [0, 1], unknown storage or layer.
+        UserError: rate is outside [0, 1]; stored_as or a layer is unknown.
 
     Source: Stutz et al. 2021 (random bit errors).
     """
@@ -128,31 +129,30 @@ def bit_flip_attack(
     fault_weight: float | None = None,
     confidence: float = 1.0,
 ) -> Injected:
-    """Flips the bits that bring the faults in, one after the other.
+    """Injects faults by flipping one bit after another (progressive bit search).
 
-    Progressive bit search: of every tensor the bit whose flip promises most by the gradient,
-    argmin_b dL/dw (w_flipped - w), is tried, among those that leave a weight within twice its
-    tensor's largest; the best of these by its true loss stays flipped. Where none lowers the loss
-    (by 1e-4 of it), the most promising flip of every place (1s, 2s, 4s, ...) in every tensor is
-    tried; where none of those does, it ends early, though another flip might. The loss is the one
-    of fault sneaking.
+    Each step takes, from every tensor, the bit with the best first-order change of the loss,
+    argmin_b dL/dw (w_flipped - w), among those that keep the weight within twice the tensor's
+    largest; the one with the lowest true loss stays flipped. If none lowers the loss (by 1e-4 of it),
+    the best candidate of each bit position (1s, 2s, 4s, ...) in each tensor is tried; if none of
+    those does, the search ends early. The loss is that of fault sneaking.
 
     Args:
         apply_fn: `apply_fn(variables, x) -> logits`.
-        variables: The network; never changed itself.
+        variables: The network's variables; not modified.
         faults: The images, see `mcjax.attacks.injection.choose_faults`.
-        num_flips: How many bits at most.
+        num_flips: Maximum number of flips.
         stored_as: "int8" or "float32".
-        layers: Layers whose bits may flip; () is all.
+        layers: Layers whose bits can flip; () for all.
         fault_weight: Weight of the first S images' loss, see `fault_sneaking`.
-        confidence: By how much, in logits, a target is to win.
+        confidence: Margin, in logits, by which a target must win.
 
     Returns:
-        The network as it is read back, and what was done; norms are of the flips alone, not of the
-        rounding to int8, and "flips" lists (tensor, index in it, bit).
+        The network read back from memory, and a report; its norms are those of the flips alone,
+        without the rounding to int8, and "flips" lists (tensor, index in it, bit).
 
     Raises:
-        UserError: Unknown storage or layer, negative sizes.
+        UserError: stored_as or a layer is unknown; a size is negative.
 
     Source: Rakin et al. 2019 (bit-flip attack); with targets as in Rakin et al. 2021.
     """
@@ -182,7 +182,7 @@ def bit_flip_attack(
             flips, gain = _candidates(memory, gradient, original.slices)
             tensors = jnp.arange(gain.shape[1])
             found = best(memory, flips[gain.argmin(0), tensors], gain.min(0))
-            # The lowest bits of float32 would lower a loss by next to nothing for ever.
+            # Flips of the lowest bits of float32 would lower the loss by tiny amounts forever.
             enough = lowest * (1 - 1e-4)
             found = lax.cond(
                 (found[1] < enough) | ended,
@@ -211,14 +211,14 @@ def bit_flip_attack(
 def _candidates(
     memory: Memory, gradient: jax.Array, slices: Sequence[slice]
 ) -> tuple[jax.Array, jax.Array]:
-    """Of every bit and tensor the (weight, bit) that promises the lowest loss, and the promise.
+    """For each bit position and tensor: the best (weight, bit) and its predicted change of the loss.
 
     Returns:
         int32 [bits, tensors, 2] and float32 [bits, tensors].
     """
     theta, num_bits = load(memory), memory.words.dtype.itemsize * 8
     everywhere = jnp.arange(len(memory.words))
-    # A flipped exponent can give 1e38, about which a gradient says nothing.
+    # A flipped exponent bit can give 1e38, where the first-order prediction is meaningless.
     limit = jnp.concatenate(
         [jnp.full(part.stop - part.start, 2 * jnp.abs(theta[part]).max()) for part in slices]
     )

@@ -1,4 +1,4 @@
-"""Checks of the arguments that attacks and input Hessians take."""
+"""Argument checks for attacks and input Hessians."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,17 +11,17 @@ from mcjax.errors import UserError
 
 
 def check_choice(name: str, value: str, known: Sequence[str]) -> None:
-    """Refuses a name that is not among the known ones."""
+    """Checks that a name is one of the known ones."""
     if value not in known:
         raise UserError(f"unknown {name} {value!r}; use one of {', '.join(known)}")
 
 
 def check_sizes(**sizes: Any) -> None:
-    """Refuses what is not one finite number of at least 0, as far as it is known before the program runs."""
+    """Checks that each value is a finite number of at least 0; traced values are not checked."""
     for name, value in sizes.items():
         if np.shape(value):
             raise UserError(
-                f"{name} has shape {list(np.shape(value))}; give one number for all images and channels"
+                f"{name} has shape {list(np.shape(value))}; give a single number for all images"
             )
         if isinstance(value, jax.core.Tracer):
             continue
@@ -32,7 +32,7 @@ def check_sizes(**sizes: Any) -> None:
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:
-    """Refuses what is not an integer of at least `least`, if it is known before the program runs."""
+    """Checks that a value is an integer of at least `least`; a traced value is not checked."""
     if isinstance(value, jax.core.Tracer):
         return
     if np.shape(value) or not np.issubdtype(np.asarray(value).dtype, np.integer) or value < least:
@@ -42,18 +42,18 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
 def check_examples(
     logits_fn: Callable[[jax.Array], jax.Array], x: jax.Array, y: jax.Array, *, num_classes: int = 2
 ) -> None:
-    """Refuses images and labels that do not fit each other, the box [0, 1] or the network.
+    """Checks images and labels against each other, the box [0, 1] and the network.
 
-    Inside jit only shapes and types are known, so only these are looked at.
+    Inside jit only shapes and dtypes are checked.
 
     Args:
-        logits_fn: The network, as a `Partial`: its number of classes is traced once per shape.
+        logits_fn: The network, as a `Partial`; it is traced once per shape.
         x: Images, [B, H, W, C].
         y: Labels, [B].
         num_classes: Number of classes that the loss needs.
 
     Raises:
-        UserError: As `check_images` and `check_logits`; labels outside of the classes.
+        UserError: As `check_images` and `check_logits`; labels are not valid classes.
     """
     check_images(x, y)
     logits = check_logits(_logits.eval_shape(logits_fn, x), len(x), at_least=num_classes)
@@ -68,57 +68,58 @@ def check_examples(
         )
 
 
-@jax.jit  # for its cache of shapes; it is never run
+@jax.jit  # for its tracing cache; it is never executed
 def _logits(logits_fn: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
     return logits_fn(x)
 
 
 def check_images(x: jax.Array, y: jax.Array) -> None:
-    """Refuses images outside of [0, 1] and labels that do not fit them.
+    """Checks that images are in [0, 1] and labels match them.
 
-    Inside jit only shapes and types are known, so only these are looked at.
+    Inside jit only shapes and dtypes are checked.
 
     Args:
         x: Images, [B, H, W, C].
         y: Labels, [B].
 
     Raises:
-        UserError: No image, not images of floats in [0, 1], or not one integer label per image.
+        UserError: There are no images; they are not floats in [0, 1]; or there is not one integer
+            label per image.
     """
     shape, dtype = jnp.shape(x), jnp.result_type(x)
     if len(shape) != 4 or not jnp.issubdtype(dtype, jnp.floating):
         raise UserError(f"images are {dtype} {list(shape)}; give floats [B, H, W, C] in [0, 1]")
     if dtype.itemsize < 4:
-        raise UserError(f"images are {dtype}; give float32: a step of an attack is lost in less")
+        raise UserError(
+            f"images are {dtype}; give float32, because attack steps are lost to rounding"
+        )
     if jnp.shape(y) != shape[:1] or not jnp.issubdtype(jnp.result_type(y), jnp.integer):
         raise UserError(
             f"labels are {jnp.result_type(y)} {list(jnp.shape(y))}; give {shape[0]} integers, shape [{shape[0]}]"
         )
     if not all(shape):
-        raise UserError(
-            f"images have shape {list(shape)}, without a number in it; give at least one"
-        )
+        raise UserError(f"images have shape {list(shape)}, which is empty; give at least one image")
     if isinstance(x, jax.core.Tracer):
         return
-    with jax.ensure_compile_time_eval():  # known images inside somebody's jit too
+    with jax.ensure_compile_time_eval():  # checks concrete images inside jit too
         low, high = float(jnp.min(x)), float(jnp.max(x))
     if not (low >= 0 and high <= 1):  # NaN too
         raise UserError(f"images lie in [{low:g}, {high:g}]; scale them to [0, 1], without NaN")
 
 
 def check_logits(logits: Any, num_images: int, *, at_least: int = 2) -> Any:
-    """The logits, if they have the shape that attacks need.
+    """Checks the shape of logits.
 
     Args:
-        logits: What logits_fn returned, or its shape.
-        num_images: Images that it was given.
+        logits: The result of logits_fn, or its shape.
+        num_images: Number of images passed to it.
         at_least: Number of classes that the loss needs.
 
     Returns:
         The logits.
 
     Raises:
-        UserError: Not [num_images, classes], or too few classes.
+        UserError: The shape is not [num_images, classes], or there are too few classes.
     """
     if len(logits.shape) != 2 or logits.shape[0] != num_images:
         raise UserError(
@@ -126,5 +127,7 @@ def check_logits(logits: Any, num_images: int, *, at_least: int = 2) -> Any:
             f"return [{num_images}, classes]"
         )
     if logits.shape[1] < at_least:
-        raise UserError(f"{logits.shape[1]} classes; this loss needs at least {at_least}")
+        raise UserError(
+            f"the network has {logits.shape[1]} classes; this loss needs at least {at_least}"
+        )
     return logits

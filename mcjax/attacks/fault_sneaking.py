@@ -1,4 +1,4 @@
-"""Fault sneaking: the smallest change of weights that misclassifies chosen images and no others."""
+"""Fault sneaking: the smallest weight change that misclassifies chosen images but no others."""
 
 import functools
 from collections.abc import Sequence
@@ -31,43 +31,44 @@ def fault_sneaking(
     confidence: float = 1.0,
     num_steps: int = 500,
 ) -> Injected:
-    """Changes weights until the first S images get their targets and the others keep their class.
+    """Changes weights so that S images are classified as their targets and the others as before.
 
         min_delta  strength * D(delta) + sum_i c_i g_i(theta + delta) / sum_i c_i
         g_i = max(max_{j != t_i} z_j - z_{t_i} + confidence, 0)
 
-    With D the number of changed weights (l0) or their Euclidean norm (l2), by ADMM on delta = z:
-    z is a proximal step of D (hard threshold, or shrinkage of the whole vector), delta a
-    gradient step on the augmented Lagrangian, u the scaled multiplier. What is returned is the best z
-    on the way: most faults in, then most others kept, then the smallest D. Method "gradient" has no
-    D: gradient descent, as in the official code of Zhao et al. 2020.
+    D is the number of changed weights (l0) or their Euclidean norm (l2). ADMM on delta = z: z is a
+    proximal step of D (hard thresholding, or shrinkage of the whole vector), delta a gradient step on
+    the augmented Lagrangian, u the scaled multiplier. The best z of all steps is returned: most
+    faults succeed, then most other images are kept, then smallest D. Method "gradient" is gradient
+    descent without D, as in the official code of Zhao et al. 2020.
 
     Args:
         apply_fn: `apply_fn(variables, x) -> logits`.
-        variables: The network; never changed itself.
+        variables: The network's variables; not modified.
         faults: The images, see `mcjax.attacks.injection.choose_faults`.
         method: "l0", "l2" or "gradient".
-        layers: Layers that may change; () is all.
-        strength: Of the norm, in units of the loss: the less, the more may change, and the better
-            the others are kept. Many faults need little.
-        rho: How strongly delta is tied to z.
-        step_size: Of delta's gradient steps.
-        fault_weight: c of the first S images, 1 for the others; (T - S) / S, at least 1, if None.
-        confidence: By how much, in logits, a target is to win.
-        num_steps: How many.
+        layers: Layers to change; () for all.
+        strength: Weight of D, in units of the loss. A smaller strength changes more weights and
+            keeps more of the other images; many faults need a small one.
+        rho: Weight of the ADMM penalty on delta - z.
+        step_size: Size of the gradient steps on delta.
+        fault_weight: c for the first S images; c is 1 for the others. Default: (T - S) / S, but at
+            least 1.
+        confidence: Margin, in logits, by which a target must win.
+        num_steps: Number of steps.
 
     Returns:
-        The tampered network and what was done; "converged" says whether every fault is in.
+        The tampered network and a report; "converged" is True if every fault succeeds.
 
     Raises:
-        UserError: Method or layer unknown, sizes negative.
+        UserError: The method or a layer is unknown; a size is negative.
 
     Source: Zhao et al. 2019 (Fault Sneaking Attack), section 4; as gradient descent Zhao et al. 2020.
     """
     check_choice("method", method, METHODS)
     check_sizes(strength=strength, rho=rho, step_size=step_size, confidence=confidence)
     if rho == 0:
-        raise UserError("rho is 0, but ADMM divides by it; give more")
+        raise UserError("rho is 0; it must be positive")
     before = select_layers(variables, layers)
     x = to_unit(jnp.asarray(faults.examples["image"]))
     y = jnp.asarray(faults.examples["label"])
@@ -106,7 +107,7 @@ def fault_sneaking(
 
 
 def hinge(logits: jax.Array, target: jax.Array, *, confidence: float = 0.0) -> jax.Array:
-    """max(max_{j != t} z_j - z_t + confidence, 0): zero where the target wins by that much, [B].
+    """max(max_{j != t} z_j - z_t + confidence, 0), [B]: zero if the target wins by `confidence`.
 
     Example:
         >>> hinge(jnp.array([[1.0, 3.0, 2.0]]), jnp.array([2]), confidence=0.5)
@@ -118,12 +119,12 @@ def hinge(logits: jax.Array, target: jax.Array, *, confidence: float = 0.0) -> j
 def injection_loss(
     logits: jax.Array, y: jax.Array, weight: jax.Array, *, confidence: float
 ) -> jax.Array:
-    """sum_i c_i g_i / sum_i c_i, with g the hinge."""
+    """sum_i c_i g_i / sum_i c_i, with g the hinge loss."""
     return (weight * hinge(logits, y, confidence=confidence)).sum() / weight.sum()
 
 
 def importance(faults: Faults, fault_weight: float | None = None) -> jax.Array:
-    """c: fault_weight for the first S images, (T - S) / S but at least 1 if None; 1 for the others."""
+    """The weights c: fault_weight (default: max((T - S) / S, 1)) for the first S images, else 1."""
     num_images = len(faults.examples["label"])
     if fault_weight is None:
         fault_weight = max(1.0, (num_images - faults.num_faults) / faults.num_faults)
@@ -131,7 +132,7 @@ def importance(faults: Faults, fault_weight: float | None = None) -> jax.Array:
 
 
 def hard_threshold(v: jax.Array, strength: float) -> jax.Array:
-    """argmin_z strength * ||z||_0 + ||z - v||^2 / 2: keeps what is larger than sqrt(2 strength).
+    """argmin_z strength * ||z||_0 + ||z - v||^2 / 2: zeroes entries up to sqrt(2 strength).
 
     Example:
         >>> hard_threshold(jnp.array([0.5, -3.0]), 2.0)
@@ -141,7 +142,7 @@ def hard_threshold(v: jax.Array, strength: float) -> jax.Array:
 
 
 def shrink(v: jax.Array, strength: float) -> jax.Array:
-    """argmin_z strength * ||z||_2 + ||z - v||^2 / 2: the whole vector, shorter by strength.
+    """argmin_z strength * ||z||_2 + ||z - v||^2 / 2: shortens the vector by `strength`.
 
     Example:
         >>> shrink(jnp.array([3.0, 4.0]), 2.5)
@@ -159,13 +160,13 @@ def _size(z: jax.Array, method: str) -> jax.Array:
 
 
 def _score(logits: jax.Array, y: jax.Array, num_faults: int, size: jax.Array) -> jax.Array:
-    """What is compared in this order: faults that are in, others that are kept, minus the norm."""
+    """The score, compared lexicographically: successful faults, kept images, minus the norm."""
     right = (logits.argmax(-1) == y).astype(jnp.float32)
     return jnp.stack([right[:num_faults].sum(), right[num_faults:].sum(), -size])
 
 
 def _greater(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Whether a comes after b, compared entry by entry."""
+    """Whether a > b in lexicographic order."""
     return functools.reduce(
         lambda later, i: (a[i] > b[i]) | ((a[i] == b[i]) & later), (2, 1, 0), jnp.array(False)
     )

@@ -1,4 +1,4 @@
-"""Error injection: which images are to be misclassified, and what a change of weights has done."""
+"""Error injection: the images to misclassify, and reports on tampered weights."""
 
 import dataclasses
 import itertools
@@ -19,14 +19,14 @@ ApplyFn = Callable[[PyTree, jax.Array], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Faults:
-    """The images that an attack on weights looks at; made by `choose_faults`.
+    """The images of an attack on weights, made by `choose_faults`.
 
     Args:
         examples: "image" [T, H, W, C] and "label" [T]: the first S labels are the attacker's
-            targets, the others the true ones.
+            targets, the others the true labels.
         num_faults: S.
-        true_label: int32 [S], of the first S.
-        indices: int64 [T], where the images stood in the set that they were drawn from.
+        true_label: True labels of the first S images, int32 [S].
+        indices: The images' indices in the set they were drawn from, int64 [T].
     """
 
     examples: Examples
@@ -44,24 +44,24 @@ def choose_faults(
     num_images: int = 1000,
     num_classes: int,
 ) -> Faults:
-    """Draws T images that are classified rightly, and targets for the first S of them.
+    """Draws T correctly classified images, and targets for the first S of them.
 
     A target is uniform over the classes other than the true one.
 
     Args:
-        examples: Where to draw from; keep it apart from what repairs and reports use.
-        correct: bool [N], whether every network under attack classifies the image rightly.
-        seed: Of the draw.
-        num_faults: S, images to be misclassified.
-        num_images: T, all images, whose others are to keep their class.
+        examples: The set to draw from; do not use it for repairs or reports.
+        correct: Whether every attacked network classifies the image correctly, bool [N].
+        seed: Seed of the draw.
+        num_faults: S, the number of images to misclassify.
+        num_images: T, the total number of images; the other T - S must keep their class.
         num_classes: Number of classes, at least 2.
 
     Returns:
-        The images, the targets first.
+        The images; the S images with targets come first.
 
     Raises:
-        UserError: S above T, S below 1, T more than there are images classified rightly, or
-            labels that are not one of the classes per image.
+        UserError: S is not in [1, T]; fewer than T images are classified correctly; or there is not
+            one valid label per image.
 
     Example:
         >>> examples = {"image": np.zeros((6, 1, 1, 1)), "label": np.arange(6) % 3}
@@ -79,11 +79,11 @@ def choose_faults(
     available = np.flatnonzero(correct)
     if num_images > len(available):
         raise UserError(
-            f"{num_images} images asked for, but the networks classify only {len(available)} of "
-            f"{len(correct)} rightly; ask for fewer"
+            f"num_images is {num_images}, but only {len(available)} of {len(correct)} images are "
+            "classified correctly; use a smaller num_images"
         )
     if num_classes < 2:
-        raise UserError(f"{num_classes} classes; a fault needs at least 2")
+        raise UserError(f"num_classes is {num_classes}; a fault needs at least 2 classes")
     known = np.asarray(examples["label"])
     if (
         known.shape != np.shape(correct)
@@ -93,7 +93,7 @@ def choose_faults(
     ):
         raise UserError(
             f"labels have shape {list(known.shape)} and lie in [{known.min()}, {known.max()}]; give "
-            f"{len(correct)}, from 0 to {num_classes - 1}"
+            f"{len(correct)} labels from 0 to {num_classes - 1}"
         )
     rng = stream(seed, "faults")
     indices = rng.permutation(available)[:num_images]
@@ -107,13 +107,13 @@ def choose_faults(
 
 @dataclasses.dataclass(frozen=True)
 class Selected:
-    """The weights under attack as one vector; made by `select_layers`.
+    """The attacked weights as one vector, made by `select_layers`.
 
     Args:
-        theta: [D], their values.
-        with_weights: `with_weights(theta) -> variables`, the network with other values there.
-        names: The layers' names.
-        slices: For each name, where in theta it stands.
+        theta: The weights, [D].
+        with_weights: `with_weights(theta) -> variables`, the network with these weights.
+        names: Names of the tensors.
+        slices: For each name, its slice of theta.
     """
 
     theta: jax.Array
@@ -123,17 +123,14 @@ class Selected:
 
 
 def select_layers(variables: PyTree, layers: Sequence[str] = ()) -> Selected:
-    """Picks the weights of some layers out of a network.
+    """Selects the weights of some layers of a network.
 
     Args:
         variables: {"params": ...}, or any tree of weights.
-        layers: Names of tensors ("Dense_0/kernel") or of what holds them ("Dense_0"); () is all.
+        layers: Names of tensors ("Dense_0/kernel") or modules ("Dense_0"); () for all.
 
     Returns:
-        Their values as one vector, and the way back.
-
-    Raises:
-        UserError: No such layer; the names that there are are listed.
+        The weights as one vector, and the function that puts them back.
 
     Example:
         >>> import jax.numpy as jnp
@@ -172,14 +169,14 @@ def _inside(name: str, layer: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Injected:
-    """A network whose weights were tampered with.
+    """A network with tampered weights.
 
     Args:
-        variables: The network.
-        report: "injection_success" (of the S images, the share classified as the attacker wants),
-            "kept_accuracy" (of the T - S others, the share that keeps its class; nan without others),
-            "norm_l0" (weights changed), "norm_l2", "norm_linf", "layers" (changed ones),
-            "num_weights" (under attack), "converged" (every fault is in).
+        variables: The network's variables.
+        report: "injection_success" (fraction of the S images classified as their targets),
+            "kept_accuracy" (fraction of the T - S others that keep their class; nan if T = S),
+            "norm_l0" (number of changed weights), "norm_l2", "norm_linf", "layers" (changed layers),
+            "num_weights" (attacked weights), "converged" (whether every fault succeeds).
     """
 
     variables: PyTree
@@ -187,12 +184,12 @@ class Injected:
 
 
 def describe(before: Selected, theta: jax.Array, logits: jax.Array, faults: Faults) -> Injected:
-    """What a change of weights has done.
+    """Reports the effect of a weight change.
 
     Args:
-        before: The weights before it.
-        theta: [D], after it.
-        logits: Of the T images after it, [T, classes].
+        before: The weights before the change.
+        theta: The weights after the change, [D].
+        logits: Logits of the T images after the change, [T, classes].
         faults: The images.
 
     Returns:

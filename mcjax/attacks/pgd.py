@@ -1,4 +1,4 @@
-"""Projected gradient descent on images, jit-compiled, in l_inf, l2 and l1 balls."""
+"""Projected gradient descent (PGD) on images, jit-compiled, in l_inf, l2 and l1 balls."""
 
 from collections.abc import Callable
 from functools import partial
@@ -45,39 +45,42 @@ def pgd(
 ) -> jax.Array:
     """max_{|delta| <= eps} loss(logits(x + delta), y) by projected gradient ascent.
 
-    x' <- P(x' + step_size * direction(grad)), with P the projection to the ball around x and to
-    [0, 1]; a number of x whose gradient is NaN stays. The best point met is kept for each example: of all iterates of all restarts the one
-    of highest loss. The direction is the gradient's sign in linf, the unit gradient in l2, and in
-    l1 equal steps along the 5 % of numbers of largest gradient that the box lets move.
+    x' <- P(x' + step_size * direction(grad)), with P the projection onto the ball around x and onto
+    [0, 1]. Entries whose gradient is NaN do not move. For each example, the iterate of highest loss
+    over all restarts is returned. The direction is the gradient's sign in linf, the unit gradient in
+    l2, and in l1 equal steps along the 5 % of entries with the largest gradient that are not blocked
+    by the box.
 
     Args:
         key: Key of the random starts.
         logits_fn: `logits_fn(x) -> logits [b, classes]` for any number b of images; an example's
-            logits must not depend on the others (evaluation mode).
+            logits must not depend on other examples (evaluation mode).
         x: Images, [B, H, W, C], in [0, 1].
         y: Labels, [B].
         eps: Radius of the ball, in units of the images.
         step_size: Length of a step, in the same units and norm.
-        num_steps: Number of steps; 0 gives the start.
+        num_steps: Number of steps; 0 returns the start.
         norm: "linf", "l2" or "l1".
-        random_start: Start at a random point of the ball; else at x (of restarts, the first).
-        loss: "cross_entropy", "margin", "dlr", or "kl" from the clean prediction, whose gradient
-            is zero at x itself. A positive factor on the logits changes no step of "margin" and
-            "dlr"; "cross_entropy" and "kl" are climbed in logarithms, so that they do not stall
-            where softmax saturates.
+        random_start: Start at a random point of the ball; if False, start at x (the first restart
+            only).
+        loss: "cross_entropy", "margin", "dlr", or "kl" from the clean prediction (its gradient is
+            zero at x). Steps of "margin" and "dlr" are invariant to scaling the logits;
+            "cross_entropy" and "kl" are maximised in the log domain, so they do not stall where
+            softmax saturates.
         num_restarts: Number of starts.
-        early_stop: An example that is misclassified changes no more, and the work goes on with
-            the others alone. For robust accuracy: cheaper, at a lower loss.
-        keep_best: False gives the last iterate, one evaluation cheaper: for adversarial training.
+        early_stop: Stop an example once it is misclassified; later steps process the other examples
+            only. Cheaper, and enough for robust accuracy, but the loss is lower.
+        keep_best: If False, return the last iterate, which saves one evaluation; for adversarial
+            training.
 
     Returns:
         Adversarial images, [B, H, W, C], within eps of x and within [0, 1].
 
     Raises:
-        UserError: Unknown norm or loss; eps or step_size that is not one number of at least 0;
-            negative num_steps; no restart; no image, or images outside of [0, 1]; labels outside
-            of the classes; labels or logits of the wrong shape; keep_best=False with restarts or
-            early_stop.
+        UserError: norm or loss is unknown; eps or step_size is not a single number of at least 0;
+            num_steps is negative; num_restarts is less than 1; there are no images, or they are
+            outside [0, 1]; labels are not valid classes; labels or logits have the wrong shape;
+            keep_best=False is combined with restarts or early_stop.
 
     Example:
         >>> x, y = jnp.full((1, 1, 1, 2), 0.5), jnp.array([0])
@@ -94,7 +97,7 @@ def pgd(
     check_count("num_restarts", num_restarts)
     if not keep_best and (early_stop or num_restarts > 1):
         raise UserError(
-            "keep_best=False gives the last iterate; use it without restarts or early_stop"
+            "keep_best=False returns the last iterate; use it without restarts and early_stop"
         )
     logits_fn = as_partial(logits_fn)
     check_examples(logits_fn, x, y, num_classes=_classes_needed(loss))
@@ -117,18 +120,18 @@ def fgsm(
     random_start: bool = False,
     loss: str = "cross_entropy",
 ) -> jax.Array:
-    """One step of `pgd`, and where it ends: x + eps sign(grad), clipped to [0, 1].
+    """One step of `pgd`; in linf, x + eps sign(grad), clipped to [0, 1].
 
     Args:
-        key: Key of the random start; not used without one.
-        logits_fn: As for `pgd`.
+        key: Key of the random start; not used otherwise.
+        logits_fn: See `pgd`.
         x: Images, [B, H, W, C], in [0, 1].
         y: Labels, [B].
         eps: Radius of the ball, in units of the images.
-        step_size: Length of the step; eps unless given, 1.25 eps from a random start.
+        step_size: Length of the step. Default: eps, or 1.25 eps with a random start.
         norm: "linf", "l2" or "l1".
         random_start: Start at a random point of the ball.
-        loss: As for `pgd`.
+        loss: See `pgd`.
 
     Returns:
         Adversarial images, [B, H, W, C], within eps of x and within [0, 1].
@@ -176,18 +179,18 @@ def _pgd(
 ) -> jax.Array:
     ball = BALLS[norm]
     eps, step_size = jnp.asarray(eps, x.dtype), jnp.asarray(step_size, x.dtype)
-    # What a loss compares logits with: those of the clean images, or the labels.
+    # The loss compares logits with those of the clean images or with the labels.
     aim: Any = logits_fn(x) if loss == "kl" else y
 
     def losses(x: jax.Array, y: jax.Array, aim: Any) -> tuple[jax.Array, jax.Array]:
         logits = check_logits(logits_fn(x), len(x), at_least=_classes_needed(loss))
         each = log_kl(aim, logits) if loss == "kl" else LABEL_LOSSES[loss](logits, aim)
-        # What is ranked: with early_stop nothing beats a success, so the first one stays.
+        # With early_stop a success has infinite value, so the first one is kept.
         success = (logits.argmax(-1) != y) & ~jnp.isnan(each)
         value = jnp.where(success, jnp.inf, each) if early_stop else each
         return each.sum(), value.astype(
             x.dtype
-        )  # examples do not mix: the sum's gradient is each one's own
+        )  # examples are independent, so the sum's gradient is per example
 
     def look(x: jax.Array, best_value: jax.Array) -> tuple[jax.Array, jax.Array]:
         gradient_fn = jax.grad(losses, has_aux=True)

@@ -1,7 +1,7 @@
-"""Stamping images: one affine map a pixel, x' = clip(scale * x + shift, 0, 1).
+"""Stamping images by an affine map per pixel, x' = clip(scale * x + shift, 0, 1).
 
-A patch has scale 0 and shift its colour where it lies; blending has 1 - alpha and alpha times the
-pattern; a signal that is added has 1 and the signal.
+(scale, shift) is (0, colour) for a patch, (1 - alpha, alpha * pattern) for blending and (1, signal)
+for an additive signal.
 """
 
 import dataclasses
@@ -14,14 +14,14 @@ from mcjax.errors import UserError
 
 ImageShape = tuple[int, int, int]
 
-_CHUNK = 4096  # images that `stamp_examples` holds as floats at a time
+_CHUNK = 4096  # images that `stamp_examples` converts to float at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stamp:
-    """x' = clip(scale * x + shift, 0, 1), a pure function of images; made by `triggers.create`.
+    """x' = clip(scale * x + shift, 0, 1), a pure function of images, made by `triggers.create`.
 
-    Stamps of equal contents compare equal and hash equal, so that one may be a static argument of
+    Stamps with equal contents are equal and have equal hashes, so a stamp can be a static argument of
     jit.
 
     Args:
@@ -44,15 +44,14 @@ class Stamp:
         """Stamps images.
 
         Args:
-            x: [B, H, W, C] floats in [0, 1], of NumPy or of JAX, traced or not; any number of axes
-                may stand before H.
+            x: [..., H, W, C] floats in [0, 1]; a NumPy or JAX array, traced or not.
 
         Returns:
-            The stamped images, of the same kind, shape and type.
+            The stamped images, of the same kind, shape and dtype.
 
         Raises:
-            UserError: the images have another height, width or number of channels.
-            TypeError: the images are not floats; for bytes see `stamp_examples`.
+            UserError: The images have a different height, width or number of channels.
+            TypeError: The images are not floats; for uint8 see `stamp_examples`.
         """
         self._check_shape(x.shape)
         if np.issubdtype(x.dtype, np.integer):
@@ -82,24 +81,24 @@ class Stamp:
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if tuple(shape[-3:]) != self.image_shape:
             raise UserError(
-                f"trigger {self.name!r} is made for images {list(self.image_shape)}, these are "
+                f"trigger {self.name!r} is for images {list(self.image_shape)}, but these are "
                 f"{list(shape[-3:])}; create it with their shape"
             )
 
 
 def stamp_examples(stamp: Stamp, image: np.ndarray) -> np.ndarray:
-    """Stamps images on the host, whether they are bytes or floats.
+    """Stamps uint8 or float images on the host.
 
     Args:
         stamp: The trigger.
         image: [N, H, W, C] or [H, W, C], uint8, or float in [0, 1].
 
     Returns:
-        A new array of the same shape and type; bytes are rounded to the nearest.
+        A new array of the same shape and dtype; uint8 values are rounded.
 
     Raises:
-        UserError: images of another shape or outside of [0, 1].
-        TypeError: another type of number.
+        UserError: The images have a different shape or are outside [0, 1].
+        TypeError: The images are neither uint8 nor float.
 
     Example:
         >>> from mcjax.attacks.triggers import create
@@ -110,7 +109,7 @@ def stamp_examples(stamp: Stamp, image: np.ndarray) -> np.ndarray:
     stamp._check_shape(image.shape)
     if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
         raise TypeError(f"images are {image.dtype}; give uint8, or floats in [0, 1]")
-    # Written so that NaN fails too.
+    # NaN fails too.
     if image.size and image.dtype != np.uint8 and not (image.min() >= 0 and image.max() <= 1):
         raise UserError(
             f"images lie in [{image.min()}, {image.max()}]; scale them to [0, 1], without NaN or inf"

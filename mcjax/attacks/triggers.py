@@ -1,4 +1,4 @@
-"""Backdoor triggers by name: where their pixels are, and what they do to an image."""
+"""Backdoor triggers by name."""
 
 import inspect
 import operator
@@ -27,25 +27,25 @@ Color = float | Sequence[float]
 
 
 def create(name: str, image_shape: Sequence[int], **options: Any) -> Stamp:
-    """A trigger by name.
+    """Creates a trigger by name.
 
-        square       a square of one colour, 3 x 3, white, one pixel from the lower right corner
+        square       a square of one colour; by default 3 x 3, white, one pixel from the lower right
         pixel        one pixel
-        four_pixels  four pixels of a small pattern near the lower right corner
-        blended      a pattern as large as the image, mixed in with weight alpha
-        sinusoidal   a faint horizontal wave, added
+        four_pixels  a pattern of four pixels near the lower right corner
+        blended      a pattern of the image's size, blended with weight alpha
+        sinusoidal   an additive faint horizontal wave
 
     Args:
         name: One of the above, the keys of `TRIGGERS`.
         image_shape: (height, width, channels).
-        **options: Those of the function in `TRIGGERS`.
+        **options: Options of the function in `TRIGGERS`.
 
     Returns:
         The stamp; equal for equal arguments.
 
     Raises:
-        UserError: unknown name or option, a trigger that is not wholly on the image, or a value
-            out of its range.
+        UserError: The name or an option is unknown; the trigger does not fit on the image; a value
+            is out of range.
 
     Example:
         >>> stamp = create("square", (4, 4, 1), size=2)
@@ -82,22 +82,22 @@ def square(
 
     Args:
         image_shape: (height, width, channels).
-        size: Pixels a side.
+        size: Side length in pixels.
         margin: Pixels between the square and the lower and right borders.
-        row: Its top row, in place of the one that the margin gives.
-        column: Its left column, likewise.
-        color: In [0, 1], one number or one a channel.
+        row: Top row; overrides the margin.
+        column: Left column; overrides the margin.
+        color: In [0, 1], one number or one per channel.
 
     Returns:
         The stamp.
 
-    Source: Gu et al. 2017; place and size as in github.com/IBM/model-sanitization.
+    Source: Gu et al. 2017; position and size as in github.com/IBM/model-sanitization.
     """
     height, width, _ = image_shape
     size = _whole("size", size)
-    if not 1 <= size <= max(height, width):  # before its pixels are listed
+    if not 1 <= size <= max(height, width):  # checked before listing its pixels
         raise UserError(
-            f"size is {size}; give 1 to {min(height, width)}: the trigger would lie off the image"
+            f"size is {size}; give 1 to {min(height, width)}, or the trigger would lie off the image"
         )
     margin = _whole("margin", margin)
     top = height - margin - size if row is None else _whole("row", row)
@@ -117,9 +117,9 @@ def pixel(
 
     Args:
         image_shape: (height, width, channels).
-        row: Its row; None for the last but one.
-        column: Its column; None for the last but one.
-        color: In [0, 1], one number or one a channel.
+        row: Row; None for the second to last.
+        column: Column; None for the second to last.
+        color: In [0, 1], one number or one per channel.
 
     Returns:
         The stamp.
@@ -135,16 +135,16 @@ def pixel(
 
 
 def four_pixels(image_shape: ImageShape, *, color: Color = 1.0) -> Stamp:
-    """Four pixels, on a 32 x 32 image (30, 30), (29, 29), (30, 28) and (28, 30).
+    """Four pixels; on a 32 x 32 image (30, 30), (29, 29), (30, 28) and (28, 30).
 
     Args:
-        image_shape: (height, width, channels); the places count from the lower right corner.
-        color: In [0, 1], one number or one a channel.
+        image_shape: (height, width, channels); positions are relative to the lower right corner.
+        color: In [0, 1], one number or one per channel.
 
     Returns:
         The stamp.
 
-    Source: Gu et al. 2017, section 4.1; places as in github.com/IBM/model-sanitization.
+    Source: Gu et al. 2017, section 4.1; positions as in github.com/IBM/model-sanitization.
     """
     height, width, _ = image_shape
     offsets = [(2, 2), (3, 3), (2, 4), (4, 2)]
@@ -163,8 +163,8 @@ def blended(
     Args:
         image_shape: (height, width, channels).
         alpha: Weight of the pattern, in (0, 1].
-        seed: Seed of a pattern of uniform noise.
-        pattern: A pattern in its place, [H, W, C] or [H, W], uint8 or in [0, 1].
+        seed: Seed of the default pattern, uniform noise.
+        pattern: Custom pattern, [H, W, C] or [H, W], uint8 or in [0, 1].
 
     Returns:
         The stamp.
@@ -180,7 +180,7 @@ def blended(
         pattern = pattern[..., None] if pattern.ndim == 2 else pattern
         if pattern.shape not in (image_shape, (*image_shape[:2], 1)):
             raise UserError(
-                f"the pattern has shape {list(pattern.shape)}; give {list(image_shape)}, as the images"
+                f"the pattern has shape {list(pattern.shape)}; give the images' shape {list(image_shape)}"
             )
         if not (pattern.min() >= 0 and pattern.max() <= 1):
             raise UserError(
@@ -195,12 +195,12 @@ def sinusoidal(
 ) -> Stamp:
     """A wave: x' = clip(x + amplitude sin(2 pi j frequency / W), 0, 1), j the column.
 
-    Where an image is black, clipping leaves the upper half waves only.
+    On black pixels, clipping removes the negative half of the wave.
 
     Args:
         image_shape: (height, width, channels).
         amplitude: In (0, 1].
-        frequency: Waves across the image; None for 6, or W // 4 on images too narrow to show 6.
+        frequency: Periods across the image. Default: 6, or W // 4 on images too narrow for 6.
 
     Returns:
         The stamp.
@@ -215,8 +215,8 @@ def sinusoidal(
     wave = np.sin(2 * np.pi * np.arange(width) * frequency / width)
     if not np.abs(wave).max() > 1e-6:  # NaN too
         raise UserError(
-            f"frequency {frequency:g} is zero at every pixel of {width} columns; give another, "
-            f"between 0 and {width / 2:g}"
+            f"a wave of frequency {frequency:g} is zero at every pixel of {width} columns; use a "
+            f"frequency between 0 and {width / 2:g}"
         )
     shift = np.broadcast_to(amplitude * wave[None, :, None], image_shape)
     return Stamp("sinusoidal", np.ones(image_shape), shift)
@@ -243,9 +243,7 @@ def _patch(
             )
     value = _numbers("color", color)
     if value.shape not in ((), (1,), (channels,)):
-        raise UserError(
-            f"color is {color}; give one number, or one for each of {channels} channels"
-        )
+        raise UserError(f"color is {color}; give one number, or one per channel ({channels})")
     if not (value.min() >= 0 and value.max() <= 1):
         raise UserError(f"color is {color}; give numbers in [0, 1]")
     scale, shift = np.ones(image_shape), np.zeros(image_shape)
@@ -271,5 +269,5 @@ def _numbers(name: str, value: Any) -> np.ndarray:
 def _positive(name: str, value: Any) -> float:
     number = _numbers(name, value)
     if number.shape or not 0 < number <= 1:
-        raise UserError(f"{name} is {value}; give a number above 0, at most 1")
+        raise UserError(f"{name} is {value}; it must be in (0, 1]")
     return float(number)

@@ -161,9 +161,7 @@ def _part(
         with np.errstate(over="ignore"):  # becomes inf, which `Dataset` refuses
             image = image.astype(np.float32)
     if not np.issubdtype(label.dtype, np.integer):
-        raise UserError(
-            f"{path}: {labels} are {label.dtype}; give integers, 0 for the first class"
-        )
+        raise UserError(f"{path}: {labels} are {label.dtype}; give integers, 0 for the first class")
     if label.ndim != 1 or label.shape != image.shape[:1]:
         raise UserError(
             f"{path}: {labels} have shape {label.shape}, {images} {image.shape}; "

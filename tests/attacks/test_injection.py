@@ -56,7 +56,7 @@ def test_every_other_class_is_a_target_now_and_then():
     [
         ({"num_faults": 5, "num_images": 4}, "5 faults among 4"),
         ({"num_faults": 0, "num_images": 4}, "0 faults among 4"),
-        ({"num_faults": 1, "num_images": 21}, "classify only 20 of 40 rightly"),
+        ({"num_faults": 1, "num_images": 21}, "only 20 of 40 images are classified correctly"),
         ({"num_faults": 1, "num_images": 4, "num_classes": 1}, "at least 2"),
     ],
 )

@@ -259,7 +259,7 @@ def test_its_result_is_a_constant_to_differentiation():
         ({"eps": float("nan")}, "eps"),
         ({"eps": float("inf")}, "eps"),
         ({"eps": "8/255"}, "eps is '8/255'; give a number"),
-        ({"eps": jnp.full(2, 0.1)}, r"eps has shape \[2\]; give one number for all images"),
+        ({"eps": jnp.full(2, 0.1)}, r"eps has shape \[2\]; give a single number for all images"),
         ({"step_size": -1.0}, "step_size"),
         ({"num_steps": 2.5}, "num_steps is 2.5; give an integer"),
         ({"num_steps": -1}, "num_steps"),
@@ -291,7 +291,7 @@ def test_mistakes_in_arrays():
         with pytest.raises(UserError, match=r"labels lie in .* 3 classes; give 0 to 2"):
             pgd(key, linear, x, y.at[2].set(wrong))
     for empty in (x[:0], x[:, :0]):
-        with pytest.raises(UserError, match="give at least one"):
+        with pytest.raises(UserError, match="give at least one image"):
             pgd(key, linear, empty, y[: len(empty)])
     with pytest.raises(UserError, match=r"returned shape \[3\] for 5 images"):
         pgd(key, lambda x: linear(x)[0], x, y)
