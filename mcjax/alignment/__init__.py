@@ -1,4 +1,4 @@
-"""Permutation alignment: two networks' hidden channels brought into one order before they are joined."""
+"""Permutation alignment: matches the hidden channels of two networks before they are connected."""
 
 from mcjax.alignment.dataflow import permutation_spec
 from mcjax.alignment.matching import Matching, align, weight_matching

@@ -1,9 +1,9 @@
-"""The permutations that leave a network's function unchanged, read off its forward pass.
+"""Finds the permutations that leave a network's function unchanged, from its forward pass.
 
-The pass is traced once, and every axis of every array in it is followed: an addition makes the axes
-of its operands one, a matrix product those that it sums over, a convolution those of channels. Axes
-of images and logits stay, and so does whatever goes through an operation without a rule here: that
-finds fewer permutations, never wrong ones.
+The pass is traced once, and every axis of every array is followed: an addition ties the axes of its
+operands, a matrix product the axes that it contracts, a convolution the channel axes. Axes of images
+and logits are fixed, and so are axes that go through an operation without a rule here; such
+operations can only reduce the number of permutations found, not make them wrong.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,12 +29,12 @@ def permutation_spec(
 ) -> PermutationSpec:
     """Finds which axes of a network's variables can be permuted together.
 
-    Two hidden channels that change places everywhere, in the layer that makes them, the
-    normalisation behind it and the layers that read them, leave the logits as they were. Channels of
-    layers whose outputs are added, as along a residual stream, have to move together.
+    Swapping two hidden channels in the layer that computes them, its normalisation and the layers
+    that read them does not change the logits. Channels of layers whose outputs are added, as in a
+    residual stream, must be permuted together.
 
     Args:
-        apply_fn: `apply_fn(variables, x) -> logits`, in evaluation mode; traced, never run.
+        apply_fn: `apply_fn(variables, x) -> logits`, in evaluation mode; traced, not executed.
         variables: Arrays or their shapes.
         image_shape: (height, width, channels) of one image.
 
@@ -42,7 +42,7 @@ def permutation_spec(
         The classes of axes, in the order of their first leaf.
 
     Raises:
-        UserError: The network has no hidden channels that can be told to be interchangeable.
+        UserError: No hidden channels are known to be interchangeable.
 
     Example:
         >>> spec = permutation_spec(
@@ -91,10 +91,10 @@ def _fix(array: Axes) -> None:
 
 
 def _follow(closed: Any, inputs: list[Axes], unknown: dict[str, None]) -> list[Axes]:
-    """The axes of a program's results, those of its arguments being given."""
+    """The axes of a jaxpr's results, given those of its arguments."""
     jaxpr = getattr(closed, "jaxpr", closed)
     known: dict[Any, Axes] = dict(zip(jaxpr.invars, inputs, strict=True))
-    # A constant array may differ from channel to channel.
+    # A constant array may be different for each channel.
     known |= {v: _new(_shape(v), fixed=True) for v in jaxpr.constvars}
 
     def axes_of(v: Any) -> Axes:
@@ -114,7 +114,7 @@ def _follow(closed: Any, inputs: list[Axes], unknown: dict[str, None]) -> list[A
     return [axes_of(v) for v in jaxpr.outvars]
 
 
-# Programs within a program, and where they are kept.
+# Primitives that call another jaxpr, and the parameter that holds it.
 _CALLS = """
     jit pjit closed_call core_call checkpoint remat2
     custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr
@@ -133,7 +133,7 @@ def _leave_alone(equation: Any, operands: list[Axes]) -> list[Axes]:
 
 
 def _elementwise(equation: Any, operands: list[Axes]) -> list[Axes]:
-    """Axes of equal length are one; an axis of length 1 is spread, and a scalar over all."""
+    """Ties axes of equal length; axes of length 1 and scalars are broadcast."""
     shape = _shape(equation.outvars[0])
     result = _new(shape)
     for array in operands:
@@ -168,7 +168,7 @@ def _transpose(equation: Any, operands: list[Axes]) -> list[Axes]:
 
 
 def _reduce(equation: Any, operands: list[Axes]) -> list[Axes]:
-    """A sum or a maximum does not depend on the order of what it goes over."""
+    """A sum or a maximum does not depend on the order of the reduced elements."""
     gone = equation.params["axes"]
     return [[one for i, one in enumerate(operands[0]) if i not in gone]]
 
@@ -185,7 +185,7 @@ def _dot(equation: Any, operands: list[Axes]) -> list[Axes]:
 
 
 def _convolution(equation: Any, operands: list[Axes]) -> list[Axes]:
-    """Channels are summed over; pixels have their places, and so have grouped channels."""
+    """Ties contracted channels; spatial axes and grouped channels are fixed."""
     numbers, (x, kernel) = equation.params["dimension_numbers"], operands
     (n, c, *pixels), (o, i, *taps), out = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
     if equation.params["feature_group_count"] > 1 or equation.params["batch_group_count"] > 1:
@@ -200,7 +200,7 @@ def _convolution(equation: Any, operands: list[Axes]) -> list[Axes]:
 
 
 def _window(equation: Any, operands: list[Axes]) -> list[Axes]:
-    """Axes along which the window is one element wide go through; the others have an order."""
+    """Axes with a window size of 1 pass through; the others are fixed."""
     p = equation.params
     return _some_through(
         equation,
@@ -242,7 +242,7 @@ def _concatenate(equation: Any, operands: list[Axes]) -> list[Axes]:
 
 
 def _some_through(equation: Any, operands: list[Axes], through: list[bool]) -> list[Axes]:
-    """The first operand's axes, some going through unchanged and the others with their order."""
+    """The first operand's axes: some pass through, the others are fixed."""
     result = []
     for one, n, passes in zip(operands[0], _shape(equation.outvars[0]), through, strict=True):
         if not passes:

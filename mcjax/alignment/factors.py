@@ -1,8 +1,8 @@
-"""Axes as products of factors, and which factors are one: a union-find whose sets can be split.
+"""Axes as products of tied factors: a union-find whose sets can be split.
 
-An axis of an array is a list of factors, outermost first, whose sizes multiply to its length: the
-axis of a flattened image [H * W * C] has three. Factors that are tied are permuted together, fixed
-ones not at all. Factors of size 1 have nothing to permute and are left out.
+An axis of an array is a list of factors, outermost first, whose sizes multiply to its length; the
+axis of a flattened image [H * W * C] has three. Tied factors are permuted together, fixed factors
+are not permuted. Factors of size 1 are omitted.
 """
 
 import math
@@ -12,22 +12,22 @@ Axis = list["Factor"]
 
 
 class Factor:
-    """A set of indices of which one permutation is asked.
+    """A set of indices that share one permutation.
 
     Args:
         size: Number of indices.
-        fixed: Whether they must stay where they are.
+        fixed: Whether the indices must not be permuted.
     """
 
     def __init__(self, size: int, fixed: bool = False):
         self.size = size
         self.fixed = fixed
-        self.same: Factor | None = None  # the factor that speaks for this one
-        self.parts: tuple[Factor, Factor] | None = None  # outer and inner, once it is split
+        self.same: Factor | None = None  # the representative of this factor
+        self.parts: tuple[Factor, Factor] | None = None  # outer and inner, after a split
 
 
 def axis(size: int, *, fixed: bool = False) -> Axis:
-    """A new axis of one factor.
+    """Makes an axis with one factor.
 
     Example:
         >>> axis(1), len(axis(3))
@@ -37,7 +37,7 @@ def axis(size: int, *, fixed: bool = False) -> Axis:
 
 
 def leaves(factors: Sequence[Factor]) -> Axis:
-    """The factors as they are by now: spoken for by others, split into parts.
+    """The current factors: representatives, with splits applied.
 
     Example:
         >>> whole = axis(6)
@@ -54,15 +54,15 @@ def leaves(factors: Sequence[Factor]) -> Axis:
 
 
 def fix(factors: Sequence[Factor]) -> None:
-    """Nothing of these may move."""
+    """Marks factors as not permutable."""
     for factor in leaves(factors):
         factor.fixed = True
 
 
 def tie(one: Sequence[Factor], other: Sequence[Factor]) -> None:
-    """Makes two axes of equal length one; where one has more factors, the other is split likewise.
+    """Ties two axes of equal length; if one has more factors, the other is split to match.
 
-    Axes that have no common factors, of 4 * 6 and of 3 * 8 indices say, are fixed.
+    Axes without common factors, e.g. of 4 * 6 and 3 * 8 indices, are fixed.
 
     Example:
         >>> a, b, c = axis(6), axis(6), axis(6)
@@ -73,7 +73,7 @@ def tie(one: Sequence[Factor], other: Sequence[Factor]) -> None:
     """
     left, right = list(one), list(other)
     while left and right:
-        left, right = leaves(left), leaves(right)  # a split or a tie may have changed what follows
+        left, right = leaves(left), leaves(right)  # splits and ties may have changed the rest
         x, y = left[0], right[0]
         if x is y:
             left, right = left[1:], right[1:]
@@ -90,10 +90,10 @@ def tie(one: Sequence[Factor], other: Sequence[Factor]) -> None:
 
 
 def regroup(factors: Sequence[Factor], shape: Sequence[int]) -> list[Axis] | None:
-    """The axes of a reshaped array, in row-major order; None if factors do not fit the shape.
+    """The axes of a reshaped array, in row-major order; None if the factors do not fit the shape.
 
     Args:
-        factors: Those of all axes of the array, in order.
+        factors: The factors of all axes of the array, in order.
         shape: The new shape.
 
     Example:

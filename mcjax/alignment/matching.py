@@ -1,13 +1,13 @@
-"""Weight matching: the hidden channels of one network in the order that is nearest to another's.
+"""Weight matching: permutes a network's hidden channels to be closest to another network's.
 
-Two networks trained from different starts may compute nearly the same with their channels in
-another order. Among the permutations that leave network b's function unchanged, those wanted bring its
-weights nearest to a's, which is to say, make their inner product largest:
+Independently trained networks may compute nearly the same function with their channels in a different
+order. Of the permutations p that leave network b's function unchanged, weight matching finds those
+that bring its weights closest to a's, i.e. maximise the inner product:
 
     max over p of  sum over leaves <w_a, p w_b>
 
-For one class of channels, the others being held, that is a linear assignment, solved exactly; going
-through the classes until none gains anything is coordinate ascent.
+For one class of channels, with the others held fixed, this is a linear assignment problem, solved
+exactly. Sweeps over the classes until none improves are coordinate ascent.
 """
 
 from typing import NamedTuple
@@ -29,11 +29,11 @@ from mcjax.tree import PyTree, check_same_structure
 
 
 class Matching(NamedTuple):
-    """What `weight_matching` found.
+    """The result of `weight_matching`.
 
     Args:
-        permutations: Of network b's channels, one a class.
-        inner_products: <w_a, p w_b> at the start and after every sweep; never less than before.
+        permutations: Permutations of network b's channels, one per class.
+        inner_products: <w_a, p w_b> at the start and after each sweep; non-decreasing.
     """
 
     permutations: Permutations
@@ -43,23 +43,23 @@ class Matching(NamedTuple):
 def weight_matching(
     key: jax.Array, spec: PermutationSpec, a: PyTree, b: PyTree, *, max_sweeps: int = 100
 ) -> Matching:
-    """Permutations of b's channels that bring its weights near to a's.
+    """Finds permutations of b's channels that bring its weights closest to a's.
 
     Running statistics, variables["batch_stats"], are not compared.
 
     Args:
-        key: Random key, of the order in which classes are gone through.
-        spec: Of the network, from `permutation_spec`.
-        a: The variables to come near to.
-        b: The variables to permute, of the same structure.
-        max_sweeps: Bound on the sweeps through all classes; a handful is usual.
+        key: Random key for the order of the classes.
+        spec: The network's spec, from `permutation_spec`.
+        a: The reference variables.
+        b: The variables to permute, with the same structure.
+        max_sweeps: Maximum number of sweeps over all classes; a few are usually enough.
 
     Returns:
-        The permutations and how the inner product grew.
+        The permutations and the inner products.
 
     Raises:
-        UserError: Networks of different structure, or of another than the spec's; weights that
-            are not finite.
+        UserError: The networks differ in structure, from each other or from the spec; weights are
+            not finite.
 
     Source: Ainsworth, Hayase and Srinivasa 2023, Git Re-Basin, section 3.2 and algorithm 1.
     """
@@ -74,7 +74,9 @@ def weight_matching(
     moved = [np.asarray(w, np.float64) for _, w in leaves]
     norm = float(np.sqrt(sum((w**2).sum() for w in fixed) * sum((w**2).sum() for w in moved)))
     if not np.isfinite(norm):
-        raise UserError("networks whose weights are not finite can't be aligned")
+        raise UserError(
+            "weights are not finite, so the networks can't be aligned; check the training"
+        )
 
     def product(places: list[int]) -> float:
         return sum(float(np.vdot(fixed[i], moved[i])) for i in places)
@@ -99,7 +101,8 @@ def weight_matching(
             only = [order if one == k else None for one in range(len(spec.sizes))]
             for i in places:
                 moved[i] = reorder(moved[i], classes[i], only)
-            # A leaf with the class on two axes is not linear in it; and no ties back and forth.
+            # A leaf with this class on two axes is not linear in p, so compare true values; requiring
+            # a gain avoids cycling between ties.
             if product(places) > before + 1e-12 * norm:
                 permutations[k] = permutations[k][order]
                 gained = True
@@ -113,15 +116,15 @@ def weight_matching(
 
 
 def align(key: jax.Array, spec: PermutationSpec, a: PyTree, b: PyTree) -> PyTree:
-    """Network b, its hidden channels in the order that is nearest to a's.
+    """Permutes network b's hidden channels to be closest to a's.
 
-    It computes what b computes, to rounding.
+    The result computes the same function as b, up to rounding.
 
     Args:
         key: Random key; see `weight_matching`.
-        spec: Of the network, from `permutation_spec`.
-        a: The variables to come near to.
-        b: The variables to permute, running statistics included.
+        spec: The network's spec, from `permutation_spec`.
+        a: The reference variables.
+        b: The variables to permute, including running statistics.
 
     Returns:
         A tree like `b`, of numpy arrays.
@@ -145,7 +148,7 @@ def _rows(w: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _assign(similarity: np.ndarray) -> np.ndarray:
-    """The p with the largest sum of similarity[i, p[i]]."""
-    from scipy.optimize import linear_sum_assignment  # slow to import, and mcjax imports this
+    """The permutation p that maximises the sum of similarity[i, p[i]]."""
+    from scipy.optimize import linear_sum_assignment  # slow to import
 
     return linear_sum_assignment(similarity, maximize=True)[1]

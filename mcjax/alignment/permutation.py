@@ -1,4 +1,4 @@
-"""Permutations of a network's hidden channels: which axes share one, and a network permuted."""
+"""Permutations of a network's hidden channels, and the axes they apply to."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,19 +11,19 @@ from mcjax.keys import stream
 from mcjax.tree import PyTree, path_name
 
 Permutations = tuple[np.ndarray, ...]
-"""One a class of a spec, int [n]: channel i of the permuted network is channel p[i] of the old."""
+"""One per class of a spec, int [n]: channel i of the permuted network is channel p[i] of the old."""
 
 Axis = tuple[tuple[int, int | None], ...]
-"""(size, class or None) of each factor of an axis, outermost first; None stays as it is."""
+"""(size, class or None) of each factor of an axis, outermost first; None is not permuted."""
 
 
 class PermutationSpec(NamedTuple):
-    """Which axes of which leaves are permuted together so that a network's function stays.
+    """The axes that can be permuted together without changing a network's function.
 
     Args:
-        sizes: Number of channels of each class, of those that have one permutation.
-        axes: Of each leaf, by its path ("params/conv1/kernel"), its axes.
-        not_understood: Operations of the network whose axes are left alone for want of a rule.
+        sizes: Number of channels of each class; a class is a set of axes that share a permutation.
+        axes: The axes of each leaf, by its path ("params/conv1/kernel").
+        not_understood: Operations without a rule, whose axes are fixed.
     """
 
     sizes: tuple[int, ...]
@@ -31,7 +31,7 @@ class PermutationSpec(NamedTuple):
     not_understood: tuple[str, ...] = ()
 
     def members(self, which: int) -> dict[str, tuple[int, ...]]:
-        """The leaves that a class permutes, each with the axes on which it does.
+        """The leaves that a class permutes, with the permuted axes of each.
 
         Args:
             which: The class, from 0.
@@ -44,12 +44,12 @@ class PermutationSpec(NamedTuple):
 
 
 def identity(spec: PermutationSpec) -> Permutations:
-    """The permutations that change nothing."""
+    """The identity permutation of each class."""
     return tuple(np.arange(n) for n in spec.sizes)
 
 
 def random_permutations(key: jax.Array, spec: PermutationSpec) -> Permutations:
-    """A random permutation of every class."""
+    """A random permutation of each class."""
     return tuple(
         np.asarray(jax.random.permutation(stream(key, "permutation", i), n))
         for i, n in enumerate(spec.sizes)
@@ -57,18 +57,18 @@ def random_permutations(key: jax.Array, spec: PermutationSpec) -> Permutations:
 
 
 def permute(spec: PermutationSpec, permutations: Permutations, variables: PyTree) -> PyTree:
-    """The same function with its hidden channels in another order.
+    """Permutes a network's hidden channels; its function does not change.
 
     Args:
-        spec: Of the network, from `permutation_spec`.
-        permutations: One a class of the spec.
-        variables: The network's, running statistics included.
+        spec: The network's spec, from `permutation_spec`.
+        permutations: One per class of the spec.
+        variables: The network's variables, including running statistics.
 
     Returns:
         A tree like `variables`, of numpy arrays.
 
     Raises:
-        UserError: The spec is of another network.
+        UserError: The spec does not fit the network.
 
     Example:
         >>> spec = PermutationSpec((2,), {"w": (((3, None),), ((2, 0),))})
@@ -89,18 +89,18 @@ def permute(spec: PermutationSpec, permutations: Permutations, variables: PyTree
 def factors(
     spec: PermutationSpec, path: jax.tree_util.KeyPath, w: np.ndarray
 ) -> tuple[np.ndarray, tuple[int | None, ...]]:
-    """A leaf with an axis a factor, and the class of each of these axes.
+    """Reshapes a leaf to one axis per factor; also returns the class of each axis.
 
     Raises:
-        UserError: The leaf is not the spec's.
+        UserError: The leaf does not fit the spec.
     """
     name = path_name(path)
     axes = spec.axes.get(name, ())
     lengths = tuple(int(np.prod([n for n, _ in axis], dtype=int)) for axis in axes)
     if name not in spec.axes or lengths != np.shape(w):
         raise UserError(
-            f"the permutations are of another network: {name} is {np.shape(w)} here and "
-            f"{lengths if name in spec.axes else 'missing'} there"
+            f"the permutations are for a different network: {name} has shape {np.shape(w)}, but "
+            f"{lengths if name in spec.axes else 'is missing'} in the spec"
         )
     flat = [factor for axis in axes for factor in axis]
     return np.asarray(w).reshape([n for n, _ in flat]), tuple(k for _, k in flat)
@@ -109,7 +109,7 @@ def factors(
 def reorder(
     w: np.ndarray, classes: Sequence[int | None], permutations: Sequence[np.ndarray | None]
 ) -> np.ndarray:
-    """A leaf with an axis a factor, every axis put in its class's order (None: as it is)."""
+    """Permutes each axis of a leaf with one axis per factor by its class (None: unchanged)."""
     for axis, k in enumerate(classes):
         order = None if k is None else permutations[k]
         if order is not None:

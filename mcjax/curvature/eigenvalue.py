@@ -1,4 +1,4 @@
-"""The algebraically largest eigenvalue of many symmetric operators at once, from products alone."""
+"""The algebraically largest eigenvalue of many symmetric operators, from matrix-vector products."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,19 +15,19 @@ TOLERANCE = 1e-3
 
 Operator = Callable[[jax.Array], jax.Array]
 
-# Power iterations before the shape of the spectrum is judged: by then small eigenvalues are gone.
+# Power iterations before a dominant negative eigenvalue is tested for, when small ones have decayed.
 _WARM_UP = 10
 
 
 class TopEigenvalue(NamedTuple):
-    """Largest eigenvalues, one an operator.
+    """The largest eigenvalue of each operator.
 
     Attributes:
         eigenvalue: theta, [B].
         residual: ||H v - theta v|| / |theta| with ||v|| = 1, [B]: some eigenvalue of H lies within
             residual * |theta| of theta. 0 where H is zero.
-        num_iters: Products with H until it stopped, [B].
-        eigenvector: v, [B, ...], or None if not asked for.
+        num_iters: Number of products with H, [B].
+        eigenvector: v, [B, ...], or None if not requested.
     """
 
     eigenvalue: jax.Array
@@ -45,28 +45,28 @@ def top_eigenvalue(
     max_iters: int | None = None,
     tolerance: float = TOLERANCE,
 ) -> TopEigenvalue:
-    """max_i lambda_i of each of B symmetric operators; a negative one however large does not count.
+    """max_i lambda_i of each of B symmetric operators (the largest value, not magnitude).
 
-    power    v <- (H + s I) v / ||.|| with s = 0 as long as that finds a positive eigenvalue. Where
-             a negative one dominates, s becomes its size, which makes H + s I positive, and the
-             iteration starts again. Stops at the tolerance; nearly equal eigenvalues take long.
+    power    v <- (H + s I) v / ||.||, with s = 0 as long as the dominant eigenvalue is positive. If
+             a negative one dominates, s is set to its magnitude, which makes H + s I positive, and
+             the iteration restarts. It stops at the tolerance; nearly equal eigenvalues are slow.
     lanczos  The largest eigenvalue of H on the Krylov space of max_iters vectors, each
-             orthogonalised twice against all before; stops earlier where the space is exhausted.
+             orthogonalised twice against all previous ones; stops early if the space is exhausted.
 
     Args:
-        hvp: `hvp(v) -> H v` for v of the shape of `like`; v[i] meets the i-th operator only.
-        like: Its shape [B, ...] and type are used.
+        hvp: `hvp(v) -> H v` for v with the shape of `like`; v[i] is multiplied by operator i only.
+        like: Array whose shape [B, ...] and dtype are used.
         key: Key of the start vectors.
         method: "power" or "lanczos".
-        max_iters: Products at most; 300 for power, 30 for lanczos unless given. Lanczos keeps
+        max_iters: Maximum number of products. Default: 300 for power, 30 for lanczos, which keeps
             that many vectors in memory.
-        tolerance: Of power's residual.
+        tolerance: Tolerance on power's residual.
 
     Returns:
-        Eigenvalues with their residuals and eigenvectors.
+        The eigenvalues with their residuals and eigenvectors.
 
     Raises:
-        UserError: Unknown method, fewer than 1 iteration, negative tolerance.
+        UserError: The method is unknown; max_iters is less than 1; tolerance is negative.
 
     Example:
         >>> diagonals = jnp.array([[3.0, 1.0, -5.0], [-1.0, -2.0, -3.0]])
@@ -93,7 +93,7 @@ def top_eigenvalue(
 def check_method(
     method: str, known: tuple[str, ...], max_iters: int | None, tolerance: float
 ) -> None:
-    """Refuses unknown methods and impossible limits."""
+    """Checks the method and its limits."""
     if method not in known:
         raise UserError(f"unknown method {method!r}; use one of {', '.join(known)}")
     if max_iters is not None and max_iters < 1:
@@ -110,7 +110,7 @@ def rayleigh(v: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _norm(v: jax.Array) -> jax.Array:
-    # Scaled first: sure networks have Hessians whose squares underflow.
+    # Scaled first: for confident networks, squares of the Hessian's entries underflow.
     largest = jnp.abs(v).max(1, keepdims=True)
     safe = jnp.where(largest > 0, largest, 1)
     return largest * jnp.sqrt(((v / safe) ** 2).sum(1, keepdims=True))
@@ -123,8 +123,8 @@ def _unit(v: jax.Array) -> jax.Array:
 
 class _Power(NamedTuple):
     i: jax.Array
-    following: jax.Array  # the next vector to look at
-    v: jax.Array  # the one looked at last, and what was found there
+    following: jax.Array  # the next vector
+    v: jax.Array  # the last vector, and its results
     theta: jax.Array
     residual: jax.Array
     shift: jax.Array
@@ -139,16 +139,16 @@ def _power(matvec: Operator, start: jax.Array, max_iters: int, tolerance: float)
         theta, residual = rayleigh(v, w)
         size = _norm(w)[:, 0]
         settled, shifted = residual <= tolerance, s.shift > 0
-        # With s = 0, either a negative eigenvalue was found, or one keeps v from settling: a
-        # positive operator would have brought v . H v near ||H v|| by now.
+        # With s = 0, either a negative eigenvalue was found, or one prevents v from converging: for
+        # a positive operator v . H v would be close to ||H v|| by now.
         negative = ~shifted & (s.i >= _WARM_UP) & (theta < 0.9 * size)
-        # A shift is too small if v then settles below -s: it was of another negative eigenvalue.
+        # A shift is too small if v then converges below -s: it came from another negative eigenvalue.
         negative = jnp.where(settled, theta < -1.001 * s.shift, negative) & ~s.done
         shift = jnp.where(negative, size, s.shift)
         moved = w + shift[:, None] * v
         following = jnp.where(negative[:, None], start, _unit(moved))
-        # A start that is all but the eigenvector of -s looks settled, until what is beside it has
-        # grown; where nothing is, H is -s everywhere.
+        # A start close to the eigenvector of -s looks converged until its other components have
+        # grown; if there are none, H is -s everywhere.
         waits = shifted & (theta < -0.999 * s.shift) & (_norm(moved)[:, 0] > 1e-5 * s.shift)
         kept = s.done[:, None]
         return _Power(
@@ -181,8 +181,8 @@ class _Krylov(NamedTuple):
     j: jax.Array
     basis: jax.Array  # [m, B, n], zero where the space was exhausted
     alpha: jax.Array  # [m, B], the diagonal
-    beta: jax.Array  # [m, B], beside it: beta[j] joins j and j + 1
-    scale: jax.Array  # [B], of the operator
+    beta: jax.Array  # [m, B], the off-diagonal: beta[j] couples j and j + 1
+    scale: jax.Array  # [B], scale of the operator
     alive: jax.Array  # [B]
 
 
@@ -194,13 +194,13 @@ def _lanczos(matvec: Operator, start: jax.Array, m: int) -> TopEigenvalue:
         v = s.basis[s.j]
         w = matvec(v)
         alpha = (v * w).sum(1)
-        for _ in range(2):  # once loses orthogonality to rounding
+        for _ in range(2):  # a single pass loses orthogonality to rounding
             w = w - jnp.einsum("mb,mbn->bn", jnp.einsum("mbn,bn->mb", s.basis, w), s.basis)
         beta = _norm(w)[:, 0]
         scale = jnp.maximum(s.scale, jnp.maximum(jnp.abs(alpha), beta))
         alive = s.alive & (beta > exhausted * scale)
         following = jnp.where(alive[:, None], _unit(w), 0)
-        # A row of nothing must not look like an eigenvalue: it gets one below v_0's quotient.
+        # An unused row must not add a large eigenvalue: it gets one below v_0's quotient.
         nothing = s.alpha[0] - jnp.abs(s.alpha[0])
         return _Krylov(
             j=s.j + 1,

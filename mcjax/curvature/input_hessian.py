@@ -1,4 +1,4 @@
-"""The largest eigenvalue of the Hessian of the loss with respect to the image, for whole batches."""
+"""The largest eigenvalue of the loss's Hessian with respect to each image of a batch."""
 
 from collections.abc import Callable
 from functools import partial
@@ -31,45 +31,46 @@ def input_hessian_eigenvalue(
     key: jax.Array | None = None,
     return_eigenvector: bool = False,
 ) -> TopEigenvalue:
-    r"""lambda_max(H_x), H_x the Hessian of cross-entropy(logits(x), y) with respect to one image.
+    r"""lambda_max(H_x), with H_x the Hessian of cross-entropy(logits(x), y) with respect to one image.
 
-    power    Power iteration on Hessian-vector products (jvp of grad), shifted where a negative
+    power    Power iteration on Hessian-vector products (jvp of grad), shifted if a negative
              eigenvalue dominates, to a relative residual; see `mcjax.curvature.top_eigenvalue`.
-    lanczos  A fully reorthogonalised Krylov space of max_iters vectors. Nearly equal eigenvalues
-             do not slow it down as they do power; it keeps its vectors in memory.
-    exact    For logits that are piecewise linear in x, of Jacobian J,
+    lanczos  A fully reorthogonalised Krylov space of max_iters vectors. Unlike power, it is not
+             slowed down by nearly equal eigenvalues; it keeps its vectors in memory.
+    exact    For logits that are piecewise linear in x, with Jacobian J,
 
                  H_x = J^T (diag p - p p^T) J = M^T M,  M = B^T J,  B = diag sqrt(p) - p sqrt(p)^T,
 
-             and the eigenvalues that are not 0 are those of the classes x classes matrix M M^T:
-             one vector-Jacobian product a class, no iteration.
-    legacy   The published code's estimator, for comparison with its numbers only: one number for
+             and the nonzero eigenvalues are those of the classes x classes matrix M M^T: one
+             vector-Jacobian product per class, no iteration.
+    legacy   The published code's estimator, only for comparison with its results: one number for
              all images, which is not an eigenvalue of any of them; see `mcjax.curvature.legacy`.
 
     Args:
         logits_fn: `logits_fn(x) -> logits [B, classes]`; an example's logits must not depend on
-            the others (evaluation mode).
+            other examples (evaluation mode).
         x: Images, [B, H, W, C], in [0, 1].
         y: Labels, [B].
         method: One of the above.
         piecewise_linear: Whether logits_fn is piecewise linear in x: `network.piecewise_linear`
-            of a `Network`. "exact" needs True. True for a smooth network forces it: v is then
-            the top eigenvector of the Gauss-Newton part only, v . H_x v a lower bound, and the
-            residual shows what is missing.
-        max_iters: Products with H_x at most; 300 for power, 30 for lanczos, 10 for legacy.
-        tolerance: Of power's relative residual.
-        key: Key of the start vectors; a fixed one unless given.
+            of a `Network`. "exact" requires True. If set to True for a smooth network, v is the top
+            eigenvector of the Gauss-Newton part only, v . H_x v is a lower bound, and the residual
+            shows the error.
+        max_iters: Maximum number of products with H_x. Default: 300 for power, 30 for lanczos, 10
+            for legacy.
+        tolerance: Tolerance on power's relative residual.
+        key: Key of the start vectors. Default: a fixed key.
         return_eigenvector: Return the eigenvectors too.
 
     Returns:
         .eigenvalue [B] in nats per squared unit of the image, .residual [B] (relative),
-        .num_iters [B], .eigenvector [B, H, W, C] or None. Method legacy: its one number, B times,
-        and NaN for the residual.
+        .num_iters [B], .eigenvector [B, H, W, C] or None. For method legacy the same number is
+        repeated B times, and the residual is NaN.
 
     Raises:
-        UserError: Unknown method; exact without piecewise_linear=True; no image, or images outside
-            of [0, 1]; labels outside of the classes; labels or logits of the wrong shape;
-            impossible limits.
+        UserError: The method is unknown, or "exact" without piecewise_linear=True; there are no
+            images, or they are outside [0, 1]; labels are not valid classes; labels or logits have
+            the wrong shape; max_iters or tolerance is invalid.
 
     Example:
         >>> logits_fn = lambda x: x.reshape(len(x), 2) @ jnp.array([[2.0, 0.0], [0.0, 0.0]])
@@ -83,7 +84,7 @@ def input_hessian_eigenvalue(
     if method == "exact" and piecewise_linear is not True:
         why = "is not" if piecewise_linear is False else "may not be"
         raise UserError(
-            f"method 'exact' holds for piecewise linear networks, which this one {why}: use "
+            f"method 'exact' needs a piecewise linear network, which this one {why}; use method "
             "'lanczos', or piecewise_linear=True (from network.piecewise_linear, or to force it)"
         )
     logits_fn = as_partial(logits_fn)
@@ -100,11 +101,11 @@ def loss_gradient(logits_fn: LogitsFn, y: jax.Array) -> Callable[[jax.Array], ja
     """The gradient of each example's cross-entropy with respect to its image.
 
     Args:
-        logits_fn: As for `input_hessian_eigenvalue`.
+        logits_fn: See `input_hessian_eigenvalue`.
         y: Labels, [B].
 
     Returns:
-        A function of images [B, H, W, C] to gradients of the same shape.
+        A function from images [B, H, W, C] to gradients of the same shape.
     """
 
     def total(x: jax.Array) -> jax.Array:
@@ -131,7 +132,7 @@ def _eigenvalue(
         return TopEigenvalue(
             num.eigenvalue * rows, jnp.nan * rows, num.num_iters * rows.astype(jnp.int32)
         )
-    # Everything that does not depend on the vector is computed once.
+    # Linearised once: everything that does not depend on the vector is shared.
     _, hvp = jax.linearize(gradient_fn, x)
     if method != "exact":
         return core.top_eigenvalue(
@@ -148,7 +149,8 @@ def _gauss_newton_vector(logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
     """The top eigenvectors of J^T (diag p - p p^T) J, [B, H, W, C]; 0 where it is zero."""
     logits, vjp = jax.vjp(logits_fn, x)
     num_classes = check_logits(logits, len(x)).shape[1]
-    # B in logarithms, scaled to a largest entry of 1: a sure network's p would underflow.
+    # B is computed in the log domain and scaled to a largest entry of 1, because a confident
+    # network's p would underflow.
     log_p = confident_log_softmax(logits)
     eye = jnp.eye(num_classes, dtype=bool)[None]
     log_others = jax.nn.logsumexp(jnp.where(eye, -jnp.inf, log_p[:, None, :]), axis=2)  # 1 - p
@@ -156,7 +158,7 @@ def _gauss_newton_vector(logits_fn: LogitsFn, x: jax.Array) -> jax.Array:
         eye, (log_p / 2 + log_others)[:, :, None], log_p[:, :, None] + log_p[:, None, :] / 2
     )
     size = jnp.exp(size - size.max((1, 2), keepdims=True))
-    b = jnp.where(eye, size, -size)  # its columns are the cotangents
+    b = jnp.where(eye, size, -size)  # the columns are the cotangents
     (m,) = jax.vmap(vjp)(jnp.moveaxis(b, 2, 0))  # [classes, B, H, W, C]
     rows = m.reshape(num_classes, len(x), -1)
     gram = jnp.einsum("ibn,jbn->bij", rows, rows, precision="highest")

@@ -1,4 +1,4 @@
-"""The published code's estimate of the input Hessian's eigenvalue, to compare with its numbers."""
+"""The published code's estimate of the input Hessian's eigenvalue, for comparison only."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,10 +12,10 @@ TOLERANCE = 1e-2
 
 
 class LegacyEigenvalue(NamedTuple):
-    """What the published code prints.
+    """The published code's result.
 
     Attributes:
-        eigenvalue: One number, [].
+        eigenvalue: A scalar, [].
         num_iters: Iterations until two estimates were within 0.01 of each other.
     """
 
@@ -34,24 +34,24 @@ def legacy_eigenvalue(
 ) -> LegacyEigenvalue:
     """The published estimate: v . (sum_b H_b v) / num_batches, by power iteration on sum_b H_b.
 
-    H_b is the Hessian of the mean loss of a batch with respect to its images: blocks H_x / 200. The
-    same v meets every batch, so that slot s of v sees the mean over batches of the s-th images'
-    Hessians, and the result tends to the largest of 200 slots' |eigenvalues| of these means / 200:
-    neither one image's eigenvalue nor their mean. It mostly stops at the second iteration, at the
-    absolute tolerance, far from converged.
+    H_b is the Hessian of a batch's mean loss with respect to its images: blocks H_x / 200. The same v
+    is used for every batch, so slot s of v sees the mean over batches of the s-th images' Hessians.
+    The result tends to the largest |eigenvalue| of these 200 means / 200, which is neither an image's
+    eigenvalue nor a mean of them. It usually stops at the second iteration because of the absolute
+    tolerance, far from convergence.
 
     Args:
         key: Key of the start vector.
         gradient_fn: The gradient of each example's loss with respect to its image.
-        x: Images, [N, H, W, C]; those that do not fill a batch are left out.
-        num_slots: Images a batch; N if that is less.
-        max_iters: Iterations at most.
-        tolerance: Of the change of the estimate.
+        x: Images, [N, H, W, C]; an incomplete last batch is dropped.
+        num_slots: Images per batch; N if that is less.
+        max_iters: Maximum number of iterations.
+        tolerance: Absolute tolerance on the change of the estimate.
 
     Returns:
         The estimate.
 
-    Source: the code beside Zhao et al. 2020, from HessianFlow (Yao et al. 2018).
+    Source: the code of Zhao et al. 2020, from HessianFlow (Yao et al. 2018).
     """
     num_slots = min(num_slots, len(x))
     num_batches = len(x) // num_slots

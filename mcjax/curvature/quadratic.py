@@ -1,4 +1,4 @@
-"""How far a perturbation obeys the quadratic model of the loss, and how it lies to the Hessian."""
+"""The quadratic model of the loss at a perturbation, and its alignment with the Hessian."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -24,8 +24,8 @@ class QuadraticModel(NamedTuple):
         curvature_term: delta . H delta / 2.
         error: f(x + delta) - f(x) - g . delta - delta . H delta / 2.
         alignment: c = |v . delta| / ||delta||, in [0, 1]; 0 where delta is zero.
-        eigenvalue_term: lambda ||delta||^2 / 2, to which curvature_term comes as c goes to 1, with
-            lambda = v . H v.
+        eigenvalue_term: lambda ||delta||^2 / 2 with lambda = v . H v, the limit of curvature_term
+            as c goes to 1.
     """
 
     clean_loss: jax.Array
@@ -44,26 +44,26 @@ def quadratic_model(
     delta: jax.Array,
     eigenvector: jax.Array,
 ) -> QuadraticModel:
-    """Each assumption of "the worst-case loss grows with lambda_max" as a number, per example.
+    """Measures, per example, the assumptions of "the worst-case loss grows with lambda_max".
 
-    The proposition says: if f(x) is the same along the path, if the quadratic model of f is good in
-    the ball, and as the worst perturbation's alignment with the top eigenvector goes to 1, the
-    largest loss in the ball is a growing function of lambda_max. Small `gradient_term` and `error`
-    beside `curvature_term`, and `alignment` near 1, would mean that it applies.
+    The proposition states: if f(x) is constant along the path, the quadratic model of f is accurate
+    in the ball, and the worst perturbation's alignment with the top eigenvector goes to 1, then the
+    largest loss in the ball is an increasing function of lambda_max. It applies if `gradient_term`
+    and `error` are small compared with `curvature_term` and `alignment` is near 1.
 
     Args:
-        logits_fn: `logits_fn(x) -> logits [B, classes]`, an example at a time.
+        logits_fn: `logits_fn(x) -> logits [B, classes]`; examples must be independent.
         x: Images, [B, H, W, C], in [0, 1].
         y: Labels, [B].
-        delta: Perturbations, likewise: `pgd(...) - x`.
-        eigenvector: Unit vectors, likewise: of `input_hessian_eigenvalue(...,
+        delta: Perturbations, [B, H, W, C], e.g. `pgd(...) - x`.
+        eigenvector: Unit vectors, [B, H, W, C], from `input_hessian_eigenvalue(...,
             return_eigenvector=True)`.
 
     Returns:
         The terms.
 
     Raises:
-        UserError: Shapes that do not agree; images outside of [0, 1].
+        UserError: Shapes do not match, or images are outside [0, 1].
 
     Example:
         >>> logits_fn = lambda x: x.reshape(len(x), 2) @ jnp.array([[2.0, 0.0], [0.0, 0.0]])

@@ -23,22 +23,22 @@ def weight_hessian_eigenvalue(
 ) -> TopEigenvalue:
     """lambda_max of the Hessian of loss_fn at params.
 
-    With params = (weights, images) it is that of the joint Hessian.
+    With params = (weights, images) it is the eigenvalue of the joint Hessian.
 
     Args:
-        loss_fn: `loss_fn(params) -> number`, a mean over examples say.
-        params: A tree of floats of one type.
+        loss_fn: `loss_fn(params) -> scalar`, e.g. a mean over examples.
+        params: A tree of floats, all of the same dtype.
         method: "power" or "lanczos"; see `mcjax.curvature.top_eigenvalue`.
-        max_iters: Hessian-vector products at most; 300 for power, 30 for lanczos unless given.
-        tolerance: Of power's relative residual.
-        key: Key of the start vector; a fixed one unless given.
+        max_iters: Maximum number of Hessian-vector products. Default: 300 for power, 30 for lanczos.
+        tolerance: Tolerance on power's relative residual.
+        key: Key of the start vector. Default: a fixed key.
         return_eigenvector: Return the eigenvector too.
 
     Returns:
         .eigenvalue [], .residual [] (relative), .num_iters [], .eigenvector like params or None.
 
     Raises:
-        UserError: Unknown method or impossible limits.
+        UserError: The method is unknown; max_iters or tolerance is invalid.
 
     Example:
         >>> top = weight_hessian_eigenvalue(lambda w: 3 * w["a"] ** 2 - 5 * w["b"] ** 2, {"a": 1.0, "b": 1.0})

@@ -1,6 +1,6 @@
 """Data sets by name: `load("digits")`, `load("cifar10")`, `load("npz:mine.npz")`.
 
-A new data set with its own original files is one short file like `svhn.py` and one line below.
+To add a data set with its own files, write a module like `svhn.py` and add a line below.
 """
 
 import contextlib
@@ -40,29 +40,29 @@ def load(
 ) -> Dataset:
     """Loads a data set by name.
 
-        digits              scikit-learn's handwritten digits, built in
+        digits              scikit-learn's handwritten digits, always available
         fashion_mnist, mnist, cifar10, cifar100, svhn_cropped
-                            from the first of: the original files in `data_dir` (Fashion-MNIST
-                            without `data_dir`: in Debian's package); a prepared TFDS set there
-                            (without `data_dir`: in TFDS's default folder); a TFDS download,
-                            with the extra mcjax[tfds]
+                            from the first available of: the original files in `data_dir`
+                            (Fashion-MNIST without `data_dir`: Debian's package); a prepared TFDS
+                            set in `data_dir` (default: TFDS's folder); a TFDS download, which
+                            needs mcjax[tfds]
         npz:FILE            a user's arrays, see `mcjax.data.npz`
         tfds:NAME, NAME     any other image-classification set of TFDS
-        fake:NAME           synthetic images in the shape of NAME, always there and quick to learn
+        fake:NAME           synthetic images with the shape of NAME, always available, easy to learn
 
     Args:
         name: One of the above.
-        data_dir: Folder of the original files, or of prepared TFDS sets.
-        verify: Whether original files must have their published checksums; what was done is
-            recorded in the result's `source`.
-        cache_dir: Folder for arrays that are slow to read from their original files; None for
+        data_dir: Folder of the original files or of prepared TFDS sets.
+        verify: Whether to compare original files with their published checksums; recorded in the
+            result's `source`.
+        cache_dir: Cache folder for arrays that are slow to read from the original files. Default:
             $XDG_CACHE_HOME/mcjax or ~/.cache/mcjax.
 
     Returns:
         The data set.
 
     Raises:
-        UserError: unknown name, or data missing, damaged or of other contents than published.
+        UserError: The name is unknown, or the data are missing, damaged or not as published.
 
     Example:
         >>> load("fake:cifar10").image_shape

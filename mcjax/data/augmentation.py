@@ -13,19 +13,19 @@ from mcjax.errors import UserError
 def random_flip_crop(
     key: jax.Array, image: jax.Array, *, flip: bool = True, padding: int = 4
 ) -> jax.Array:
-    """Flips each image left to right with probability 1/2, pads it with zeros, crops it back.
+    """Random horizontal flip with probability 1/2, then a random crop after zero padding.
 
-    Per image, with a coin f and offsets u, v uniform on -padding ... padding, the result is
-    out[i, j] = in'[i + u, j + v], zero outside of the image; in' is the flipped image where f is 1.
+    Per image, with f in {0, 1} and offsets u, v uniform on -padding ... padding, the result is
+    out[i, j] = in'[i + u, j + v], zero outside the image; in' is the flipped image if f is 1.
 
     Args:
         key: Random key.
-        image: [B, H, W, C], of any type.
-        flip: Whether to flip at all.
+        image: [B, H, W, C], of any dtype.
+        flip: Whether to flip.
         padding: Width of the zero border in pixels; 0 for no crop.
 
     Returns:
-        Images of the same shape and type.
+        Images of the same shape and dtype.
 
     Example:
         >>> image = jnp.ones((2, 8, 8, 3), jnp.uint8)
@@ -44,8 +44,8 @@ def random_flip_crop(
     if flip:
         flipped = jax.random.bernoulli(flip_key, shape=(batch, 1))
         column = jnp.where(flipped, width - 1 - column, column)
-    # One gather of whole pixels, without a padded copy: of nine ways tried, the one that is fast on
-    # CPU both alone and inside a scan, for bytes and for floats (0.3 ms for 128 CIFAR images).
+    # One gather of whole pixels without a padded copy: of nine variants, the one that is fast on CPU
+    # both alone and in a scan, for uint8 and floats (0.3 ms for 128 CIFAR images).
     pixel = row.clip(0, height - 1)[:, :, None] * width + column.clip(0, width - 1)[:, None, :]
     flat = image.reshape(batch, height * width, channels)
     cropped = jnp.take_along_axis(flat, pixel.reshape(batch, -1, 1), axis=1).reshape(image.shape)
@@ -70,17 +70,17 @@ AUGMENTATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 
 
 def get(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """An augmentation by name.
+    """Returns an augmentation by name.
 
     Args:
-        name: "none", "flip_crop" (CIFAR), "crop" (what mirroring changes), or "flip_crop_2" and
-            "crop_2" (by 2 pixels, not 4, for small images).
+        name: "none", "flip_crop" (CIFAR), "crop" (if flipping changes the class), or "flip_crop_2"
+            and "crop_2" (padding 2 instead of 4, for small images).
 
     Returns:
         A pure function (key, image [B, H, W, C]) -> image.
 
     Raises:
-        UserError: unknown name.
+        UserError: The name is unknown.
 
     Example:
         >>> get("none")(jax.random.key(0), jnp.ones((1, 2, 2, 1))).shape

@@ -1,4 +1,4 @@
-"""From a data set to batches: on the host for evaluation, inside jit for training."""
+"""Batching: on the host for evaluation, inside jit for training."""
 
 import functools
 
@@ -11,16 +11,16 @@ from mcjax.errors import UserError
 
 
 def to_unit(image: jax.Array | np.ndarray) -> jax.Array:
-    """Images as float32 in [0, 1].
+    """Converts images to float32 in [0, 1].
 
     Args:
-        image: uint8 of any shape, divided by 255; or float in [0, 1], passed on.
+        image: uint8 of any shape, divided by 255; or float in [0, 1], not rescaled.
 
     Returns:
         float32 of the same shape.
 
     Raises:
-        TypeError: another type of number.
+        TypeError: The image is neither uint8 nor float.
 
     Example:
         >>> to_unit(np.array([0, 255], np.uint8)).tolist()
@@ -34,18 +34,18 @@ def to_unit(image: jax.Array | np.ndarray) -> jax.Array:
 
 
 def stack_batches(examples: dict[str, np.ndarray], batch_size: int) -> dict[str, np.ndarray]:
-    """Stacks examples, in order, into batches of one size, the last filled up with zeros.
+    """Stacks examples, in order, into batches of equal size; the last is padded with zeros.
 
     Args:
         examples: {"image": [M, H, W, C], "label": [M]}, M > 0.
-        batch_size: Examples a batch, B.
+        batch_size: Examples per batch, B.
 
     Returns:
         {"image": [N, B, H, W, C], "label": [N, B], "mask": float32 [N, B]} with N = ceil(M / B);
-        the mask is 1 for an example and 0 for filling.
+        the mask is 1 for examples and 0 for padding.
 
     Raises:
-        UserError: no examples, or a batch size below 1.
+        UserError: There are no examples, or batch_size is less than 1.
 
     Example:
         >>> examples = {"image": np.ones((3, 2, 2, 1), np.uint8), "label": np.arange(3)}
@@ -75,20 +75,19 @@ def epoch_indices(
     batch_size: int,
     num_examples: int,
 ) -> jax.Array:
-    """Which examples each training step uses: random order, each once an epoch.
+    """The indices of each training step's examples; each epoch is a random permutation.
 
-    The stream of examples is endless: a random permutation of all of them, then another, and so on,
-    that of epoch e by fold_in(key, e). Step s takes the places s B ... s B + B - 1 of it. So each
-    epoch has each example once, batches are always full and may cross from one epoch into the next,
-    and `num_examples` may be smaller than a batch. A step's examples depend on the key and the step
-    only, not on where a call starts: so an interrupted run goes on as if it had not been.
+    The examples form an endless stream of random permutations, that of epoch e from fold_in(key, e).
+    Step s takes positions s B ... s B + B - 1. So each epoch has each example once, batches are
+    always full and may span two epochs, and `num_examples` may be smaller than a batch. A step's
+    examples depend only on the key and the step, so an interrupted run resumes exactly.
 
     Args:
         key: Random key of the whole stream.
         first_step: First step, int32, may be traced.
         num_steps: Number of steps.
-        batch_size: Examples a step, B.
-        num_examples: Examples in the data set.
+        batch_size: Examples per step, B.
+        num_examples: Number of examples in the data set.
 
     Returns:
         int32 [num_steps, batch_size], indices of examples.
@@ -101,7 +100,7 @@ def epoch_indices(
     """
     epoch, place = _divide_product(jnp.asarray(first_step, jnp.int32), batch_size, num_examples)
     length = num_steps * batch_size
-    # Wherever in an epoch the call starts, it touches at most this many.
+    # The largest number of epochs that a call can touch, wherever it starts.
     num_epochs = (num_examples + length - 2) // num_examples + 1
     keys = jax.vmap(lambda e: jax.random.fold_in(key, e))(epoch + jnp.arange(num_epochs))
     orders = jax.vmap(lambda k: jax.random.permutation(k, num_examples))(keys)
@@ -110,10 +109,10 @@ def epoch_indices(
 
 
 def _divide_product(step: jax.Array, factor: int, divisor: int) -> tuple[jax.Array, jax.Array]:
-    """(step * factor) // divisor and its remainder, though step * factor may overflow int32.
+    """(step * factor) // divisor and its remainder, without overflow of int32.
 
-    Long multiplication in binary, most significant bit of `factor` first; the remainder stays below
-    3 * divisor throughout.
+    Binary long multiplication, most significant bit of `factor` first; the remainder stays below
+    3 * divisor.
     """
     high, low = step // divisor, step % divisor
     quotient, remainder = jnp.zeros_like(step), jnp.zeros_like(step)

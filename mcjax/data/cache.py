@@ -1,4 +1,4 @@
-"""A cache of arrays that were slow to read and whose contents were verified."""
+"""A cache for verified arrays that are slow to read from their original files."""
 
 import contextlib
 import hashlib
@@ -15,22 +15,22 @@ def default_dir() -> Path:
     """$XDG_CACHE_HOME/mcjax, or ~/.cache/mcjax.
 
     Returns:
-        The folder, which need not exist.
+        The folder, which may not exist.
     """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mcjax"
 
 
 def key(name: str, checksums: Iterable[str], files: Iterable[Path]) -> str:
-    """Names a cache entry after what it was made from.
+    """Makes the key of a cache entry from its inputs.
 
     Args:
         name: Data set name.
-        checksums: Published checksums that the contents have passed.
-        files: The files read; another size or time of change makes another key, so that a file that
-            was replaced is verified again.
+        checksums: Published checksums that were verified.
+        files: The original files; their size and modification time are part of the key, so a
+            replaced file is verified again.
 
     Returns:
-        The entry's file name, without its suffix.
+        The entry's file name without suffix.
     """
     digest = hashlib.sha256(" ".join(checksums).encode())
     for path in sorted(files):
@@ -47,10 +47,10 @@ def read(folder: Path, key: str) -> dict[str, np.ndarray] | None:
         key: From `key`.
 
     Returns:
-        The arrays, or None where there is no such entry or its contents are not what was written.
+        The arrays, or None if there is no such entry or it is damaged.
     """
     try:
-        # Opened here because np.load leaves the file open when it is damaged.
+        # Opened here because np.load does not close a damaged file.
         with (folder / f"{key}.npz").open("rb") as file, np.load(file, allow_pickle=False) as npz:
             arrays = {name: npz[name] for name in npz.files}
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
@@ -60,12 +60,12 @@ def read(folder: Path, key: str) -> dict[str, np.ndarray] | None:
 
 
 def write(folder: Path, key: str, arrays: dict[str, np.ndarray]) -> None:
-    """Writes an entry as a whole or not at all; a folder that cannot be written is no error.
+    """Writes an entry atomically; does nothing if the folder is not writable.
 
     Args:
-        folder: The cache; made if it does not exist.
+        folder: The cache; created if it does not exist.
         key: From `key`.
-        arrays: What to keep.
+        arrays: The arrays to store.
     """
     temporary = None
     try:

@@ -10,12 +10,12 @@ from mcjax.data.originals import Original, Part
 
 
 def _dtype(code: Any, align: int = 0, copy: int = 1) -> np.dtype:
-    # The files hold 0 and 1 for these flags, of which newer NumPy complains.
+    # The files store these flags as 0 and 1, which newer NumPy warns about.
     return np.dtype(code, align=bool(align), copy=bool(copy))
 
 
 def _reconstruct(subtype: type, shape: tuple[int, ...], code: Any) -> np.ndarray:
-    # The empty array that unpickling then fills, as NumPy's own function of this name makes it.
+    # The empty array that unpickling then fills, as in NumPy's function of the same name.
     if subtype is not np.ndarray:
         raise pickle.UnpicklingError("asks for another type than numpy.ndarray")
     return np.ndarray(shape, _dtype(code))
@@ -30,7 +30,7 @@ _ALLOWED = {
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Rebuilds plain containers and NumPy arrays; a pickle can name nothing else to call."""
+    """Unpickles plain containers and NumPy arrays and refuses everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -40,18 +40,18 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def parse_batch(data: bytes, *, label_key: bytes) -> Part:
-    """Reads one pickled batch, running none of the code that a pickle may name.
+    """Reads one pickled batch without executing code from the pickle.
 
     Args:
-        data: Contents: a pickled dict with `b"data"`, uint8 [N, 3072], all of an image's red values
-            row by row, then green, then blue; and the labels.
+        data: File contents: a pickled dict with the labels and `b"data"`, uint8 [N, 3072], the red
+            values of an image row by row, then green, then blue.
         label_key: b"labels" (CIFAR-10) or b"fine_labels" (CIFAR-100).
 
     Returns:
         {"image": uint8 [N, 32, 32, 3], "label": int32 [N]}.
 
     Raises:
-        Exception: of any kind, for other contents.
+        Exception: Of any kind, if the contents are not as expected.
     """
     batch = _ArraysOnly(io.BytesIO(data), encoding="bytes").load()
     image, label = batch[b"data"], batch[label_key]

@@ -1,4 +1,4 @@
-"""One image-classification data set in memory."""
+"""An image-classification data set in memory."""
 
 import dataclasses
 
@@ -9,17 +9,17 @@ from mcjax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """The official training and test sets of one data set, as NumPy arrays.
+    """The official training and test sets of a data set, as NumPy arrays.
 
     Args:
-        name: The name that loaded it.
+        name: The name it was loaded by.
         train: {"image": uint8, or float32 in [0, 1], [N, H, W, C]; "label": int32 [N]}.
-        test: The same for the test set, with the same H, W, C and type of image.
+        test: The test set, with the same H, W, C and image dtype.
         num_classes: Number of classes; labels are 0 ... num_classes - 1.
-        source: One line: where it was loaded from and how that was verified.
+        source: One line: where it was loaded from and how it was verified.
 
     Raises:
-        UserError: an array has another rank, type, length or range than the above.
+        UserError: An array's rank, dtype, length or range is not as above.
 
     Example:
         >>> import numpy as np
@@ -43,7 +43,7 @@ class Dataset:
             raise UserError(
                 f"data set {self.name!r}: train images are {train.dtype}{list(train.shape[1:])} "
                 f"but test images {test.dtype}{list(test.shape[1:])}; "
-                "give both the same shape and type"
+                "give both the same shape and dtype"
             )
 
     @property
@@ -54,17 +54,17 @@ class Dataset:
 
 
 def check_channels_last(where: str, shape: tuple[int, ...]) -> None:
-    """Refuses images in PyTorch's order, [N, C, H, W].
+    """Checks that images are not in PyTorch's layout, [N, C, H, W].
 
-    Taken for such are images 3 pixels high with more than 4 channels, and images 1 pixel high with
+    Images count as such if they are 3 pixels high with more than 4 channels, or 1 pixel high with
     more than 4 channels and as many columns.
 
     Args:
-        where: What they are, for the message.
-        shape: Of the images, [N, H, W, C].
+        where: Their name in the message.
+        shape: Shape of the images, [N, H, W, C].
 
     Raises:
-        UserError: They look like [N, C, H, W].
+        UserError: The images look like [N, C, H, W].
 
     Example:
         >>> check_channels_last("images", (10, 3, 32, 32))
@@ -74,7 +74,7 @@ def check_channels_last(where: str, shape: tuple[int, ...]) -> None:
     _, height, width, channels = shape
     if channels > 4 and width > 4 and (height == 3 or (height == 1 and width == channels)):
         raise UserError(
-            f"{where} have shape {list(shape)}, which looks like PyTorch's order [N, C, H, W]; give "
+            f"{where} have shape {list(shape)}, which looks like PyTorch's layout [N, C, H, W]; give "
             "[N, H, W, C]: np.moveaxis(image, 1, -1)"
         )
 
@@ -85,7 +85,7 @@ def _check_part(where: str, part: dict[str, np.ndarray], num_classes: int) -> No
     image, label = part["image"], part["label"]
     if image.ndim != 4 or 0 in image.shape:
         raise UserError(
-            f"{where}: images have shape {image.shape}; give [N, H, W, C], none of them 0"
+            f"{where}: images have shape {image.shape}; give [N, H, W, C], without empty axes"
         )
     check_channels_last(f"{where}: images", image.shape)
     if image.dtype not in (np.uint8, np.float32):
@@ -96,7 +96,7 @@ def _check_part(where: str, part: dict[str, np.ndarray], num_classes: int) -> No
             f"give int32[{len(image)}]"
         )
     if image.dtype == np.float32:
-        # Written so that NaN fails too.
+        # NaN fails too.
         low, high = image.min(), image.max()
         if not (low >= 0 and high <= 1):
             raise UserError(

@@ -1,4 +1,4 @@
-"""Handwritten digits, 8 x 8, that come with scikit-learn: real data without any download."""
+"""The handwritten 8 x 8 digits of scikit-learn: real data without a download."""
 
 import numpy as np
 
@@ -6,14 +6,14 @@ from mcjax.data.dataset import Dataset
 from mcjax.data.stratify import holdout
 
 NUM_TEST = 500
-_SPLIT_SEED = 0  # part of the data set's definition; never an experiment's seed
+_SPLIT_SEED = 0  # part of the data set's definition, not an experiment's seed
 
 
 def load() -> Dataset:
     """Loads scikit-learn's digits: 1,297 training and 500 test images [8, 8, 1].
 
-    The set has no official test set. Ours is a fixed draw, stratified by class, the same on every
-    machine. Pixels, 0 to 16 in the original, become float32 in [0, 1].
+    There is no official test set; mcjax uses a fixed split, stratified by class, the same on every
+    machine. Pixels, 0 to 16 in the original, are scaled to float32 in [0, 1].
 
     Returns:
         The data set, 10 classes.
@@ -25,7 +25,7 @@ def load() -> Dataset:
     Source:
         Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits (its test set).
     """
-    from sklearn.datasets import load_digits  # takes a second, so only when asked for
+    from sklearn.datasets import load_digits  # slow to import
 
     image, label = load_digits(return_X_y=True)
     image = (image.reshape(-1, 8, 8, 1) / 16).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Synthetic images in the shape of a real data set, to try any experiment in seconds."""
+"""Synthetic images with the shape of a real data set, to try any experiment in seconds."""
 
 import numpy as np
 
@@ -16,10 +16,10 @@ def make(
     num_classes: int,
     dtype: type = np.uint8,
 ) -> Dataset:
-    """Makes a small data set that is easily learnt: one pattern of blobs a class, and noise.
+    """Makes a small, easy data set: one pattern of blobs per class, plus noise.
 
     An image of class k is clip(p_k + 0.1 z), z ~ N(0, 1), where p_k is a sum of coloured Gaussian
-    blobs at places drawn for the class. Both parts have the classes in equal numbers.
+    blobs at random positions drawn for the class. Classes are balanced in both parts.
 
     Args:
         name: The real data set's name; it also seeds the draw.
@@ -28,7 +28,7 @@ def make(
         dtype: uint8, or float32 for images in [0, 1].
 
     Returns:
-        `NUM_TRAIN` + `NUM_TEST` images, named "fake:" + name; the same at every call.
+        `NUM_TRAIN` + `NUM_TEST` images, named "fake:" + name; deterministic.
 
     Example:
         >>> make("cifar10", image_shape=(32, 32, 3), num_classes=10).train["image"].shape
@@ -44,13 +44,13 @@ def make(
         image = np.rint(image * 255).astype(np.uint8) if dtype == np.uint8 else image
         return {"image": image, "label": label}
 
-    # At least two training images and one test image a class, however many classes.
+    # At least two training images and one test image per class.
     return Dataset(
         name=f"fake:{name}",
         train=part(max(NUM_TRAIN, 2 * num_classes)),
         test=part(max(NUM_TEST, num_classes)),
         num_classes=num_classes,
-        source=f"synthetic images in the shape of {name}",
+        source=f"synthetic images with the shape of {name}",
     )
 
 

@@ -17,14 +17,14 @@ def parse_idx(data: bytes) -> np.ndarray:
     """Reads one IDX file of unsigned bytes.
 
     Args:
-        data: Contents: two zero bytes, the type, the number of dimensions, each dimension as a
-            big-endian uint32, the values.
+        data: File contents: two zero bytes, the type, the number of dimensions, each dimension as
+            a big-endian uint32, the values.
 
     Returns:
         uint8 array.
 
     Raises:
-        ValueError: wrong header, or another number of values than the header says.
+        ValueError: The header is wrong, or the number of values does not match it.
 
     Example:
         >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 9]))
@@ -35,7 +35,7 @@ def parse_idx(data: bytes) -> np.ndarray:
     ndim = data[3]
     start = 4 + 4 * ndim
     if len(data) < start:
-        raise ValueError("header cut short")
+        raise ValueError("truncated header")
     shape = struct.unpack(f">{ndim}I", data[4:start])
     if len(data) - start != math.prod(shape):
         raise ValueError(f"{len(data) - start} values where the header says {math.prod(shape)}")
@@ -49,8 +49,8 @@ def _parse(contents: list[bytes]) -> Part:
     return {"image": image[..., None], "label": label.astype(np.int32)}
 
 
-# MD5 of the uncompressed files. They recur in many independent public projects; those of
-# Fashion-MNIST are also what Debian's package holds.
+# MD5 of the uncompressed files, as found in many independent public projects; Debian's package has
+# the same Fashion-MNIST files.
 MNIST = Original(
     name="mnist",
     image_shape=(28, 28, 1),
@@ -87,7 +87,7 @@ FASHION_MNIST = Original(
     advice=(
         "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
         "t10k-labels-idx1-ubyte of Fashion-MNIST (.gz or not) into the data directory, or install "
-        "Debian's package dataset-fashion-mnist and give no data directory"
+        "Debian's package dataset-fashion-mnist and omit the data directory"
     ),
     folders=("FashionMNIST/raw",),
     default_dir=Path("/usr/share/datasets/fashion-mnist"),

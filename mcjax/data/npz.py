@@ -1,4 +1,4 @@
-"""A user's own images, from one .npz file."""
+"""Custom images from an .npz file."""
 
 import lzma
 import math
@@ -20,27 +20,28 @@ _TEST_SHARE = 0.2
 _SPLIT_SEED = 0
 MOST_CLASSES = 100_000
 LARGEST = 16 * 2**30
-"""Bytes of the arrays of a file; an archive of a few MiB can promise thousands of times that."""
+"""Maximum bytes of a file's arrays; a small compressed archive can declare far more."""
 
 
 def load(path: Path) -> Dataset:
-    """Loads a data set from an .npz file that holds one of these groups of arrays.
+    """Loads a data set from an .npz file that has one of these groups of arrays.
 
         train_images, train_labels, test_images, test_labels
-        image, label        a fifth, drawn at random and stratified by class, becomes the test set;
-                            the draw is the same at every load
+        image, label        a random fifth, stratified by class, becomes the test set; the split is
+                            the same at every load
 
     Images are [N, H, W, C], or [N, H, W] for one channel; uint8, or any float in [0, 1]. Labels are
-    integers [N] from 0; the largest decides the number of classes. Other arrays are ignored.
+    integers [N] from 0; the largest sets the number of classes. Other arrays are ignored.
 
     Args:
-        path: The file, as np.savez or np.savez_compressed writes it.
+        path: The file, written by np.savez or np.savez_compressed.
 
     Returns:
-        The data set, named "npz:" and the file's name.
+        The data set, named "npz:" plus the file's name.
 
     Raises:
-        UserError: no such file, not an .npz file, or other names, shapes, types or values.
+        UserError: The file does not exist or is not an .npz file, or its arrays' names, shapes,
+            dtypes or values are not as above.
 
     Example:
         >>> import tempfile
@@ -74,7 +75,7 @@ def load(path: Path) -> Dataset:
 
 
 def read_examples(path: Path) -> dict[str, np.ndarray]:
-    """All images and labels of a file: `image` and `label`, or `train_images` and `train_labels`.
+    """Reads the images and labels of a file: `image`, `label` or `train_images`, `train_labels`.
 
     Args:
         path: The file; see `load`.
@@ -83,7 +84,7 @@ def read_examples(path: Path) -> dict[str, np.ndarray]:
         {"image": [N, H, W, C] uint8 or float32, "label": int32 [N]}.
 
     Raises:
-        UserError: as `load`.
+        UserError: As `load`.
     """
     arrays = _read(path)
     for names in (_TWO, _FOUR[:2]):
@@ -94,24 +95,24 @@ def read_examples(path: Path) -> dict[str, np.ndarray]:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
-        with path.open("rb") as file:  # np.load itself leaves a damaged file open
+        with path.open("rb") as file:  # np.load does not close a damaged file
             npz = np.load(file, allow_pickle=False)
             if not isinstance(npz, np.lib.npyio.NpzFile):
                 raise ValueError("a single array")
-            # Other arrays are only named: one of objects could not be loaded safely.
+            # Other arrays are not loaded: an object array could not be loaded safely.
             wanted = {*_FOUR, *_TWO} & set(npz.files)
             assert npz.zip is not None
             _check_sizes(npz.zip, wanted)
             return {name: npz[name] if name in wanted else np.empty(0) for name in npz.files}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give an existing .npz file") from None
-    # RuntimeError: encrypted; NotImplementedError: a compression that Python does not know.
+    # RuntimeError: encrypted; NotImplementedError: an unsupported compression.
     except (
         OSError, ValueError, EOFError, RuntimeError, OverflowError, TypeError, SyntaxError,
         zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError, struct.error,
     ) as error:  # fmt: skip
         reason = " ".join(str(error).split())
-        if "pickle" in reason:  # numpy says so of any other file, and how to run what is in it
+        if "pickle" in reason:  # numpy's message for any other file suggests allow_pickle
             reason = "neither a zip archive nor numbers"
         raise UserError(
             f"{path}: not an .npz file of plain arrays ({reason}); write it with np.savez"
@@ -119,10 +120,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_sizes(archive: zipfile.ZipFile, names: set[str]) -> None:
-    """Refuses arrays whose header promises more than there is, or more than fits in memory.
+    """Checks that arrays are as large as their headers declare, and fit in memory.
 
     Raises:
-        ValueError: Names the array.
+        ValueError: An array is not; the message names it.
     """
     total = 0
     for name in sorted(names):
@@ -133,7 +134,7 @@ def _check_sizes(archive: zipfile.ZipFile, names: set[str]) -> None:
         with archive.open(about) as member:
             version = np.lib.format.read_magic(member)
             if version not in ((1, 0), (2, 0)):
-                raise ValueError(f"{name} has the unknown .npy version {version}")
+                raise ValueError(f"{name} has an unknown .npy version, {version}")
             read = {
                 (1, 0): np.lib.format.read_array_header_1_0,
                 (2, 0): np.lib.format.read_array_header_2_0,
@@ -143,7 +144,7 @@ def _check_sizes(archive: zipfile.ZipFile, names: set[str]) -> None:
         if dtype.hasobject:
             raise ValueError(f"{name} holds Python objects")
         if min(shape, default=1) < 0 or math.prod(shape) * dtype.itemsize != held:
-            raise ValueError(f"{name} holds {held} bytes where its header says {list(shape)}")
+            raise ValueError(f"{name} holds {held} bytes, but its header declares {list(shape)}")
 
 
 def _part(
@@ -158,7 +159,7 @@ def _part(
         )
     check_channels_last(f"{path}: {images}", image.shape)
     if np.issubdtype(image.dtype, np.floating):
-        with np.errstate(over="ignore"):  # becomes inf, which `Dataset` refuses
+        with np.errstate(over="ignore"):  # gives inf, which `Dataset` rejects
             image = image.astype(np.float32)
     if not np.issubdtype(label.dtype, np.integer):
         raise UserError(f"{path}: {labels} are {label.dtype}; give integers, 0 for the first class")
@@ -170,6 +171,6 @@ def _part(
     if label.size and not 0 <= label.min() <= label.max() < MOST_CLASSES:
         raise UserError(
             f"{path}: {labels} lie in [{label.min()}, {label.max()}]; give 0 or more, and less than "
-            f"{MOST_CLASSES}: the largest decides the number of classes"
+            f"{MOST_CLASSES}: the largest label sets the number of classes"
         )
     return {"image": image, "label": label.astype(np.int32)}

@@ -1,4 +1,4 @@
-"""Data sets as their authors publish them: find the files, check their contents, read them."""
+"""Reads data sets from their original published files: finds, verifies and parses them."""
 
 import dataclasses
 import gzip
@@ -18,29 +18,29 @@ from mcjax.errors import UserError
 Part = dict[str, np.ndarray]
 
 LARGEST = 2**30
-"""Bytes of one file, unpacked: several times the largest of those read here."""
+"""Maximum bytes of an unpacked file, several times the largest one read here."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Original:
-    """One data set's published files and how to read them.
+    """The published files of a data set and how to read them.
 
-    A file's contents count, not its wrapping: a member may lie on disk as it is, gzipped, or inside
-    the published tar archive, and its checksum is of the bytes that come out.
+    A member may be a plain file, gzipped, or inside the published tar archive; its checksum is that
+    of the uncompressed contents.
 
     Args:
         name: Data set name.
         image_shape: (height, width, channels).
         num_classes: Number of classes.
-        train: Names of the files that make the training set, in the order that `parse` wants.
-        test: The same for the test set.
+        train: Names of the training set's files, in the order that `parse` expects.
+        test: Names of the test set's files.
         md5: Published MD5 of each file's contents, by file name.
-        parse: Maps the contents of the files of one part to {"image": ..., "label": ...}.
-        advice: What to put where, completing the sentence "put ...".
-        folders: Folders below the data directory in which to look, besides itself and `name`.
+        parse: Maps the contents of one part's files to {"image": ..., "label": ...}.
+        advice: Which files to put where, completing the sentence "put ...".
+        folders: Subfolders of the data directory to search, besides itself and `name`.
         archive: The published tar archive, or None.
-        default_dir: Folder in which to look when no data directory is given, or None.
-        cached: Whether reading is slow enough to keep the arrays in the cache.
+        default_dir: Folder to search if no data directory is given, or None.
+        cached: Whether reading is slow enough to cache the arrays.
     """
 
     name: str
@@ -57,18 +57,18 @@ class Original:
     cached: bool = False
 
     def load(self, data_dir: Path | None, *, verify: bool, cache_dir: Path) -> Dataset | None:
-        """Loads the data set, or returns None where none of its files is found.
+        """Loads the data set, or returns None if none of its files is found.
 
         Args:
-            data_dir: Folder that holds the files; None for `default_dir`.
+            data_dir: Folder of the files; None for `default_dir`.
             verify: Whether to compare checksums.
-            cache_dir: Folder of cached arrays, read and written only where `cached` and `verify`.
+            cache_dir: Folder of cached arrays, used only if `cached` and `verify` are True.
 
         Returns:
             The data set, or None.
 
         Raises:
-            UserError: files are missing, damaged or of other contents than the published ones.
+            UserError: Some files are missing, damaged or not as published.
         """
         folder = data_dir or self.default_dir
         paths = self._find(folder) if folder is not None else {}
@@ -77,8 +77,8 @@ class Original:
         missing = [member for member in self.train + self.test if member not in paths]
         if missing:
             raise UserError(
-                f"{self.name}: {', '.join(missing)} not found in {folder}, though other files of "
-                f"it are; put {self.advice}"
+                f"{self.name}: {', '.join(missing)} not found in {folder}, but other files of the "
+                f"data set are; put {self.advice}"
             )
         key = cache.key(self.name, self.md5.values(), set(paths.values()))
         arrays = cache.read(cache_dir, key) if self.cached and verify else None
@@ -86,7 +86,7 @@ class Original:
             arrays = self._read(paths, verify)
             if self.cached and verify:
                 cache.write(cache_dir, key, arrays)
-        how = "contents' checksums verified" if verify else "checksums not verified"
+        how = "checksums verified" if verify else "checksums not verified"
         return Dataset(
             name=self.name,
             train={"image": arrays["train_image"], "label": arrays["train_label"]},
@@ -96,7 +96,7 @@ class Original:
         )
 
     def _find(self, folder: Path) -> dict[str, Path]:
-        """The file on disk that holds each member; the archive's own path for a member of it."""
+        """The path of each member's file; for members of the archive, the archive's path."""
         places = [folder / self.name, *(folder / name for name in self.folders), folder]
         for place in places:
             found = {}
@@ -120,7 +120,7 @@ class Original:
         for name, members in (("train", self.train), ("test", self.test)):
             try:
                 part = self.parse([contents.pop(member) for member in members])
-            # Foreign bytes can fail in any way inside a reader; all mean the same to the user.
+            # Arbitrary bytes can raise anything in a parser.
             except Exception as error:
                 raise UserError(
                     f"{paths[members[0]]}: not in the format of {self.name} ({_one_line(error)}); "
@@ -128,8 +128,8 @@ class Original:
                 ) from error
             if part["image"].shape[1:] != self.image_shape:
                 raise UserError(
-                    f"{paths[members[0]]}: images of shape {part['image'].shape[1:]} where "
-                    f"{self.name} has {self.image_shape}; put {self.advice}"
+                    f"{paths[members[0]]}: images have shape {part['image'].shape[1:]}, but those of "
+                    f"{self.name} have {self.image_shape}; put {self.advice}"
                 )
             arrays[f"{name}_image"], arrays[f"{name}_label"] = part["image"], part["label"]
         return arrays
@@ -139,13 +139,13 @@ class Original:
             digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
             if digest != self.md5[member]:
                 raise UserError(
-                    f"{paths[member]}: contents of {member} have MD5 {digest}, published for "
-                    f"{self.name} is {self.md5[member]}; fetch the file again, or set verify=False"
+                    f"{paths[member]}: {member} has MD5 {digest}, but that published for {self.name} "
+                    f"is {self.md5[member]}; download the file again, or set verify=False"
                 )
 
 
 def _contents(paths: dict[str, Path]) -> dict[str, bytes]:
-    """Each member's bytes, unwrapped."""
+    """The uncompressed contents of each member."""
     contents: dict[str, bytes] = {}
     for path in sorted(set(paths.values())):
         members = {member for member, holder in paths.items() if holder == path}
@@ -153,11 +153,11 @@ def _contents(paths: dict[str, Path]) -> dict[str, bytes]:
             contents.update(_unwrap(path, members))
         except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
             raise UserError(
-                f"{path}: cannot be read ({_one_line(error)}); it may be truncated: fetch it again"
+                f"{path}: cannot be read ({_one_line(error)}); download it again"
             ) from error
         if absent := members - contents.keys():
             raise UserError(
-                f"{path}: has no member {', '.join(sorted(absent))}; fetch the published archive "
+                f"{path}: has no member {', '.join(sorted(absent))}; download the published archive "
                 "again"
             )
     return contents
@@ -179,7 +179,7 @@ def _unwrap(path: Path, members: set[str]) -> dict[str, bytes]:
                 raise tarfile.TarError(f"{name} is of {entry.size} bytes")
             if name in members and (file := archive.extractfile(entry)) is not None:
                 contents[name] = file.read()
-        # On to the end, where gzip compares its checksum.
+        # Read to the end, where gzip verifies its checksum.
         while archive.fileobj is not None and archive.fileobj.read(1 << 20):
             pass
     return contents

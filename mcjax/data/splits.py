@@ -1,4 +1,4 @@
-"""The split of a data set into training, bonafide, selection and test images, without leaks."""
+"""Splits a data set into disjoint training, bonafide, selection and test images."""
 
 import collections
 import dataclasses
@@ -17,21 +17,22 @@ PROTOCOLS = ("disjoint", "legacy")
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """Four sets of examples, each {"image": [N, H, W, C], "label": int32 [N]}; made by `split`.
+    """Four sets of examples, each {"image": [N, H, W, C], "label": int32 [N]}, made by `split`.
 
     Args:
         train: For training the endpoint networks.
-        bonafide: The clean images that a repair may use, in an order whose prefixes are balanced.
+        bonafide: The clean images that a repair may use, ordered so that prefixes are balanced.
         selection: For choosing t and other settings.
-        test: For reporting, nothing else.
+        test: For reporting only.
         hashes: SHA-256 (hex) of each part's images and labels, by part.
         protocol: "disjoint" or "legacy".
         indices: int64 positions of each part's examples, by part. "disjoint": "test" in the
             official test set, the others in the official training set. "legacy": "train" in the
             official training set, the others in the official test set.
-        duplicates: How many official training images are byte-identical to a test image
-            ("train_in_test") or to an earlier training image ("within_train"), and test images to
-            an earlier test image ("within_test"). They stay where they are; "disjoint" draws none.
+        duplicates: Number of official training images that are byte-identical to a test image
+            ("train_in_test") or to an earlier training image ("within_train"), and of test images
+            identical to an earlier test image ("within_test"). They are kept, but "disjoint" never
+            draws them.
     """
 
     train: Examples
@@ -44,23 +45,23 @@ class Splits:
     duplicates: dict[str, int]
 
     def bonafide_subset(self, size: int) -> Examples:
-        """The first `size` bonafide examples, so that smaller sets are subsets of larger ones.
+        """The first `size` bonafide examples, so smaller sets are subsets of larger ones.
 
         Args:
-            size: How many, at most as many as there are.
+            size: Number of examples.
 
         Returns:
-            The examples; under "disjoint" any two classes' counts differ by at most one, as long
-            as the data set has enough of each.
+            The examples; with "disjoint" the class counts differ by at most one, if the data set has
+            enough images of each class.
 
         Raises:
-            UserError: there are fewer, or (under "disjoint") a class would be missing.
+            UserError: There are fewer than `size`, or (with "disjoint") a class would be missing.
         """
         available = len(self.bonafide["label"])
         if not 1 <= size <= available:
             raise UserError(
-                f"{size} bonafide images asked for, the split has {available}; "
-                f"ask for 1 to {available}"
+                f"{size} bonafide images requested, but the split has {available}; "
+                f"request 1 to {available}"
             )
         subset = _take(self.bonafide, np.arange(size))
         if self.protocol == "disjoint":
@@ -74,11 +75,11 @@ class Splits:
             k: Number of folds, at least 2.
 
         Returns:
-            k pairs (rest, held out). Each example is held out once; the folds' sizes, and each
-            class's counts over the folds, differ by at most one.
+            k pairs (rest, held out). Each example is held out once; fold sizes, and each class's
+            counts per fold, differ by at most one.
 
         Raises:
-            UserError: k < 2 or more folds than bonafide images.
+            UserError: k is less than 2 or more than the number of bonafide images.
         """
         label = self.bonafide["label"]
         if not 2 <= k <= len(label):
@@ -95,14 +96,14 @@ class Splits:
         ]
 
     def fold(self, j: int, k: int) -> "Splits":
-        """The split of fold j of k: the fold held out selects, the other bonafide ones repair.
+        """The split for fold j of k: fold j is the selection set, the others are the bonafide set.
 
         Args:
-            j: Which, from 0.
+            j: Index of the fold, from 0.
             k: Number of folds, at least 2.
 
         Returns:
-            A split with the same training and test images; hashes and indices are its own.
+            A split with the same training and test images, and with its own hashes and indices.
         """
         label = self.bonafide["label"]
         held_out = _fold_of(label, k) == j
@@ -135,18 +136,17 @@ def split(
     num_selection: int,
     protocol: str = "disjoint",
 ) -> Splits:
-    """Divides a data set so that nothing used for repair or selection is ever reported on.
+    """Splits a data set so that images used for repair or selection are never reported on.
 
-    "disjoint": bonafide and selection images are drawn, balanced over the classes, from the
-    official training set and removed from it; test is the whole official test set. An image that
-    occurs more than once, byte for byte, in the training and test sets is never drawn, so bonafide
-    and selection share no content with each other, with train or with test. For one seed
-    the selection images do not depend on `num_bonafide`, and fewer bonafide images are a prefix of
-    more.
+    "disjoint": bonafide and selection images are drawn, balanced over the classes, from the official
+    training set and removed from it; test is the whole official test set. Images with byte-identical
+    duplicates in the training and test sets are never drawn, so bonafide and selection share no
+    image with each other, train or test. For a given seed the selection images do not depend on
+    `num_bonafide`, and fewer bonafide images are a prefix of more.
 
-    "legacy": what the paper's official code does, for comparison with old numbers and NOT FOR
-    REPORTING: bonafide images are drawn at random, unbalanced, from a half of the test set, and
-    both selection and test are the whole test set, which includes them. `num_selection` is ignored.
+    "legacy": the protocol of the paper's official code, only for comparison with its numbers, NOT FOR
+    REPORTING: bonafide images are drawn at random, unbalanced, from one half of the test set;
+    selection and test are both the whole test set, which includes them. `num_selection` is ignored.
 
     Args:
         dataset: The data.
@@ -159,8 +159,8 @@ def split(
         The split.
 
     Raises:
-        UserError: unknown protocol, more images asked for than there are, or fewer bonafide images
-            than classes.
+        UserError: The protocol is unknown; there are not enough images; or there are fewer bonafide
+            images than classes.
 
     Example:
         >>> from mcjax import data
@@ -191,8 +191,8 @@ def _disjoint(dataset: Dataset, seed: int, num_bonafide: int, num_selection: int
     for part, size in (("selection", num_selection), ("bonafide", num_bonafide)):
         if size > len(pool):
             raise UserError(
-                f"{size} {part} images asked for, but {dataset.name} has {len(pool)} training "
-                "images left to draw from; ask for fewer"
+                f"{size} {part} images requested, but {dataset.name} has {len(pool)} training "
+                "images left to draw from; request fewer"
             )
         order = stratified_order(stream(seed, part), label[pool])
         drawn[part] = pool[order[:size]]
@@ -203,7 +203,7 @@ def _disjoint(dataset: Dataset, seed: int, num_bonafide: int, num_selection: int
     if len(np.unique(label[left])) < len(np.unique(label)):
         raise UserError(
             f"{num_bonafide} bonafide and {num_selection} selection images leave a class of "
-            f"{dataset.name} without training images; ask for fewer"
+            f"{dataset.name} without training images; request fewer"
         )
     indices = {"train": left, **drawn, "test": np.arange(len(dataset.test["label"]))}
     origin = {"train": dataset.train, "bonafide": dataset.train, "selection": dataset.train}
@@ -214,8 +214,8 @@ def _legacy(dataset: Dataset, seed: int, num_bonafide: int) -> Splits:
     num_test = len(dataset.test["label"])
     if num_bonafide > num_test // 2:
         raise UserError(
-            f"{num_bonafide} bonafide images asked for, but protocol 'legacy' draws them from one "
-            f"half of {dataset.name}'s test set, {num_test // 2} images; ask for fewer"
+            f"{num_bonafide} bonafide images requested, but protocol 'legacy' draws them from one "
+            f"half of {dataset.name}'s test set, {num_test // 2} images; request fewer"
         )
     everything = np.arange(num_test)
     indices = {
@@ -242,7 +242,7 @@ def _assemble(
 
 
 def _occurring_once(dataset: Dataset) -> tuple[np.ndarray, dict[str, int]]:
-    """Indices of training images whose bytes occur nowhere else, and counts of those that do."""
+    """Indices of training images without byte-identical duplicates, and counts of duplicates."""
     train = [hashlib.sha256(image).digest() for image in dataset.train["image"]]
     test = [hashlib.sha256(image).digest() for image in dataset.test["image"]]
     counts = collections.Counter(train + test)
@@ -256,7 +256,7 @@ def _occurring_once(dataset: Dataset) -> tuple[np.ndarray, dict[str, int]]:
 
 
 def _fold_of(label: np.ndarray, k: int) -> np.ndarray:
-    """Which of k folds each example is in: dealt out like cards, class after class."""
+    """The fold of each example: assigned round-robin, class by class."""
     fold = np.empty(len(label), np.int64)
     fold[np.argsort(label, kind="stable")] = np.arange(len(label)) % k
     return fold
@@ -280,6 +280,6 @@ def _check_classes(label: np.ndarray, classes: np.ndarray, part: str) -> None:
     if len(missing):
         raise UserError(
             f"{len(label)} {part} images leave out class {', '.join(map(str, missing[:5]))}"
-            f"{' ...' if len(missing) > 5 else ''}; ask for at least {len(classes)}, one a class, "
-            "from data in which each class has images that occur only once"
+            f"{' ...' if len(missing) > 5 else ''}; request at least {len(classes)}, one per class, "
+            "from data in which each class has images without duplicates"
         )

@@ -1,4 +1,4 @@
-"""Random orders in which every prefix has the wanted share of each class."""
+"""Random orders in which every prefix is stratified by class."""
 
 import zlib
 
@@ -8,14 +8,14 @@ from mcjax.keys import check_seed
 
 
 def stream(seed: int, name: str) -> np.random.Generator:
-    """A NumPy generator for one named purpose, independent of those for other names.
+    """A NumPy generator for a named purpose, independent of those for other names.
 
     Args:
         seed: The experiment's seed, 0 to 2^32 - 1.
-        name: What the numbers are for, e.g. "selection".
+        name: The purpose, e.g. "selection".
 
     Returns:
-        The generator; the same for the same seed and name on every machine.
+        The generator; deterministic for a given seed and name, on every machine.
     """
     return np.random.default_rng([check_seed(seed), zlib.crc32(name.encode())])
 
@@ -23,13 +23,13 @@ def stream(seed: int, name: str) -> np.random.Generator:
 def stratified_order(
     rng: np.random.Generator, label: np.ndarray, *, proportional: bool = False
 ) -> np.ndarray:
-    """A random order of examples whose every prefix is spread over the classes.
+    """A random order of examples in which every prefix is stratified by class.
 
     Args:
         rng: NumPy generator.
         label: int [N].
-        proportional: False: any two classes' counts in a prefix differ by at most one until a class
-            runs out. True: a class's share of a prefix is its share of the whole.
+        proportional: If False, class counts in a prefix differ by at most one until a class runs
+            out. If True, class proportions in a prefix match those of the whole.
 
     Returns:
         int64 [N], a permutation of 0 ... N - 1.
@@ -42,7 +42,7 @@ def stratified_order(
         np.int64(1)
     """
     shuffled = rng.permutation(len(label))
-    place = np.empty(len(label))  # where in its own class each shuffled example stands
+    place = np.empty(len(label))  # rank of each shuffled example within its class
     for value in np.unique(label):
         members = np.flatnonzero(label[shuffled] == value)
         step = 1 / len(members) if proportional else 1.0
@@ -52,15 +52,15 @@ def stratified_order(
 
 
 def holdout(label: np.ndarray, *, num_test: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Divides one set of examples into a training and a test set, stratified by class.
+    """Splits examples into a training and a test set, stratified by class.
 
     Args:
         label: int [N].
         num_test: Size of the test set.
-        seed: Seed; the same division for the same labels, size and seed.
+        seed: Seed; the split is deterministic for given labels, size and seed.
 
     Returns:
-        Indices of the training and of the test examples, each ascending.
+        Indices of the training and of the test examples, each in ascending order.
 
     Example:
         >>> train, test = holdout(np.array([0, 0, 0, 1, 1, 1]), num_test=2, seed=0)

@@ -1,4 +1,4 @@
-"""SVHN, cropped digits, from the published MATLAB files."""
+"""SVHN (cropped digits), from the published MATLAB files."""
 
 import io
 
@@ -11,15 +11,15 @@ def parse_mat(data: bytes) -> Part:
     """Reads one .mat file of cropped digits.
 
     Args:
-        data: Contents: `X`, uint8 [32, 32, 3, N], and `y`, [N, 1], in which 10 stands for digit 0.
+        data: File contents: `X`, uint8 [32, 32, 3, N], and `y`, [N, 1], where 10 is digit 0.
 
     Returns:
         {"image": uint8 [N, 32, 32, 3], "label": int32 [N]}.
 
     Raises:
-        Exception: of any kind, for other contents.
+        Exception: Of any kind, if the contents are not as expected.
     """
-    from scipy.io import loadmat  # takes a moment, so only when asked for
+    from scipy.io import loadmat  # slow to import
 
     arrays = loadmat(io.BytesIO(data))
     image, label = arrays["X"], arrays["y"].reshape(-1).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Any image-classification set of TensorFlow Datasets, read without TensorFlow."""
+"""Image-classification sets of TensorFlow Datasets (TFDS), read without TensorFlow."""
 
 import importlib.util
 from pathlib import Path
@@ -16,33 +16,33 @@ _SPLIT_SEED = 0
 
 
 class UnknownNameError(LookupError):
-    """TFDS has no data set of that name."""
+    """Raised if TFDS has no data set of that name."""
 
 
 def load(name: str, *, data_dir: Path | None = None, advice: str | None = None) -> Dataset:
-    """Loads a set that TFDS has prepared, or lets TFDS prepare it where TensorFlow is installed.
+    """Loads a prepared TFDS set, or lets TFDS prepare it if TensorFlow is installed.
 
-    The parts are TFDS's "train" and "test", or "validation" where there is no "test"; where "train"
-    is alone, a fifth of it, a fixed draw stratified by class, becomes the test set.
+    The parts are TFDS's "train" and "test", or "validation" if there is no "test". If there is only
+    "train", a fixed fifth of it, stratified by class, becomes the test set.
 
     Args:
         name: TFDS name, e.g. "cifar10" or "emnist/digits".
         data_dir: TFDS's data folder; None for $TFDS_DATA_DIR or ~/tensorflow_datasets.
-        advice: Another way to get the data, for the message when there are none.
+        advice: Another way to get the data, for the error message.
 
     Returns:
         The data set.
 
     Raises:
         UnknownNameError: TFDS has no set of that name.
-        UserError: not a set of equal-sized images with one class label each, or neither prepared
-            nor possible to prepare.
+        UserError: The set does not have images of one size with one class label each, or it is
+            neither prepared nor can be prepared.
     """
     builder = _builder(name, data_dir, advice)
     features = _features(name, builder)
     num_classes = features["label"].num_classes
     prepared = "prepared TFDS set"
-    # Not builder.is_prepared(), which logs a warning where nothing is wrong.
+    # builder.is_prepared() would log a needless warning.
     if not (Path(builder.data_dir) / "dataset_info.json").is_file():
         _check_one_size(name, features)
         _prepare(name, builder, data_dir, advice)
@@ -60,12 +60,12 @@ def load(name: str, *, data_dir: Path | None = None, advice: str | None = None) 
         train=train,
         test=test,
         num_classes=num_classes,
-        source=f"{prepared} in {builder.data_dir}, {how}; checked by TFDS alone, when prepared",
+        source=f"{prepared} in {builder.data_dir}, {how}; verified by TFDS when prepared",
     )
 
 
 def shape(name: str, *, data_dir: Path | None = None) -> tuple[tuple[int, int, int], int]:
-    """What TFDS says of a set that need not be there.
+    """The image shape and number of classes of a TFDS set, which need not be prepared.
 
     Args:
         name: TFDS name.
@@ -76,7 +76,7 @@ def shape(name: str, *, data_dir: Path | None = None) -> tuple[tuple[int, int, i
 
     Raises:
         UnknownNameError: TFDS has no set of that name.
-        UserError: not images of one fixed size with one class label each.
+        UserError: The set does not have images of one fixed size with one class label each.
     """
     features = _features(name, _builder(name, data_dir))
     _check_one_size(name, features)
@@ -90,7 +90,7 @@ def _builder(name: str, data_dir: Path | None, advice: str | None = None) -> Any
 
     try:
         return tfds.builder(name, data_dir=data_dir)
-    # TFDS raises many kinds for a name, configuration or version that it does not have.
+    # TFDS raises many types for an unknown name, configuration or version.
     except Exception as error:
         raise UnknownNameError(_one_line(error)) from error
 
@@ -101,18 +101,18 @@ def _features(name: str, builder: Any) -> Any:
         features["label"], "num_classes"
     ):
         raise UserError(
-            f"{name}: has {', '.join(features or ()) or 'no features'}; choose a TFDS set with an "
-            "'image' and a class 'label'"
+            f"{name}: has the features {', '.join(features or ()) or 'none'}; choose a TFDS set with "
+            "an 'image' and a class 'label'"
         )
     return features
 
 
 def _check_one_size(name: str, features: Any) -> None:
-    """Known before anything is downloaded, prepared or installed."""
+    """Checks for a fixed image size before anything is downloaded or prepared."""
     if None in features["image"].shape:
         raise UserError(
-            f"{name}: its images have many sizes ({features['image'].shape}), and mcjax needs "
-            "one; choose a set with one size, or resize them and give npz:FILE"
+            f"{name}: images have different sizes ({features['image'].shape}); choose a set with one "
+            "size, or resize the images and use npz:FILE"
         )
 
 
@@ -151,6 +151,6 @@ def _read(name: str, builder: Any, split: str) -> dict[str, np.ndarray]:
 
 
 def _one_line(error: Exception) -> str:
-    """The first line of what TFDS says, which can be pages."""
+    """The first line of an error from TFDS, which can be very long."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:200] if lines else type(error).__name__

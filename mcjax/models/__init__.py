@@ -1,10 +1,10 @@
-"""The networks, by name.
+"""Networks by name.
 
-Every network is a Flax linen module that maps images [B, H, W, C] in [0, 1] to logits
-[B, num_classes], `module(x, train=False)`. None normalises its input, so that an attack's box is
-the image's own. Weights are in the collection "params", running statistics in "batch_stats".
+Each network is a Flax linen module that maps images [B, H, W, C] in [0, 1] to logits
+[B, num_classes], `module(x, train=False)`. Networks do not normalise their input, so attacks work on
+images in [0, 1]. Weights are in the collection "params", running statistics in "batch_stats".
 
-To add a family, write its module in one file here and give it a line in `FAMILIES` (docs/adding.md).
+To add a family, write its module in a file here and add a line to `FAMILIES` (docs/adding.md).
 """
 
 import dataclasses
@@ -63,24 +63,23 @@ MEMBERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def names() -> tuple[str, ...]:
-    """The names that `create` accepts, families first."""
+    """The names accepted by `create`, families first."""
     return (*FAMILIES, *MEMBERS)
 
 
 def create(name: str, /, *, num_classes: int, **options: Any) -> nn.Module:
-    """Makes a network.
+    """Creates a network.
 
     Args:
         name: One of `names()`.
         num_classes: Number of logits.
-        **options: The family's own, as its class documents them; a name such as vgg16_bn has
-            some of them set already.
+        **options: Options of the family's class; a name such as vgg16_bn presets some of them.
 
     Returns:
-        A linen module; `mcjax.network.from_linen` turns it into plain functions.
+        A linen module; `mcjax.network.from_linen` makes a `Network` from it.
 
     Raises:
-        UserError: The name or an option is unknown, or an option's value cannot be used.
+        UserError: The name or an option is unknown, or an option's value is invalid.
 
     Example:
         >>> create("preresnet", num_classes=10, depth=26).depth
@@ -117,18 +116,18 @@ def create(name: str, /, *, num_classes: int, **options: Any) -> nn.Module:
 
 
 def family(name: str) -> str:
-    """The family that a name belongs to.
+    """The family of a name.
 
     Example:
         >>> family("vgg16_bn")
         'vgg'
     """
-    create(name, num_classes=2)  # a name that is unknown is told so
+    create(name, num_classes=2)  # raises if the name is unknown
     return MEMBERS.get(name, (name, {}))[0]
 
 
 def describe(module: nn.Module) -> str:
-    """A network's architecture in the fewest words, as commands take it.
+    """A network's architecture as the shortest spec that commands accept.
 
     Example:
         >>> describe(create("preresnet", num_classes=10, depth=20, width=4))
@@ -151,14 +150,14 @@ def describe(module: nn.Module) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Python's own for numpy's numbers, and a tuple for a list: modules are hashed."""
+    """Converts numpy scalars to Python's and lists to tuples, because modules are hashed."""
     if isinstance(value, np.generic):
         return value.item()
     return tuple(_plain(v) for v in value) if isinstance(value, list | tuple) else value
 
 
 def _is_a(value: Any, kind: type) -> bool:
-    """Whether value can stand for `kind`: an int can for a float."""
+    """Whether value is of type `kind`; an int is accepted as a float."""
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, (int, float) if kind is float else kind)

@@ -1,8 +1,7 @@
-"""Batch normalisation whose running statistics follow PyTorch.
+"""Batch normalisation with PyTorch's running statistics.
 
-flax's own `nn.BatchNorm` keeps a running mean of the biased batch variance; PyTorch, and so every
-published number for the networks here, keeps the unbiased one. With few images in a batch and
-little space in a feature map the two differ.
+flax's `nn.BatchNorm` averages the biased batch variance; PyTorch, and therefore the published results
+for these networks, the unbiased one. They differ for small batches with small feature maps.
 """
 
 import math
@@ -17,20 +16,20 @@ class BatchNorm(nn.Module):
 
         y = scale * (x - mean) / sqrt(var + eps) + bias
 
-    In training mode mean and var are those of the batch (var divides by n, the number of values
-    a channel has), and the running statistics become
+    In training mode mean and var are those of the batch (var divides by n, the number of values per
+    channel), and the running statistics are updated as
 
         mean <- momentum * mean + (1 - momentum) * batch_mean
         var  <- momentum * var  + (1 - momentum) * batch_var * n / (n - 1)
 
-    In evaluation mode they are the running statistics. Statistics are computed and kept in float32
-    at least, whatever the type of x and of the parameters; y has the type of x.
+    In evaluation mode mean and var are the running statistics. Statistics are computed and stored in
+    at least float32, for any dtype of x and of the parameters; y has the dtype of x.
 
     Args:
-        momentum: What is kept of the old running statistics; one minus PyTorch's `momentum`.
+        momentum: Weight of the old running statistics; one minus PyTorch's `momentum`.
         eps: Added to the variance.
-        axis_name: Mapped axis over which the batch is spread, if it is; its parts are then
-            normalised together.
+        axis_name: Mapped axis over which the batch is sharded, if any; statistics are then computed
+            over the whole batch.
 
     Example:
         >>> images = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
@@ -53,10 +52,10 @@ class BatchNorm(nn.Module):
 
         Args:
             x: Activations [B, ..., C].
-            train: Use the batch's statistics, and update the running ones.
+            train: Use the batch's statistics and update the running statistics.
 
         Returns:
-            Activations of the shape of x.
+            Activations with the shape of x.
         """
         dtype, channels = x.dtype, x.shape[-1]
         x = x.astype(jnp.promote_types(dtype, jnp.float32))
@@ -73,8 +72,8 @@ class BatchNorm(nn.Module):
             var = self._batch_mean((x - per_channel(mean)) ** 2)
             if not self.is_initializing():
                 n = self._batch_count(x)
-                # Affine in the old statistics with slope `momentum`: code that recomputes the
-                # statistics of a point on a curve reads the momentum off this line by a jvp.
+                # Affine in the old statistics with slope `momentum`, which mcjax.batch_stats relies
+                # on: it obtains the momentum by a jvp.
                 keep, add = self.momentum, 1 - self.momentum
                 running_mean.value = keep * running_mean.value + add * mean
                 running_var.value = keep * running_var.value + add * (n / max(n - 1, 1)) * var

@@ -13,8 +13,8 @@ from mcjax.pooling import max_pool
 class ConvFC(nn.Module):
     """Convolutions of 32, 64 and 128 channels with overlapping max-pools, then 1000-1000-C.
 
-    The pools are 3x3 with stride 2 and no padding, so that 32x32 images reach the dense layers as
-    3 * 3 * 128 = 1152 features. A pool is left out where the image is smaller than its window.
+    The pools are 3x3 with stride 2 and no padding, so 32x32 images give 3 * 3 * 128 = 1152 features.
+    A pool is skipped if the image is smaller than its window.
 
     Args:
         num_classes: Number of logits.

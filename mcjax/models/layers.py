@@ -1,8 +1,8 @@
-"""Convolution and dense layers with the padding and the random start of the papers' networks.
+"""Convolution and dense layers with the padding and initialisation of the papers' networks.
 
-They differ from flax's defaults twice. A convolution is padded by the same amount on every side
-(SAME pads a stride-2 convolution on one side only, which would shift the image against PyTorch's),
-and weights are drawn as below, where flax draws them from a truncated normal.
+They differ from flax's defaults in two ways. Convolutions are padded equally on all sides (SAME pads
+a stride-2 convolution on one side only, which would shift the image compared with PyTorch), and
+weights are initialised as below instead of from a truncated normal.
 """
 
 import math
@@ -16,10 +16,10 @@ he_normal_fan_out = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal
 
 
 def torch_uniform(fan_in: int) -> jax.nn.initializers.Initializer:
-    """PyTorch's default for the weights and biases of a layer: U(-b, b), b = 1 / sqrt(fan_in).
+    """PyTorch's default initialisation of weights and biases: U(-b, b), b = 1 / sqrt(fan_in).
 
     Args:
-        fan_in: Number of inputs that one output sums over.
+        fan_in: Number of inputs per output.
 
     Returns:
         An initialiser `(key, shape, dtype) -> array`.
@@ -47,13 +47,13 @@ def conv(
     bias_init: jax.nn.initializers.Initializer = nn.initializers.zeros,
     name: str | None = None,
 ) -> nn.Conv:
-    """A square convolution, padded by kernel_size // 2 on every side.
+    """A square convolution, padded by kernel_size // 2 on all sides.
 
     Args:
         features: Number of output channels.
         kernel_size: Height and width of the kernel, odd, in pixels.
-        stride: Step between outputs, in pixels; stride 1 keeps the image's size.
-        use_bias: Whether to add a bias to each channel.
+        stride: Stride, in pixels; stride 1 keeps the image's size.
+        use_bias: Whether to add a bias per channel.
         kernel_init: Initialiser of the kernel.
         bias_init: Initialiser of the bias.
         name: The layer's name in the parameter tree.
@@ -75,7 +75,7 @@ def conv(
 
 
 class Dense(nn.Module):
-    """A fully connected layer, x @ kernel + bias, started as PyTorch's `Linear`.
+    """A fully connected layer, x @ kernel + bias, initialised like PyTorch's `Linear`.
 
     Args:
         features: Number of outputs.
@@ -86,7 +86,7 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps vectors [B, F] to [B, features]."""
-        # A module of its own because flax's bias initialisers are not told fan_in.
+        # A separate module because flax's bias initialisers do not receive fan_in.
         init = torch_uniform(x.shape[-1])
         kernel = self.param("kernel", init, (x.shape[-1], self.features))
         bias = self.param("bias", init, (self.features,))

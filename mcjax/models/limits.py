@@ -1,4 +1,4 @@
-"""What the options of networks can be: larger ones could be neither compiled nor held in memory."""
+"""Limits on the options of networks; larger values could not be compiled or would not fit in memory."""
 
 from typing import Any
 
@@ -31,15 +31,15 @@ BLOCKS = Field(
 
 
 def check_options(family: str, module: nn.Module, **fields: Field) -> None:
-    """Checks the options of a network before anything is made of them.
+    """Checks the options of a network.
 
     Args:
         family: The network's name, for the message.
         module: The network.
-        **fields: What each option must be.
+        **fields: The allowed values of each option.
 
     Raises:
-        UserError: The first option that is something else.
+        UserError: An option is invalid; the message names the first one.
     """
     for option, field in fields.items():
         check(f"{family}: {option}", getattr(module, option), field)

@@ -1,10 +1,10 @@
-"""PreActResNet-18: pre-activation residual blocks in four stages, as backdoor benchmarks use it.
+"""PreActResNet-18: pre-activation residual blocks in four stages, as used in backdoor benchmarks.
 
-It is not `preresnet`: four stages from 64 channels on, a shortcut that starts after the first
-normalisation, and no normalisation after the last block.
+Unlike `preresnet` it has four stages, starting at 64 channels, a shortcut that branches off after the
+first normalisation, and no normalisation after the last block.
 
 Source: He et al. 2016, "Identity mappings in deep residual networks", in the form of BackdoorBench
-(Wu et al. 2022), which WaNet's code and many others share.
+(Wu et al. 2022), which is also that of WaNet's code and many others.
 """
 
 import flax.linen as nn
@@ -20,7 +20,7 @@ class PreActResNet(nn.Module):
 
     Args:
         num_classes: Number of logits.
-        blocks: Blocks of each stage; 2, 2, 2, 2 is the network of 18 layers, 3, 4, 6, 3 of 34.
+        blocks: Blocks per stage; 2, 2, 2, 2 has 18 layers, 3, 4, 6, 3 has 34.
         width: Channels of the first stage.
     """
 
@@ -47,10 +47,10 @@ class PreActResNet(nn.Module):
 
 
 class PreActBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is the identity or starts after bn1.
+    """Two 3x3 convolutions and a shortcut, which is the identity or a projection after bn1.
 
     Args:
-        features: Channels of both convolutions, and of the output.
+        features: Channels of both convolutions and of the output.
         stride: Stride of the first convolution.
     """
 

@@ -1,8 +1,8 @@
 """Residual networks with pre-activation (normalise, ReLU, convolve) for small images.
 
-Source: He et al. 2016, "Identity mappings in deep residual networks". The shortcut that changes
+Source: He et al. 2016, "Identity mappings in deep residual networks". A shortcut that changes the
 shape is a 1x1 convolution without normalisation, as in Garipov et al. 2018. The "ResNet" of
-Zhao et al. 2020 is depth 26, though their code calls the class PreResNet110.
+Zhao et al. 2020 has depth 26, although their code calls the class PreResNet110.
 """
 
 import flax.linen as nn
@@ -18,16 +18,17 @@ from mcjax.models.limits import DEPTH, WIDTH, check_options
 class PreResNet(nn.Module):
     """Three stages of residual blocks with width, 2 * width and 4 * width channels.
 
-    Basic blocks have two 3x3 convolutions: depth = 6 n + 2 with n blocks a stage. Bottleneck
-    blocks have 1x1, 3x3 and 1x1 convolutions and four times the channels at their output:
+    Basic blocks have two 3x3 convolutions: depth = 6 n + 2 with n blocks per stage. Bottleneck
+    blocks have 1x1, 3x3 and 1x1 convolutions and four times as many output channels:
     depth = 9 n + 2.
 
     Args:
         num_classes: Number of logits.
         depth: Number of layers with weights: 20, 26, 56, 110 (basic), 164 (bottleneck), ...
         width: Channels of the first stage.
-        block: "basic", "bottleneck", or "auto": bottleneck from depth 164 on. Garipov et al. use
-            bottlenecks from depth 44 on, so their PreResNet110 is depth=110, block="bottleneck".
+        block: "basic", "bottleneck", or "auto": bottleneck for depth 164 and above. Garipov et al.
+            use bottlenecks for depth 44 and above, so their PreResNet110 is depth=110,
+            block="bottleneck".
     """
 
     num_classes: int
@@ -45,7 +46,7 @@ class PreResNet(nn.Module):
             kind = "bottleneck" if self._bottleneck else "basic"
             near = layers * max(1, round((self.depth - 2) / layers)) + 2
             raise UserError(
-                f"preresnet: depth is {self.depth}; {kind} blocks need {layers}n + 2, {near} say"
+                f"preresnet: depth is {self.depth}; {kind} blocks need {layers}n + 2, e.g. {near}"
             )
         super().__post_init__()
 
@@ -70,10 +71,10 @@ class PreResNet(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut.
+    """Two 3x3 convolutions and a shortcut.
 
     Args:
-        features: Channels of both convolutions, and of the output.
+        features: Channels of both convolutions and of the output.
         stride: Stride of the first convolution.
     """
 
@@ -91,7 +92,7 @@ class BasicBlock(nn.Module):
 
 
 class BottleneckBlock(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions beside a shortcut.
+    """1x1, 3x3 and 1x1 convolutions and a shortcut.
 
     Args:
         features: Channels of the first two convolutions; the output has four times as many.
@@ -114,7 +115,7 @@ class BottleneckBlock(nn.Module):
 
 
 def _shortcut(x: jax.Array, features: int, stride: int) -> jax.Array:
-    """The identity, or where the block changes the shape, a 1x1 convolution."""
+    """The identity, or a 1x1 convolution if the block changes the shape."""
     if stride == 1 and x.shape[-1] == features:
         return x
     return conv(features, 1, stride=stride, use_bias=False, name="shortcut")(x)

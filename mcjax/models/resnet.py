@@ -1,4 +1,4 @@
-"""ResNet-18 and its like: residual blocks that normalise after each convolution.
+"""ResNets such as ResNet-18: residual blocks that normalise after each convolution.
 
 Source: He et al. 2015, "Deep residual learning for image recognition", in the form of torchvision.
 """
@@ -19,11 +19,11 @@ class ResNet(nn.Module):
 
     Args:
         num_classes: Number of logits.
-        blocks: Blocks of each stage; 2, 2, 2, 2 is the network of 18 layers, 3, 4, 6, 3 of 34.
+        blocks: Blocks per stage; 2, 2, 2, 2 has 18 layers, 3, 4, 6, 3 has 34.
         width: Channels of the first stage.
-        stem: "imagenet": a 7x7 convolution and a max-pool, of stride 2 each, so that the first
-            stage sees a quarter of the image's side (torchvision); or "cifar": a 3x3 convolution
-            at full size, as most code for small images has it.
+        stem: "imagenet": a 7x7 convolution and a max-pool, each of stride 2, so the first stage sees
+            a quarter of the image's side (torchvision); or "cifar": a 3x3 convolution at full size,
+            as in most code for small images.
     """
 
     num_classes: int
@@ -44,7 +44,7 @@ class ResNet(nn.Module):
         x = conv(self.width, size, stride=stride, use_bias=False, name="conv1")(x)
         x = nn.relu(BatchNorm(name="bn1")(x, train))
         if self.stem == "imagenet":
-            # Zeros beside the image win over no pixel: ReLU has left none below zero.
+            # Zero padding does not change the maximum, because values are non-negative after ReLU.
             x = max_pool(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), 3, 2)
         for stage, blocks in enumerate(self.blocks):
             for i in range(blocks):
@@ -55,10 +55,10 @@ class ResNet(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; the sum goes through a ReLU.
+    """Two 3x3 convolutions and a shortcut; a ReLU follows the sum.
 
     Args:
-        features: Channels of both convolutions, and of the output.
+        features: Channels of both convolutions and of the output.
         stride: Stride of the first convolution.
     """
 

@@ -1,4 +1,4 @@
-"""Small networks for a CPU: quick to train, and to test with.
+"""Small networks that are quick to train on a CPU, e.g. for tests.
 
 The smallest residual network, `resnet8`, is `preresnet` of depth 8.
 """
@@ -14,7 +14,7 @@ from mcjax.pooling import max_pool_2x2
 
 
 class MLP(nn.Module):
-    """Multi-layer perceptron with ReLU.
+    """A multi-layer perceptron with ReLU.
 
     Args:
         num_classes: Number of logits.
@@ -42,8 +42,8 @@ class MLP(nn.Module):
 class CNN(nn.Module):
     """Three 3x3 convolutions with ReLU and 2x2 max-pools, then a hidden dense layer.
 
-    Good for Fashion-MNIST (28x28) and for the 8x8 handwritten digits. A pool that would leave no
-    pixel is left out.
+    Good for Fashion-MNIST (28x28) and the 8x8 handwritten digits. A pool that would leave no pixel is
+    skipped.
 
     Args:
         num_classes: Number of logits.
@@ -67,8 +67,8 @@ class CNN(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Maps images [B, H, W, C] to logits [B, num_classes]."""
         for i in range(3):
-            # Fan-in, as the widths grow fast: 0.91 test accuracy in three epochs of Fashion-MNIST,
-            # against 0.90 with the fan-out start of the papers' networks.
+            # Fan-in, because widths grow fast: 0.91 test accuracy after three epochs of Fashion-MNIST,
+            # compared with 0.90 for the fan-out initialisation of the papers' networks.
             layer = conv(self.width * 2**i, 3, kernel_init=he_normal(), name=f"conv{i + 1}")
             x = layer(x)
             if self.batch_norm:

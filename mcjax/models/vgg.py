@@ -2,8 +2,8 @@
 
 Source: Simonyan and Zisserman 2015; the dense layers are those of Garipov et al. 2018, and `wide`
 is the wide network of Zhao et al. 2020. Their VGGs with batch normalisation run only half of their
-layers (a `zip` of layers with activations stops early); here every convolution is run, and is
-followed by its own normalisation, unless `published` asks for theirs.
+layers (a `zip` of layers with activations stops early). Here every convolution runs and is followed
+by its normalisation, unless `published` is True.
 """
 
 import flax.linen as nn
@@ -15,15 +15,15 @@ from mcjax.models.layers import Dense, conv
 from mcjax.models.limits import RATE, check_options
 from mcjax.pooling import max_pool_2x2
 
-_CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # in each of the five blocks
+_CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # per block
 _CHANNELS = {False: (64, 128, 256, 512, 512), True: (160, 320, 640, 640, 640)}  # by `wide`
 _HIDDEN = {False: 512, True: 1280}
 
 
 class VGG(nn.Module):
-    """Five blocks of 3x3 convolutions, a 2x2 max-pool after each, then three dense layers.
+    """Five blocks of 3x3 convolutions, each followed by a 2x2 max-pool, then three dense layers.
 
-    A pool that would leave no pixel is left out, so images may be smaller than 32x32.
+    A pool that would leave no pixel is skipped, so images may be smaller than 32x32.
 
     Args:
         num_classes: Number of logits.
@@ -31,10 +31,10 @@ class VGG(nn.Module):
         batch_norm: Whether each convolution is followed by a batch normalisation.
         wide: 160-320-640-640-640 channels and dense layers of 1280, instead of
             64-128-256-512-512 and 512.
-        dropout_rate: Probability of dropping an input of either hidden dense layer in training.
-        published: Run the layers that the published code runs with batch normalisation, to use
-            networks that were trained by it: of a block's n convolutions and n normalisations in
-            turn, the first n, each followed by a ReLU.
+        dropout_rate: Dropout rate at the input of both hidden dense layers.
+        published: Run only the layers that the published code runs with batch normalisation, for
+            networks trained with it: the first n of a block's n convolutions and n normalisations
+            (alternating), each followed by a ReLU.
     """
 
     num_classes: int
@@ -51,7 +51,7 @@ class VGG(nn.Module):
             raise UserError(f"vgg: depth is {shown(self.depth)}; give 16 or 19")
         check_options("vgg", self, dropout_rate=RATE)
         if self.published and not self.batch_norm:
-            raise UserError("vgg: published=True is for batch_norm=True; leave it out")
+            raise UserError("vgg: published=True needs batch_norm=True; remove it")
         super().__post_init__()
 
     @nn.compact

@@ -1,6 +1,6 @@
-"""VGG as torchvision has it: an average pool to 7x7, then dense layers of 4096.
+"""torchvision's VGG: an average pool to 7x7, then dense layers of 4096.
 
-`vgg` is the form for small images that the papers on mode connectivity use.
+`vgg` is the variant for small images used in the papers on mode connectivity.
 
 Source: Simonyan and Zisserman 2015; the average pool is torchvision's.
 """
@@ -16,7 +16,7 @@ from mcjax.models.layers import Dense, conv
 from mcjax.models.limits import RATE, UNITS, WIDTH, check_options
 from mcjax.pooling import max_pool_2x2
 
-CONVOLUTIONS = {  # in each of the five blocks
+CONVOLUTIONS = {  # per block
     11: (1, 1, 2, 2, 2),
     13: (2, 2, 2, 2, 2),
     16: (2, 2, 3, 3, 3),
@@ -25,10 +25,10 @@ CONVOLUTIONS = {  # in each of the five blocks
 
 
 class VGGTorchvision(nn.Module):
-    """Five blocks of 3x3 convolutions, a 2x2 max-pool after each, then three dense layers.
+    """Five blocks of 3x3 convolutions, each followed by a 2x2 max-pool, then three dense layers.
 
-    A max-pool that would leave no pixel is left out. The average pool repeats pixels where fewer
-    than 7 are left: an image of 32x32 reaches the dense layers as one pixel, 49 times.
+    A max-pool that would leave no pixel is skipped. The average pool repeats pixels if fewer than 7
+    are left: for a 32x32 image a single pixel is repeated 49 times.
 
     Args:
         num_classes: Number of logits.
@@ -36,7 +36,7 @@ class VGGTorchvision(nn.Module):
         batch_norm: Whether each convolution is followed by a batch normalisation.
         width: Channels of the first block; the others have 2, 4, 8 and 8 times as many.
         hidden: Width of both hidden dense layers.
-        dropout_rate: Probability of dropping an output of either hidden dense layer in training.
+        dropout_rate: Dropout rate at the output of both hidden dense layers.
     """
 
     num_classes: int
@@ -75,14 +75,14 @@ class VGGTorchvision(nn.Module):
 
 
 def adaptive_mean_pool(x: jax.Array, size: int) -> jax.Array:
-    """Means over size x size windows that cover an image of any shape.
+    """Averages over size x size windows that cover an image of any shape.
 
-    Window i of a side of n pixels goes from floor(i n / size) to ceil((i + 1) n / size): windows
-    overlap where size does not divide n, and repeat pixels where n < size.
+    Along a side of n pixels, window i spans floor(i n / size) to ceil((i + 1) n / size): windows
+    overlap if size does not divide n, and repeat pixels if n < size.
 
     Args:
         x: Images [B, H, W, C].
-        size: Windows a side.
+        size: Windows per side.
 
     Returns:
         Means [B, size, size, C].

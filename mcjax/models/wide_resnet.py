@@ -1,9 +1,9 @@
 """Wide residual networks: fewer, wider pre-activation blocks.
 
 Source: Zagoruyko and Komodakis 2016, in the form of Garipov et al. 2018: the second convolution of
-a block has the stride, every convolution has a bias, and all start as PyTorch's defaults. One thing
-is not kept: their last normalisation has PyTorch momentum 0.9, nine times that of all others, where
-0.9 was surely meant as the part to keep; here it is like the others.
+a block has the stride, every convolution has a bias, and weights have PyTorch's default
+initialisation. One difference: their last normalisation has PyTorch momentum 0.9 (the others 0.1),
+presumably by mistake; here all are the same.
 """
 
 import flax.linen as nn
@@ -21,10 +21,9 @@ class WideResNet(nn.Module):
 
     Args:
         num_classes: Number of logits.
-        depth: Number of layers with weights, shortcuts among them.
+        depth: Number of layers with weights, including shortcuts.
         width: Widening factor.
-        dropout_rate: Probability of dropping a value between the two convolutions of a block in
-            training.
+        dropout_rate: Dropout rate between the two convolutions of a block.
     """
 
     num_classes: int
@@ -39,7 +38,7 @@ class WideResNet(nn.Module):
         check_options("wide_resnet", self, depth=DEPTH, width=width, dropout_rate=RATE)
         if self.depth < 10 or self.depth % 6 != 4:
             near = 6 * max(1, round((self.depth - 4) / 6)) + 4
-            raise UserError(f"wide_resnet: depth is {self.depth}; it must be 6n + 4, {near} say")
+            raise UserError(f"wide_resnet: depth is {self.depth}; it must be 6n + 4, e.g. {near}")
         super().__post_init__()
 
     @nn.compact
@@ -59,12 +58,12 @@ class WideResNet(nn.Module):
 
 
 class WideBlock(nn.Module):
-    """Two 3x3 convolutions, dropout between them, beside a shortcut.
+    """Two 3x3 convolutions with dropout between them, and a shortcut.
 
     Args:
-        features: Channels of both convolutions, and of the output.
+        features: Channels of both convolutions and of the output.
         stride: Stride of the second convolution.
-        dropout_rate: Probability of dropping a value in training.
+        dropout_rate: Dropout rate.
     """
 
     features: int

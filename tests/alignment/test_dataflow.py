@@ -218,6 +218,6 @@ def test_grouped_convolutions_are_left_alone():
 def test_a_leaf_of_another_network_is_named():
     spec = permutation_spec(FREE["gelu"], WEIGHTS, (2, 2, 1))
     with pytest.raises(
-        UserError, match=r"of another network: in is \(4, 7\) here and \(4, 6\) there"
+        UserError, match=r"a different network: in has shape \(4, 7\), but \(4, 6\) in the spec"
     ):
         permute(spec, (np.arange(6),), {"in": np.zeros([4, 7]), "out": np.zeros([6, 3])})

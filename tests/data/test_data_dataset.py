@@ -61,5 +61,5 @@ def test_each_wrong_array_is_named_in_one_line(change, message):
 
 @pytest.mark.parametrize("other", [part(shape=(4, 4, 3)), part(dtype=np.float32)])
 def test_both_parts_have_one_shape_and_type(other):
-    with pytest.raises(UserError, match="same shape and type"):
+    with pytest.raises(UserError, match="same shape and dtype"):
         dataset(part(), other)

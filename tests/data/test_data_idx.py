@@ -121,7 +121,7 @@ def test_real_fashion_mnist_is_verified_and_split_without_leaks():
 
 @needs_debian
 def test_fashion_mnist_is_not_mnist():
-    with pytest.raises(UserError, match="published for mnist"):
+    with pytest.raises(UserError, match="but that published for mnist"):
         data.load("mnist", data_dir=DEBIAN)
 
 

@@ -148,7 +148,7 @@ LABELS = member((2,), bytes([0, 1]))
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (member((2**23, 2**23)), "holds 0 bytes where its header says"),  # 64 TiB
+        (member((2**23, 2**23)), "holds 0 bytes, but its header declares"),  # 64 TiB
         (member((-1, 4, 4)), "holds 0 bytes"),
         (member((2, 4, 4), bytes(31)), "holds 31 bytes"),
         (member((2, 4, 4), bytes(32), version=(9, 9)), "unknown .npy version|magic|version"),
@@ -196,7 +196,7 @@ def test_labels_that_would_make_a_layer_of_billions(tmp_path):
     image = np.zeros((4, 4, 4, 1), np.uint8)
     for label in (2**31 - 3, npz.MOST_CLASSES):
         save(tmp_path / "a.npz", image=image, label=np.array([0, 1, 2, label]))
-        with pytest.raises(UserError, match="the largest decides the number of classes"):
+        with pytest.raises(UserError, match="the largest label sets the number of classes"):
             npz.load(tmp_path / "a.npz")
 
 

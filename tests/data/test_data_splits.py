@@ -95,7 +95,7 @@ def test_smaller_bonafide_sets_are_prefixes_with_the_same_selection():
     for key in ("image", "label"):
         np.testing.assert_array_equal(small.bonafide[key], large.bonafide[key][:12])
         np.testing.assert_array_equal(large.bonafide_subset(12)[key], small.bonafide[key])
-    with pytest.raises(UserError, match="the split has 24"):
+    with pytest.raises(UserError, match="but the split has 24"):
         large.bonafide_subset(25)
     with pytest.raises(UserError, match="leave out class"):
         large.bonafide_subset(2)
@@ -178,7 +178,7 @@ def test_folds_hold_each_image_out_once_and_spread_the_classes(k, num_bonafide):
     [
         ({"num_bonafide": 61, "num_selection": 0}, "61 bonafide images.*60 training images"),
         ({"num_selection": 61}, "61 selection images.*60 training images"),
-        ({"num_bonafide": 40, "num_selection": 30}, "ask for fewer"),
+        ({"num_bonafide": 40, "num_selection": 30}, "request fewer"),
         ({"num_bonafide": 40, "num_selection": 20}, "without training images"),
         ({"num_bonafide": 2}, "leave out class"),
         ({"num_bonafide": -1}, "num_bonafide is -1"),
