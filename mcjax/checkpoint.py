@@ -1,11 +1,11 @@
-"""Checkpoints: a tree and what belongs to it, written whole by Orbax, checked when read.
+"""Checkpoints of trees and metadata, written atomically by Orbax and verified when read.
 
-A folder is complete when it exists: Orbax writes under another name and renames (in a bucket, where
-nothing can be renamed, it writes a mark of completion last). The tree's digest is stored beside it,
-so a damaged file is an error and never a wrong number.
+A folder that exists is complete: Orbax writes to a temporary name and renames it (in a bucket, which
+has no renames, it writes a completion marker last). The tree's digest is stored too, so damaged files
+raise an error.
 
-Of several processes the first alone saves and restores, and hands what it read to the others: each has
-the whole tree, so the others would have nothing to add.
+With several processes, process 0 saves and restores, and sends what it read to the others; all have
+the whole tree.
 """
 
 import contextlib
@@ -28,11 +28,11 @@ from mcjax.processes import once, several
 from mcjax.tree import PyTree, check_same_structure, digest
 from mcjax.workdir import as_path, cannot_write, delete, first_line
 
-COMMITTED = "commit_success.txt"  # Orbax's mark of completion in a bucket
+COMMITTED = "commit_success.txt"  # Orbax's completion marker in a bucket
 
 
 def _checkpointer() -> ocp.Checkpointer:
-    # Without word from us Orbax would wait for the other processes at every step of a save.
+    # By default Orbax waits for the other processes at each step of a save.
     alone = (
         ocp.options.MultiprocessingOptions(
             primary_host=0, active_processes={0}, barrier_sync_key_prefix="mcjax"
@@ -49,7 +49,7 @@ def _checkpointer() -> ocp.Checkpointer:
 
 
 def exists(path: Path) -> bool:
-    """Whether a checkpoint is there, and whole."""
+    """Whether a complete checkpoint exists."""
     return once(lambda: _whole(path))
 
 
@@ -63,10 +63,10 @@ def save(path: Path, tree: PyTree, **metadata: Any) -> None:
     Args:
         path: The folder; replaced if it exists.
         tree: Any tree that flax can serialise: dicts, tuples, optimizer states.
-        **metadata: What else to keep, JSON values: step, config_hash, ...
+        **metadata: JSON values to store with it: step, config_hash, ...
 
     Raises:
-        UserError: It can't be written.
+        UserError: The folder can't be written.
     """
     tree = jax.tree.map(np.asarray, serialization.to_state_dict(jax.device_get(tree)))
     once(lambda: _save(path, tree, {**metadata, "digest": digest(tree)}))
@@ -79,7 +79,7 @@ def _save(path: Path, tree: PyTree, metadata: dict[str, Any]) -> None:
     try:
         with _quietly(), _checkpointer() as checkpointer:
             checkpointer.save(as_path(path), args=arguments, force=True)
-    except Exception as error:  # Orbax and TensorStore raise many kinds for a full disk
+    except Exception as error:  # Orbax and TensorStore raise many types for a full disk
         full = "No space left on device"
         raise cannot_write(path, full if full in str(error) else first_line(error)) from None
 
@@ -91,15 +91,15 @@ def restore(
 
     Args:
         path: The folder.
-        like: A tree of the structure, shapes and dtypes to expect; None takes what is there, as
-            nested dicts.
-        identity: Metadata that it must carry: whose it is. None takes anybody's.
+        like: A tree with the expected structure, shapes and dtypes; None accepts any, as nested
+            dicts.
+        identity: Expected metadata that identify the run; None accepts any run.
 
     Returns:
-        The tree, of numpy arrays, and the metadata.
+        The tree of numpy arrays, and the metadata.
 
     Raises:
-        UserError: It is missing, damaged, of another structure or of another identity.
+        UserError: The checkpoint is missing or damaged, or has a different structure or identity.
     """
     return once(lambda: _checked(path, like, identity or {}))
 
@@ -109,11 +109,11 @@ def _checked(
 ) -> tuple[PyTree, dict[str, Any]]:
     if not _whole(path):
         raise UserError(
-            f"there is no checkpoint {path}; give the folder of one, or run the training first"
+            f"there is no checkpoint {path}; give a checkpoint's folder, or run the training first"
         )
     if not in_bucket(path) and not any((path / name).exists() for name in ("tree", "metadata")):
         raise UserError(
-            f"{path} is no checkpoint; give the folder of one, such as RUN/checkpoints/endpoint_a"
+            f"{path} is not a checkpoint; give a checkpoint's folder, e.g. RUN/checkpoints/endpoint_a"
         )
     arguments = ocp.args.Composite(tree=ocp.args.StandardRestore(), metadata=ocp.args.JsonRestore())
     try:
@@ -122,7 +122,7 @@ def _checked(
         tree = jax.tree.map(np.asarray, item.tree)
         metadata = dict(item.metadata)
         intact = metadata.get("digest") == digest(tree)
-    except Exception as error:  # as many kinds for a damaged file
+    except Exception as error:  # many types for a damaged file
         raise _damaged(path, first_line(error)) from None
     if not intact:
         raise _damaged(path, "its contents do not match their checksum")
@@ -135,21 +135,21 @@ def _checked(
 
 
 def check_identity(path: Path, found: Mapping[str, Any], expected: Mapping[str, str]) -> None:
-    """Refuses what another run has computed.
+    """Checks that a file was computed by this run.
 
     Args:
-        path: Where it was found.
-        found: What it says of itself.
-        expected: What it must say; see `mcjax.experiments.run.Run.identity`.
+        path: The file.
+        found: Its metadata.
+        expected: The expected metadata; see `mcjax.experiments.run.Run.identity`.
 
     Raises:
-        UserError: Names the first difference.
+        UserError: The metadata differ; the message names the first difference.
     """
     for name, value in expected.items():
         if found.get(name) != value:
             raise UserError(
                 f"{path} was computed by another run ({name} {found.get(name)}, this one's is "
-                f"{value}); delete it and run again, or give another --workdir"
+                f"{value}); delete it and run again, or give another workdir"
             )
 
 
@@ -163,19 +163,19 @@ def restore_network(path: Path) -> tuple[dict[str, PyTree], dict[str, Any]]:
         {"params", and "batch_stats" if it has them}, and the metadata.
 
     Raises:
-        UserError: As `restore`; it is a curve's or a training's checkpoint.
+        UserError: As `restore`; the checkpoint is that of a curve or of a training state.
     """
     tree, metadata = restore(path)
     if "params" not in tree:
-        raise UserError(f"{path} holds no network: no params; give a network's checkpoint")
+        raise UserError(f"{path} holds no network (no params); give a network's checkpoint")
     return {name: tree[name] for name in ("params", "batch_stats") if tree.get(name)}, metadata
 
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keeps Orbax's steps and its threads' tracebacks off the terminal: the caller says one line.
+    """Suppresses Orbax's messages and its threads' tracebacks; the caller reports the error.
 
-    Where one array fails, threads that work on the others raise too, some a moment later.
+    If one array fails, threads that process the others raise too, some of them later.
     """
     logger, hooks = logging.getLogger("absl"), ("excepthook", "unraisablehook")
     before = logger.level, threading.excepthook, [getattr(sys, name) for name in hooks]
@@ -200,7 +200,7 @@ def _damaged(path: Path, reason: str) -> UserError:
 
 
 def save_partial(folder: Path, tree: PyTree, *, step: int, **metadata: Any) -> None:
-    """Keeps the newest state of a training that goes on: a folder a step, older ones deleted."""
+    """Saves the newest state of a running training in a folder named by step; deletes older ones."""
     save(folder / str(step), tree, step=step, **metadata)
 
     def forget_older() -> None:
@@ -214,7 +214,7 @@ def save_partial(folder: Path, tree: PyTree, *, step: int, **metadata: Any) -> N
 def restore_partial(
     folder: Path, like: PyTree, *, identity: Mapping[str, str] | None = None
 ) -> PyTree | None:
-    """The newest state kept by `save_partial`, or None."""
+    """The newest state saved by `save_partial`, or None."""
     steps = once(lambda: _steps(folder))
     return restore(folder / str(steps[-1]), like, identity=identity)[0] if steps else None
 

@@ -1,27 +1,27 @@
-"""The command `mcjax`: every other command by a word.
+"""The command `mcjax`, which runs the other commands.
 
     mcjax train --config digits
     mcjax repair --model suspect.pt --arch resnet18_torchvision --data clean.npz --out repaired
     mcjax report runs/one runs/other
 
-Each word is a module, and `mcjax WORD ...` the same as `python -m MODULE ...`.
+`mcjax WORD ...` is the same as `python -m MODULE ...`.
 """
 
 import runpy
 import sys
 
 COMMANDS = {
-    "train": ("mcjax.train", "run a config's whole experiment"),
-    "evaluate": ("mcjax.evaluate", "look again along a path that is trained"),
-    "repair": ("mcjax.repair", "repair a suspect network of your own"),
-    "report": ("mcjax.report", "gather many runs in one table, with figures and a page"),
+    "train": ("mcjax.train", "run an experiment"),
+    "evaluate": ("mcjax.evaluate", "evaluate a trained path at other points"),
+    "repair": ("mcjax.repair", "repair a suspect network"),
+    "report": ("mcjax.report", "collect runs in a table, with figures and a page"),
     "sweep": ("launch.sweep", "run many configs"),
     "torch": ("mcjax.interop.torch", "check and convert PyTorch files"),
 }
 
 
 def main() -> None:
-    """Runs the command that the first word names."""
+    """Runs the command named by the first argument."""
     word = sys.argv[1] if len(sys.argv) > 1 else ""
     if word in ("-h", "--help", ""):
         print(usage())
@@ -35,10 +35,10 @@ def main() -> None:
 
 
 def usage() -> str:
-    """The commands, a line each."""
+    """The usage message, with one line per command."""
     lines = [f"  mcjax {word:9} {what}" for word, (_, what) in COMMANDS.items()]
     return "\n".join(
-        ["usage: mcjax COMMAND ...", "", *lines, "", "mcjax COMMAND --help says more."]
+        ["usage: mcjax COMMAND ...", "", *lines, "", "mcjax COMMAND --help shows more."]
     )
 
 

@@ -1,4 +1,4 @@
-"""What every `python -m mcjax...` command does around its work: flags, help, errors, caches."""
+"""Shared code of the `python -m mcjax...` commands: flags, help, errors, caches."""
 
 import os
 import signal
@@ -28,16 +28,16 @@ def run(
     *,
     takes_words: bool = False,
 ) -> NoReturn:
-    """Parses the flags, calls main, and ends the process.
+    """Parses the flags, calls main and ends the process.
 
-    Exit codes: 0 done; 2 a mistake that the user can mend, told in one line; 3 no acceptable
-    answer; 130 interrupted; 141 nobody reads the output any more.
+    Exit codes: 0 done; 2 a user's mistake, reported in one line; 3 no acceptable result;
+    130 interrupted; 141 the output pipe was closed.
 
     Args:
-        main: The command's work; it reads the flags.
-        define_flags: Defines them.
+        main: The command; it reads the flags.
+        define_flags: Defines the flags.
         doc: The module's docstring, shown by --help.
-        takes_words: Whether words that are no options, such as folders, are main's arguments.
+        takes_words: Whether positional arguments, such as folders, are passed to main.
     """
     name = f"python -m {_module_name()}"
     logging.set_verbosity(logging.ERROR)
@@ -56,37 +56,37 @@ def run(
         _join_processes()
         main(*words)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output, such as `head`, has enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has exited
         processes.end(128 + signal.SIGPIPE)
     except UserError as error:
         print(f"{name}: error: {error}", file=sys.stderr, flush=True)
-        # At once: after a failed restore Orbax's threads would add tracebacks of their own.
+        # Exit immediately: after a failed restore Orbax's threads would print tracebacks.
         processes.end(error.exit_code)
     except KeyboardInterrupt:
-        print(f"{name}: interrupted; the same command goes on from here", file=sys.stderr)
+        print(f"{name}: interrupted; run the same command to resume", file=sys.stderr)
         if processes.several():
             processes.end(130)
         sys.exit(130)
     except Exception:
         if not processes.several():
             raise
-        # Python's own way out waits for the other processes, which wait for this one.
+        # A normal exit waits for the other processes, which wait for this one.
         traceback.print_exc()
         processes.end(1)
     sys.exit(0)
 
 
 def define_process_flags() -> None:
-    """The flags of a command that several processes can run together, one on each host."""
+    """Defines the flags of a multi-process command (one process per host)."""
     flags.DEFINE_string(
         "coordinator",
         None,
-        "With several processes: HOST:PORT of the first, or auto on TPU pods and Slurm.",
+        "With several processes: HOST:PORT of process 0, or auto on TPU pods and Slurm.",
     )
-    flags.DEFINE_integer("num_processes", None, "How many there are.")
-    flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
-    flags.DEFINE_integer("connect_seconds", 300, "How long they wait for each other at the start.")
-    flags.DEFINE_integer("heartbeat_seconds", 100, "After how long a silent one counts as dead.")
+    flags.DEFINE_integer("num_processes", None, "Number of processes.")
+    flags.DEFINE_integer("process_id", None, "Index of this process, from 0.")
+    flags.DEFINE_integer("connect_seconds", 300, "Timeout for connecting the processes.")
+    flags.DEFINE_integer("heartbeat_seconds", 100, "Silence after which a process counts as dead.")
 
 
 def _join_processes() -> None:
@@ -109,20 +109,20 @@ def _module_name() -> str:
 def _parse(argv: list[str], *, optional: bool, takes_words: bool) -> list[str]:
     words: list[str] = []
     try:
-        flags.FLAGS.set_gnu_getopt(takes_words)  # options may stand behind words
+        flags.FLAGS.set_gnu_getopt(takes_words)  # options may follow positional arguments
         words = flags.FLAGS(with_recipes(argv))[1:]
         if words and not takes_words:
             raise UserError(f"unexpected argument {words[0]!r}; options start with --")
         if "config" in flags.FLAGS and flags.FLAGS["config"].present:
-            _ = flags.FLAGS.config.experiment  # a file that can't be loaded fails here, not before
-    except Exception as error:  # a config file is the user's own program: it may raise anything
+            _ = flags.FLAGS.config.experiment  # loads the file, so errors are raised here
+    except Exception as error:  # a config file is a program and can raise anything
         if not optional:
             raise _explained(error) from None
     return words
 
 
 def with_recipes(argv: list[str]) -> list[str]:
-    """The words, with names of recipes (`--config digits`) as the files that they stand for."""
+    """Replaces names of recipes (`--config digits`) by their files."""
     words = list(argv)
     for i, word in enumerate(words):
         for flag, kind in RECIPES.items():
@@ -135,16 +135,16 @@ def with_recipes(argv: list[str]) -> list[str]:
 
 def _explained(error: Exception) -> UserError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # An error inside a config file comes as its whole traceback; the last line says what it was.
+    # An error in a config file contains the whole traceback; the last line is the message.
     text = lines[-1].removeprefix("mcjax.errors.UserError: ") if lines else type(error).__name__
     if isinstance(error, UserError):
         return UserError(text)
     if isinstance(error, flags.Error):
         return UserError(f"{text}; see --help")
     if isinstance(error, AttributeError | KeyError) and "module" not in text:
-        # ml_collections quotes its own message, whose second line may be a suggestion.
+        # ml_collections quotes its message; the second line may be a suggestion.
         text = ". ".join(text.strip("'\"").replace("\\n", "\n").replace("\\'", "").split("\n"))
-        return UserError(f"the config has no field {text}; the same command with --help lists them")
+        return UserError(f"the config has no field {text}; add --help to list the fields")
     known = ", ".join(recipes.names())
     return UserError(f"the config can't be used: {text}; give a file, or one of {known}")
 
@@ -157,18 +157,18 @@ def _help(doc: str, own: list[str]) -> str:
         lines.append(f"  --{name}: {flag.help}{default}")
     config = getattr(flags.FLAGS, "config", None) if flags.FLAGS.is_parsed() else None
     if isinstance(config, ConfigDict):
-        lines += ["", "Fields of this config, their values, and what they mean:"]
+        lines += ["", "Fields of this config, with values and meaning:"]
         settings = SETTINGS.get(config.experiment, {})
         for name, value in flat(config).items():
             meaning = f"   # {settings[name].help}" if name in settings else ""
             lines.append(f"  --config.{name}={value}{meaning}")
     elif "config" in flags.FLAGS:
-        lines += ["", "Add --config FILE to see its fields and their values."]
+        lines += ["", "Add --config FILE to list its fields."]
     return "\n".join(lines)
 
 
 def _keep_compiled_programs() -> None:
-    """The second run of a program does not compile it again."""
+    """Caches compiled programs on disk."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "mcjax" / "xla"))
@@ -176,11 +176,11 @@ def _keep_compiled_programs() -> None:
 
 
 def config_or_error(config: Any) -> ConfigDict:
-    """The parsed --config.
+    """The parsed config.
 
     Raises:
-        UserError: None was given.
+        UserError: No config was given.
     """
     if config is None:
-        raise UserError("no config was given; add --config digits, or a file of your own")
+        raise UserError("no config was given; add --config digits, or --config FILE")
     return config

@@ -1,4 +1,4 @@
-"""The configuration of a run: its fields, its `:quick` form, its checks and its hash."""
+"""Run configs: default values, `:quick` variants, validation and hashes."""
 
 import hashlib
 import json
@@ -25,14 +25,14 @@ __all__ = [
     "variant",
 ]
 
-# Fields that change how a run is carried out but not its result: not part of the hash.
+# Fields that do not change a run's result; not part of the hash.
 NOT_HASHED = ("run", "data.dir")
 
-# Fields that came later, with what runs did before: hashed where they differ, so that these runs
-# can still be taken up.
+# Fields added later, with the value that reproduces older runs: hashed only if different, so that
+# older runs can be resumed.
 ADDED = {"model.bfloat16": False, "curve.align": "none"}
 
-# Those, and switches of how a run is carried out that came later: a run of before lacks them.
+# Fields that older runs lack: the above, and execution switches that were added later.
 LATER = (*ADDED, "run.tensorboard", "run.data_parallel", "run.side_by_side")
 
 
@@ -40,7 +40,7 @@ def connect() -> ConfigDict:
     """The config of `experiment = "connect"` with the defaults of the digits run.
 
     Returns:
-        A config that a file in configs/ changes and returns.
+        A config; a file in configs/ modifies and returns it.
     """
     return default("connect")
 
@@ -61,7 +61,7 @@ def evasion() -> ConfigDict:
 
 
 def default(experiment: str) -> ConfigDict:
-    """An experiment's config with every field at its default.
+    """An experiment's config with default values.
 
     Args:
         experiment: A name of `mcjax.settings.SETTINGS`.
@@ -79,15 +79,15 @@ def default(experiment: str) -> ConfigDict:
                 node[part] = ConfigDict()
             node = node[part]
         node[last] = setting.default
-    config.model.options = ConfigDict()  # depth, width, ...: the network's own
+    config.model.options = ConfigDict()  # depth, width, ...; depends on the network
     return config
 
 
 def quick(config: ConfigDict) -> ConfigDict:
-    """Shrinks a config to seconds, on fake images of its data set's shape: `--config FILE:quick`.
+    """Shrinks a config so that it runs in seconds, on fake images of the same shape (`:quick`).
 
     Args:
-        config: Any config; changed in place.
+        config: Any config; modified in place.
 
     Returns:
         The same config.
@@ -100,12 +100,12 @@ def quick(config: ConfigDict) -> ConfigDict:
 
 
 def variant(config: ConfigDict, arg: str | None) -> ConfigDict:
-    """Applies what stands after the colon of `--config FILE:WORD,WORD`.
+    """Applies the words after the colon of a config file's name, FILE:WORD,WORD.
 
-    Words: `quick`; `all_to_all`, of a backdoor.
+    Words: `quick`, and `all_to_all` for backdoors.
 
     Raises:
-        UserError: Anything else.
+        UserError: A word is unknown.
     """
     for word in (arg or "").split(",") if arg else ():
         if word == "quick":
@@ -113,17 +113,17 @@ def variant(config: ConfigDict, arg: str | None) -> ConfigDict:
         elif word == "all_to_all" and "label_map" in config.get("attack", {}):
             config.attack.label_map = word
         else:
-            raise UserError(f"unknown config argument {word!r}; use :quick or none")
+            raise UserError(f"unknown config argument {word!r}; use quick, or no argument")
     return config
 
 
 def validate(config: ConfigDict) -> None:
-    """Checks every value that a user can get wrong, before anything is computed.
+    """Validates a config before anything is computed.
 
-    What needs the data or the network is checked right after these are there.
+    Checks that need the data or the network follow once these are loaded.
 
     Raises:
-        UserError: Names the field, its value and what it can be.
+        UserError: A field is invalid; the message names it and its allowed values.
     """
     fields = _leaves(config)
     experiment = fields.get("experiment")
@@ -135,10 +135,10 @@ def validate(config: ConfigDict) -> None:
     expected = set(settings)
     missing, added = sorted(expected - set(fields) - set(LATER)), sorted(set(fields) - expected)
     if missing or added:
-        what = f"lacks {missing[0]}" if missing else f"has {added[0]}, which is no field of it"
+        what = f"lacks {missing[0]}" if missing else f"has an unknown field, {added[0]}"
         raise UserError(
-            f"config.experiment is {experiment}, but the config {what}; use a config file of that "
-            "experiment (configs/ has one of each)"
+            f"config.experiment is {experiment}, but the config {what}; use a config file for that "
+            "experiment (see configs/)"
         )
     for name, value in fields.items():
         check(f"config.{name}", value, settings[name].field)
@@ -146,29 +146,29 @@ def validate(config: ConfigDict) -> None:
             json.dumps(value)
         except TypeError:
             raise UserError(
-                f"config.{name} is {shown(value)}; give Python's own int or float, which a file of "
-                "the config can hold"
+                f"config.{name} is {shown(value)}; give a Python int or float, so that the config can "
+                "be saved"
             ) from None
     if fields.get("run.data_parallel") and fields.get("run.side_by_side"):
         raise UserError(
-            "config.run.data_parallel spreads one network over all devices and config.run.side_by_side puts "
-            "several on one; use one of them"
+            "config.run.data_parallel (one network on all devices) excludes config.run.side_by_side "
+            "(several networks on one device); use one of them"
         )
     if experiment == "injection" and fields["attack.num_faults"] > fields["attack.num_images"]:
         raise UserError(
             f"config.attack.num_faults is {fields['attack.num_faults']}, more than the "
-            f"{fields['attack.num_images']} images of config.attack.num_images; raise that"
+            f"{fields['attack.num_images']} of config.attack.num_images; increase num_images"
         )
     uses = fields.get("curve.images"), fields["evaluation.batch_stats"]
     if "bonafide" in uses and fields["data.num_bonafide"] == 0:
         raise UserError(
-            "config.data.num_bonafide is 0 but bonafide images are asked for; "
-            "set it, or use train images"
+            "config.data.num_bonafide is 0, but the config uses bonafide images; set it, or use train "
+            "images"
         )
 
 
 def _leaves(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """{"curve.num_bends": 1, ...} with values as they are; `model.options` left out."""
+    """{"curve.num_bends": 1, ...} with unconverted values, without `model.options`."""
     found: dict[str, Any] = {}
     for name, value in config.items():
         if prefix + name == "model.options":
@@ -181,7 +181,7 @@ def _leaves(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
 
 
 def flat(config: ConfigDict) -> dict[str, Any]:
-    """{"curve.num_bends": 1, ...}: every field of a config by its dotted name."""
+    """All fields of a config by dotted name: {"curve.num_bends": 1, ...}."""
 
     def walk(prefix: str, node: Any) -> dict[str, Any]:
         if not isinstance(node, dict):
@@ -195,12 +195,12 @@ def flat(config: ConfigDict) -> dict[str, Any]:
 
 
 def hashed_fields(config: ConfigDict) -> dict[str, Any]:
-    """The fields that decide the result."""
+    """The fields that determine the result."""
     return deciding(flat(config))
 
 
 def deciding(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a flat config's fields that decide the result.
+    """The fields of a flat config that determine the result.
 
     Example:
         >>> deciding({"seed": 1, "run.chunk": 8, "model.bfloat16": False})
@@ -215,7 +215,7 @@ def deciding(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def config_hash(config: ConfigDict) -> str:
-    """12 hexadecimal digits, equal for configs that give equal results.
+    """A hash of 12 hexadecimal digits, equal for configs that give equal results.
 
     Example:
         >>> a, b = connect(), connect()

@@ -1,8 +1,9 @@
-"""Another look along a path that is already trained, at other or more t's.
+"""Evaluates a trained path at other or more t's.
 
     python -m mcjax.evaluate --workdir runs/digits-... --num_points 201
 
-Leaves evaluations/points_N/path.csv, line.csv, path.png and report.html in the run's directory; the run's own files stay.
+Writes evaluations/points_N/path.csv, line.csv, path.png and report.html in the run's directory; the
+run's other files do not change.
 """
 
 from pathlib import Path
@@ -28,9 +29,11 @@ from mcjax.workdir import as_path, read_config, write
 
 
 def define_flags() -> None:
-    """The command's flags; defined when it runs, so that the module can be imported freely."""
+    """Defines the command's flags, when the command runs and not when the module is imported."""
     flags.DEFINE_string("workdir", None, "The directory of a finished run.")
-    flags.DEFINE_integer("num_points", 61, "Number of t's, equally spaced, ends included.")
+    flags.DEFINE_integer(
+        "num_points", 61, "Number of t's, equally spaced, including the endpoints."
+    )
     command.define_process_flags()
 
 
@@ -38,37 +41,37 @@ def main() -> None:
     """Reads the flags and evaluates."""
     workdir, num_points = flags.FLAGS.workdir, flags.FLAGS.num_points
     if not workdir:
-        raise UserError("no run was given; add --workdir DIR, one that mcjax.train has left")
+        raise UserError("no run was given; add --workdir DIR, the workdir of a run of mcjax.train")
     if num_points < 2:
         raise UserError(f"--num_points is {num_points}; it must be at least 2")
     evaluate(as_path(workdir), num_points)
 
 
 def config_of(workdir: Path) -> ConfigDict:
-    """The config of a run of connect, whole.
+    """The complete config of a run of connect.
 
     Raises:
-        UserError: There is none, it is another experiment's, or it lacks fields.
+        UserError: The config is missing, is of another experiment, or lacks fields.
     """
     config = ConfigDict(read_config(workdir).get("config", {}))
     experiment = config.get("experiment")
     if experiment != "connect":
         raise UserError(
-            f"{workdir} is a run of the experiment {experiment}, whose paths are in its table; "
-            "this command looks along the one curve of connect"
+            f"{workdir} is a run of the experiment {experiment}, whose paths are in its table; this "
+            "command evaluates the curve of a connect run: give the workdir of one"
         )
     try:
         validate(config)
     except UserError as error:
         raise UserError(
-            f"{workdir / 'config.json'} is damaged, or of another version of mcjax ({error}); run "
-            "mcjax.train with that version, or give another --workdir"
+            f"{workdir / 'config.json'} is damaged, or of another version of mcjax ({error}); use "
+            "that version, or give another workdir"
         ) from None
     return config
 
 
 def evaluate(workdir: Path, num_points: int) -> Path:
-    """Evaluates the trained curve of a run, and its straight line, at equally spaced t's.
+    """Evaluates a run's trained curve, and the straight line, at equally spaced t's.
 
     Args:
         workdir: The run's directory.
@@ -78,7 +81,7 @@ def evaluate(workdir: Path, num_points: int) -> Path:
         The folder with path.csv, line.csv, path.png and report.html.
 
     Raises:
-        UserError: The directory holds no trained curve.
+        UserError: The directory has no trained curve.
     """
     config = config_of(as_path(workdir))
     run = open_run(config, workdir)
@@ -107,7 +110,7 @@ def evaluate(workdir: Path, num_points: int) -> Path:
     write(folder / "report.html", page.document(title, [*head, *page.parts(shown)]))
     accuracy = tables["path"]["test_accuracy"]
     say(f"worst test accuracy {accuracy.min():.4f} at t = {ts[accuracy.argmin()]:.4f}")
-    say(f"left in {folder}")
+    say(f"results in {folder}")
     return folder
 
 

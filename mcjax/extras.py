@@ -1,4 +1,4 @@
-"""Packages that only some commands need, and that an extra of mcjax installs."""
+"""Imports of optional packages, which extras of mcjax install."""
 
 import importlib
 from typing import Any
@@ -7,18 +7,18 @@ from mcjax.errors import UserError
 
 
 def need(package: str, extra: str, what: str) -> Any:
-    """Imports a package of an extra.
+    """Imports an optional package.
 
     Args:
-        package: Its module's name, such as "pyarrow.parquet"; the package itself is returned.
-        extra: The extra that has it.
-        what: What needs it, for the message.
+        package: Module name, such as "pyarrow.parquet"; the top-level package is returned.
+        extra: The extra that installs it.
+        what: The feature that needs it, for the message.
 
     Returns:
         The top-level package.
 
     Raises:
-        UserError: It is not installed.
+        UserError: The package is not installed.
 
     Example:
         >>> need("no_such_package", "report", "a report of many runs")
@@ -31,5 +31,5 @@ def need(package: str, extra: str, what: str) -> Any:
         return importlib.import_module(top)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != top:
-            raise  # something below it is missing: a damaged installation
+            raise  # a dependency is missing: a broken installation
         raise UserError(f'{what} needs {top}; pip install "mcjax[{extra}]"') from None

@@ -1,4 +1,4 @@
-"""One run at a time in a working directory."""
+"""Locks a working directory, so that only one run uses it at a time."""
 
 import datetime
 import fcntl
@@ -14,39 +14,39 @@ NAME = ".lock"
 
 
 class Lock:
-    """A folder held by this process; the kernel takes it back when the process ends, or is killed.
+    """A folder locked by this process; the kernel releases the lock when the process ends.
 
     Args:
-        file: The open file with the kernel's lock; closed with the last use of this object.
+        file: The open, locked file; closed when this object is garbage-collected.
     """
 
     def __init__(self, file: IO[str]):
         weakref.finalize(self, file.close)
 
 
-# A process may open a run again, in a notebook say: it has the folder already.
+# A process may open the same run again, e.g. in a notebook.
 _held: weakref.WeakValueDictionary[str, Lock] = weakref.WeakValueDictionary()
 
 
 def hold(folder: Path) -> Lock:
-    """Holds a folder for as long as the returned object lives. The file left behind locks nothing.
+    """Locks a folder for the lifetime of the returned object; the remaining file locks nothing.
 
-    Where the file system has no locks (some network ones) nothing is held.
+    On file systems without locks (some network file systems) this has no effect.
 
     Args:
-        folder: The folder; made with its parents.
+        folder: The folder; created with its parents.
 
     Returns:
-        What holds it.
+        The lock.
 
     Raises:
-        UserError: Another process holds it; it can't be made.
+        UserError: Another process holds the lock, or the folder can't be created.
 
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
         >>> first = hold(folder)
-        >>> hold(folder) is first  # it may be opened again by the process that holds it
+        >>> hold(folder) is first  # the same process can open it again
         True
     """
     try:
@@ -57,7 +57,7 @@ def hold(folder: Path) -> Lock:
         file = (folder / NAME).open("a+")
     except OSError as error:
         raise UserError(
-            f"can't write {folder}: {error.strerror or error}; make room or give another --workdir"
+            f"can't write {folder}: {error.strerror or error}; make room or give another workdir"
         ) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,7 +66,7 @@ def hold(folder: Path) -> Lock:
         holder = file.read(200).strip() or "another process"
         file.close()
         raise UserError(
-            f"{folder} is in use by {holder}; wait until that run ends, or give another --workdir"
+            f"{folder} is in use by {holder}; wait until that run ends, or give another workdir"
         ) from None
     except OSError:
         pass

@@ -1,4 +1,4 @@
-"""What a run tells while it runs: metrics.jsonl, and a line of progress every few seconds."""
+"""Logging of a run: metrics.jsonl, and progress on the terminal."""
 
 import json
 import sys
@@ -16,11 +16,11 @@ from mcjax.tensorboard import EventLog
 from mcjax.workdir import cannot_write, write
 
 SECONDS_BETWEEN_LINES = 5.0
-SECONDS_BETWEEN_PUTS = 10.0  # of metrics.jsonl into a bucket, where a file is only written whole
+SECONDS_BETWEEN_PUTS = 10.0  # in a bucket, where metrics.jsonl is always rewritten completely
 
 
 def say(message: str) -> None:
-    """One line for the user, on standard error, above a progress bar if one is drawn."""
+    """Prints one line on standard error, above the progress bar if there is one."""
     if not is_first():
         return
     tqdm.write(message, file=sys.stderr)
@@ -28,23 +28,23 @@ def say(message: str) -> None:
 
 
 class MetricLog:
-    """metrics.jsonl: one JSON object a logging step.
+    """metrics.jsonl: one JSON object per logging step.
 
     Args:
         path: The file.
-        events: TensorBoard's copy of it, if one is wanted.
+        events: TensorBoard events to write as well, if any.
     """
 
     def __init__(self, path: Path, events: EventLog | None = None):
         self.path, self.events = path, events
-        self._lines: list[str] | None = None  # of a bucket's file; None: not read yet
+        self._lines: list[str] | None = None  # lines of a file in a bucket; None if not read yet
         self._put_at = time.monotonic()
 
     def append(self, **row: Any) -> None:
-        """Adds a line.
+        """Appends a line.
 
         Raises:
-            UserError: It can't be written.
+            UserError: The file can't be written.
         """
         once(lambda: self._append(row))
 
@@ -64,7 +64,7 @@ class MetricLog:
             raise cannot_write(self.path, error) from None
 
     def flush(self) -> None:
-        """Writes the lines that a bucket's file still lacks; a local file lacks none."""
+        """Writes pending lines to a file in a bucket; local files have none."""
         if in_bucket(self.path):
             once(lambda: self._put(self._in_memory()))
 
@@ -79,11 +79,11 @@ class MetricLog:
         self._put_at = time.monotonic()
 
     def rewind(self, stage: str, step: int) -> None:
-        """Drops a stage's lines after a step: a run that goes on writes them again."""
+        """Drops a stage's lines after a step, because a resumed run writes them again."""
         once(lambda: self._rewind(stage, step))
 
     def _rewind(self, stage: str, step: int) -> None:
-        lines = self._lines  # a bucket's
+        lines = self._lines  # in a bucket
         if lines is None:
             if not self.path.exists():
                 return
@@ -95,7 +95,7 @@ class MetricLog:
                 if row.get("stage") != stage or row.get("step", 0) <= step:
                     kept.append(line)
             except (ValueError, AttributeError, TypeError, RecursionError):
-                continue  # cut by a kill, or damaged
+                continue  # truncated or damaged
         if in_bucket(self.path):
             self._lines = kept
         self._put(kept)
@@ -104,19 +104,19 @@ class MetricLog:
             self.events.rewrite(stage, [row for row in rows if row.get("stage") == stage])
 
     def close(self) -> None:
-        """Ends TensorBoard's copy."""
+        """Closes the TensorBoard events."""
         if self.events is not None:
             self.events.close()
 
 
 class Progress:
-    """Counts units of work: a bar on a terminal, else a line every few seconds.
+    """Shows progress: a bar on a terminal, else a line every few seconds.
 
     Args:
-        name: What is being done.
-        total: Units in all.
-        done: Units done before.
-        unit: What a unit is called: "step", "point".
+        name: Name of the task.
+        total: Total number of units.
+        done: Units already done.
+        unit: Name of a unit: "step", "point".
     """
 
     def __init__(self, name: str, total: int, done: int = 0, *, unit: str):
@@ -130,12 +130,12 @@ class Progress:
         self._lines = not on_terminal
 
     def advance(self, units: int, *, images: int = 0, **values: float) -> None:
-        """Counts units as done, and tells of them.
+        """Counts units as done and updates the display.
 
         Args:
-            units: How many were done since the last call.
-            images: Images that went through in them, for images/s.
-            **values: Numbers to show, such as loss.
+            units: Units done since the last call.
+            images: Images processed in them, for images/s.
+            **values: Values to show, such as loss.
         """
         self.done += units
         shown = {name: f"{value:.4g}" for name, value in values.items()}
@@ -153,13 +153,13 @@ class Progress:
             self._last = now
 
     def close(self) -> None:
-        """Ends the bar."""
+        """Closes the bar."""
         self._bar.close()
 
 
 @contextmanager
 def progress(name: str, total: int, done: int = 0, *, unit: str) -> Iterator[Progress]:
-    """A `Progress` that is closed whatever happens."""
+    """A `Progress` that is closed on exit, also after errors."""
     bar = Progress(name, total, done, unit=unit)
     try:
         yield bar

@@ -1,23 +1,23 @@
-"""The configs and sweeps that ship with mcjax, found by name from any folder."""
+"""Finds the configs and sweeps that ship with mcjax by name."""
 
 from pathlib import Path
 
 
 def folder() -> Path:
-    """Where they are: inside the installed package, or beside it in a checkout."""
+    """Their folder: inside the installed package, or next to it in a checkout."""
     inside = Path(__file__).parent / "configs"
     return inside if inside.is_dir() else Path(__file__).parents[1] / "configs"
 
 
 def find(text: str, kind: str = "") -> str:
-    """The file of a named recipe; paths and unknown names are returned unchanged.
+    """The path of a named recipe; paths and unknown names are returned unchanged.
 
     Args:
-        text: What a user gave: "digits", "digits:quick", or a file.
-        kind: The folder of `folder` to look in: "" for configs, "sweeps" for sweeps.
+        text: A name or a file: "digits", "digits:quick", "mine/digits.py".
+        kind: Subfolder of `folder` to search: "" for configs, "sweeps" for sweeps.
 
     Returns:
-        The path, with what followed the colon.
+        The path, including the part after the colon.
 
     Example:
         >>> find("mine/digits.py"), find("digits:quick").endswith("configs/digits.py:quick")
@@ -30,5 +30,5 @@ def find(text: str, kind: str = "") -> str:
 
 
 def names(kind: str = "") -> list[str]:
-    """The names that `find` knows."""
+    """The names known to `find`."""
     return sorted(file.stem for file in (folder() / kind).glob("*.py"))

@@ -1,4 +1,4 @@
-"""metrics.jsonl as TensorBoard events, without TensorFlow: a folder a stage, each a run there."""
+"""Writes metrics.jsonl as TensorBoard events, without TensorFlow; each stage is a run."""
 
 import contextlib
 import json
@@ -13,31 +13,31 @@ from mcjax.workdir import cannot_write
 
 
 class EventLog:
-    """TensorBoard's copy of metrics.jsonl. Values are single precision there.
+    """A copy of metrics.jsonl as TensorBoard events, in single precision.
 
-    What stands in the folder from before is written anew, so it always says what metrics.jsonl says:
-    after a kill, and where events are asked for in the middle of a run.
+    Existing events are rewritten from metrics.jsonl, so both agree after an interruption, or if
+    events are enabled during a run.
 
     Args:
-        folder: Where the events are.
+        folder: Folder of the events.
         metrics: The metrics.jsonl.
 
     Raises:
-        UserError: tensorboardX is not installed, or the folder is in a bucket or can't be written.
+        UserError: tensorboardX is not installed, or the folder is in a bucket or not writable.
     """
 
     def __init__(self, folder: Path, metrics: Path):
         if in_bucket(folder):
             raise UserError(
-                "config.run.tensorboard writes events on a local disk, but the workdir is in a bucket; "
-                "leave it False: metrics.jsonl has the same numbers"
+                "config.run.tensorboard needs a local workdir, but this one is in a bucket; set it to "
+                "False: metrics.jsonl has the same values"
             )
         try:
             from tensorboardX import SummaryWriter
         except ImportError:
             raise UserError(
-                "config.run.tensorboard needs tensorboardX; pip install 'mcjax[tensorboard]', or "
-                "leave it False: metrics.jsonl has the same numbers"
+                "config.run.tensorboard needs tensorboardX; pip install 'mcjax[tensorboard]', or set "
+                "it to False: metrics.jsonl has the same values"
             ) from None
         self._open_writer = SummaryWriter
         self._writer: Any = None
@@ -47,10 +47,10 @@ class EventLog:
             self.append(row)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Adds the numbers of one line of metrics.jsonl, at its step.
+        """Adds the values of one line of metrics.jsonl, at its step.
 
         Raises:
-            UserError: They can't be written.
+            UserError: The events can't be written.
         """
         stage, step = row.get("stage", ""), row.get("step", 0)
         try:
@@ -65,7 +65,7 @@ class EventLog:
             raise cannot_write(self._folder, error) from None
 
     def rewrite(self, stage: str, kept: Iterable[Mapping[str, Any]]) -> None:
-        """Writes a stage anew, with these lines alone."""
+        """Rewrites a stage with these lines only."""
         self.close()
         for file in (self._folder / stage).glob("events.*"):
             with contextlib.suppress(OSError):
@@ -74,14 +74,14 @@ class EventLog:
             self.append(row)
 
     def close(self) -> None:
-        """Ends the writing; another line opens it again."""
+        """Closes the files; another line reopens them."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
 
 def rows(metrics: Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics.jsonl; what a kill has cut, or is no line of a run, is left out."""
+    """The valid lines of a metrics.jsonl; truncated and unknown lines are skipped."""
     found = []
     text = metrics.read_text(errors="replace") if metrics.exists() else ""
     for line in text.splitlines():
@@ -93,7 +93,7 @@ def rows(metrics: Path) -> list[dict[str, Any]]:
 
 
 def _is_row(row: Any) -> bool:
-    """Whether it is an object of numbers, whose stage is the name of a folder below the events."""
+    """Whether a row is an object of numbers whose stage is a valid folder name."""
     if not isinstance(row, dict):
         return False
     stage, step = row.get("stage", ""), row.get("step", 0)

@@ -1,11 +1,11 @@
-"""Runs a config's whole experiment: trains networks, connects them, evaluates the path.
+"""Runs an experiment: trains networks, connects them and evaluates the path.
 
     python -m mcjax.train --config configs/digits.py
     python -m mcjax.train --config configs/resnet_cifar.py --config.seed=1 --workdir runs/seed1
     python -m mcjax.train --config configs/vgg_svhn.py:quick
 
-Everything is left in the working directory: report.html, path.csv, figures, checkpoints. The same
-command again goes on where a stopped run was, and does nothing where it is complete.
+All results are in the working directory: report.html, path.csv, figures, checkpoints. Run the same
+command again to resume a stopped run; it does nothing if the run is complete.
 """
 
 from pathlib import Path
@@ -20,14 +20,14 @@ from mcjax.workdir import as_path
 
 
 def define_flags() -> None:
-    """The command's flags; defined when it runs, so that the module can be imported freely."""
+    """Defines the command's flags, when the command runs and not when the module is imported."""
     config_flags.DEFINE_config_file(
         "config", None, "Config file, configs/NAME.py, or configs/NAME.py:quick.", lock_config=True
     )
     flags.DEFINE_string(
         "workdir",
         None,
-        "Where everything is left, a folder or gs://...; runs/NAME-HASH unless given.",
+        "Working directory, a folder or gs://...; default: runs/NAME-HASH.",
     )
     command.define_process_flags()
 
@@ -35,7 +35,7 @@ def define_flags() -> None:
 def main() -> None:
     """Reads the flags and runs the experiment."""
     config = command.config_or_error(flags.FLAGS.config)
-    validate(config)  # also what the folder is named after
+    validate(config)  # before the config's values are used in the folder's name
     run_experiment = experiments.get(config.experiment)
     config_file = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = flags.FLAGS.workdir or default_workdir(config_file, config)
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def default_workdir(config_file: str, config: ConfigDict) -> Path:
-    """runs/NAME-HASH: every config has its own, so that no run overwrites another."""
+    """runs/NAME-HASH, which is different for each config, so runs do not overwrite each other."""
     return Path("runs") / f"{Path(config_file).stem}-{config_hash(config)}"
 
 

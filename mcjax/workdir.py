@@ -1,8 +1,8 @@
-"""A run's working directory: opening it safely, and writing into it atomically.
+"""A run's working directory: opened safely and written atomically.
 
-It may be a folder or a place in a bucket (gs://BUCKET/PLACE), whose paths `as_path` makes alike; what
-differs (renames, appending, "only if it is not there") is known here and in `checkpoint` alone.
-Where several processes run, the first reads and writes, and the others hear how it went.
+It is a folder or a location in a bucket (gs://BUCKET/PATH); `as_path` gives both the same interface.
+The differences (renaming, appending, exclusive creation) are handled here and in `checkpoint` only.
+With several processes, process 0 reads and writes, and the others receive the result.
 """
 
 import contextlib
@@ -33,10 +33,10 @@ PACKAGES = ("mcjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "nump
 
 
 def as_path(path: str | os.PathLike) -> Path:
-    """An absolute path of a folder, or of a place in a bucket; both are used as a `pathlib.Path`.
+    """The absolute path of a folder or a location in a bucket, with the interface of `pathlib.Path`.
 
     Raises:
-        UserError: A bucket of a kind that can't be read, or its package is not installed.
+        UserError: The kind of bucket is not supported, or its package is not installed.
 
     Example:
         >>> as_path("/runs/digits").name
@@ -45,14 +45,14 @@ def as_path(path: str | os.PathLike) -> Path:
     text = os.fspath(path)
     if "://" not in text:
         return local(path).absolute()
-    from etils import epath  # a local run needs none of it
+    from etils import epath  # not needed for local runs
 
     try:
         place = epath.Path(text)
         place.exists()
     except ImportError:
         raise UserError(f"{text} needs one more package: pip install 'mcjax[gcs]'") from None
-    except Exception as error:  # every bucket's package has errors of its own
+    except Exception as error:  # each bucket package raises its own types
         raise UserError(f"{text} can't be reached ({first_line(error)})") from None
     return cast(Path, place)
 
@@ -63,19 +63,19 @@ COMPUTED = ("checkpoints", "result.json", "paths", "path.csv", "table.csv")
 def open_workdir(
     path: str | Path, config: ConfigDict, data: Mapping[str, str] | None = None
 ) -> Path:
-    """Makes the directory, or takes up the run that stands in it, if it is of this config.
+    """Creates the directory, or resumes the run in it if its config is the same.
 
     Args:
-        path: The directory; made with its parents.
+        path: The directory; created with its parents.
         config: The run's config; written as config.json.
-        data: Hashes of the parts of its data, kept there too.
+        data: Hashes of the parts of its data, also written to config.json.
 
     Returns:
         The absolute path.
 
     Raises:
-        UserError: It can't be written to, or holds a run of another config or on other data, or
-            results without the config.json that says whose they are.
+        UserError: The directory is not writable, or it contains a run with a different config or
+            different data, or results without a config.json.
     """
     workdir = as_path(path)
     once(lambda: _open(workdir, config, dict(data or {})))
@@ -87,26 +87,26 @@ def _open(workdir: Path, config: ConfigDict, data: dict[str, str]) -> None:
     old = read_config(workdir) if (workdir / "config.json").exists() else None
     if old is None and computed:
         raise UserError(
-            f"{workdir} holds {computed[0]} but no config.json, so nobody knows of which run; "
-            "delete the folder, or give another --workdir"
+            f"{workdir} holds {computed[0]} but no config.json, so its run is unknown; delete the "
+            "folder, or give another workdir"
         )
     kept = (old or {}).get("data", data)
     other_data = sorted(name for name in kept if kept[name] != data.get(name)) if data else []
     other_config = old is not None and old.get("hash") != config_hash(config)
     if (other_config or other_data) and not computed:
-        old = None  # a run that ended in a mistake before anything was computed
+        old = None  # a run that failed before anything was computed
     elif old is not None and other_config:
         before, now = old.get("hashed", {}), hashed_fields(config)
         changed = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
         what = ", ".join(f"{k}: {before.get(k)} there, {now.get(k)} now" for k in changed[:3])
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise UserError(
-            f"{workdir} holds a run of another config ({what}{more}); give another --workdir"
+            f"{workdir} holds a run of another config ({what}{more}); give another workdir"
         )
     elif other_data:
         raise UserError(
-            f"the data are no longer those that {workdir} began with ({', '.join(other_data)} differ): "
-            "bring those back, or give another --workdir"
+            f"the data are not those that {workdir} began with ({', '.join(other_data)} differ); "
+            "restore them, or give another workdir"
         )
     if old is not None and all(old.get(name) == value for name, value in code().items()):
         return
@@ -121,10 +121,10 @@ def _open(workdir: Path, config: ConfigDict, data: dict[str, str]) -> None:
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
-    """config.json of a run.
+    """Reads a run's config.json.
 
     Raises:
-        UserError: There is none, or it is not JSON.
+        UserError: The file does not exist or is not valid.
     """
     return once(lambda: _read_config(workdir))
 
@@ -139,11 +139,11 @@ def _read_config(workdir: Path) -> dict[str, Any]:
             or not record.keys() & {"hashed", "config"}
             or not all(isinstance(record.get(x, kind()), kind) for x, kind in parts.items())
         ):
-            raise ValueError("it is not one that mcjax.train wrote")
+            raise ValueError("it was not written by mcjax.train")
         return record
     except FileNotFoundError:
         raise UserError(
-            f"{workdir} is no run: it has no config.json; give a run's --workdir"
+            f"{workdir} has no config.json, so it is not a run; give the workdir of a run"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
@@ -152,17 +152,17 @@ def _read_config(workdir: Path) -> dict[str, Any]:
 
 
 def arch_of_run(path: Path) -> str:
-    """The architecture, as --arch takes it, of the run that a checkpoint is in; "" if it is in none."""
+    """The architecture spec of the run that contains a checkpoint, or "" if there is none."""
     for folder in path.absolute().parents:
         if (folder / "config.json").exists():
-            with contextlib.suppress(UserError, KeyError, TypeError):  # another program's
+            with contextlib.suppress(UserError, KeyError, TypeError):  # not written by mcjax
                 model = read_config(folder)["config"]["model"]
                 return spec.write(model["name"], model["options"])
     return ""
 
 
 def provenance() -> dict[str, Any]:
-    """Where a run was computed: git revision, versions, device kind and count."""
+    """Provenance of a run: git revision, versions, device kind and count."""
     devices = jax.devices()
     return {
         **code(),
@@ -176,7 +176,7 @@ def provenance() -> dict[str, Any]:
 
 
 def code() -> dict[str, Any]:
-    """What computes: the git revision and the versions of the packages."""
+    """The git revision and package versions."""
     return {
         "git_revision": git_revision(),
         "packages": {name: version(name) for name in PACKAGES},
@@ -184,7 +184,7 @@ def code() -> dict[str, Any]:
 
 
 def version(name: str) -> str:
-    """The version of an installed package, or words that say that it is none."""
+    """The version of a package, or "not installed as a package"."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -192,7 +192,7 @@ def version(name: str) -> str:
 
 
 def git_revision() -> str | None:
-    """The commit that this code stands at, with -dirty where files differ; None without git."""
+    """The git commit of this code, with -dirty if files are modified; None without git."""
     here = Path(__file__)
 
     def git(*words: str) -> str:
@@ -201,26 +201,26 @@ def git_revision() -> str | None:
         return done.stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", here.name)  # else the repository is somebody else's
+        git("ls-files", "--error-unmatch", here.name)  # fails if the repository is not mcjax's
         return git("describe", "--always", "--dirty", "--abbrev=40")
     except (OSError, subprocess.SubprocessError):
         return None
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all: to a temporary name, then renamed.
+    """Writes a file atomically: to a temporary name, then renamed.
 
     Raises:
-        UserError: The directory can't be written to, or the disk is full.
+        UserError: The directory is not writable, or the disk is full.
     """
     once(lambda: _put(path, content, replace=True))
 
 
 def publish(path: Path, content: str | bytes) -> bool:
-    """Writes a file as `write` does, but only if it is not there: of two writers one wins.
+    """Like `write`, but only if the file does not exist; one of several writers succeeds.
 
     Returns:
-        Whether it was this call that wrote it.
+        Whether this call wrote it.
 
     Raises:
         UserError: As `write`.
@@ -248,7 +248,7 @@ def _put_file(path: Path, data: bytes, *, replace: bool) -> bool:
             temporary.replace(path)
             return True
         try:
-            os.link(temporary, path)  # unlike a rename it fails where the name is taken
+            os.link(temporary, path)  # unlike a rename, fails if the path exists
         except FileExistsError:
             return False
         except OSError:  # a file system without links, such as a mounted bucket
@@ -268,13 +268,13 @@ def _create(path: Path, data: bytes) -> bool:
         with file:
             file.write(data)
     except OSError:
-        path.unlink(missing_ok=True)  # half a result is none
+        path.unlink(missing_ok=True)  # remove the partial file
         raise
     return True
 
 
 def _put_object(path: Path, data: bytes, *, replace: bool) -> bool:
-    """An object appears when all of it is there; "create" leaves alone one that is there."""
+    """Objects are written atomically; "create" fails if the object exists."""
     import fsspec
 
     try:
@@ -283,12 +283,12 @@ def _put_object(path: Path, data: bytes, *, replace: bool) -> bool:
         return True
     except FileExistsError:
         return False
-    except Exception as error:  # every bucket's package has errors of its own
+    except Exception as error:  # each bucket package raises its own types
         raise OSError(first_line(error)) from None
 
 
 def delete(path: Path) -> None:
-    """Deletes a folder and all in it; none is no error."""
+    """Deletes a folder and its contents, if it exists."""
 
     def remove() -> None:
         if in_bucket(path):
@@ -301,36 +301,36 @@ def delete(path: Path) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line of at most 200 characters; its kind where it says nothing."""
+    """The first line of an error's message, at most 200 characters; its type if that is empty."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
 
 
 def cannot_write(path: Path, error: OSError | str) -> UserError:
-    """The error of a failed write, with what to do about it."""
+    """The error to raise for a failed write."""
     reason = error.strerror or str(error) if isinstance(error, OSError) else error
     return UserError(
-        f"can't write {path}: {reason}; make room or give another --workdir, "
-        "and run the same command again: what is computed stays"
+        f"can't write {path}: {reason}; make room or give another workdir, then run again: "
+        "finished work is kept"
     )
 
 
 def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes a table; floats keep every digit, so that equal numbers are equal bytes."""
+    """Writes a CSV table; floats keep all digits, so equal values give equal bytes."""
     columns = list(columns)
     write(path, to_csv(columns, ([row.get(column, "") for column in columns] for row in rows)))
 
 
 def read_csv(path: Path) -> dict[str, list[float]]:
-    """A table of numbers by column.
+    """Reads a CSV table of numbers, by column.
 
     Raises:
-        UserError: It can't be read.
+        UserError: The file can't be read.
     """
     try:
         names, *lines = csv.reader(io.StringIO(path.read_text(), newline=""), strict=True)
         if len(set(names)) < len(names):
-            raise ValueError("two columns of one name")
+            raise ValueError("duplicate column names")
         columns = zip(*[map(float, line) for line in lines if line], strict=True)
         return dict(zip(names, map(list, columns), strict=True))
     except (OSError, ValueError, csv.Error) as error:

@@ -197,7 +197,7 @@ class Other(nn.Module):
 
 
 def test_collections_that_a_path_cannot_carry_are_refused():
-    with pytest.raises(UserError, match=r"needs the collections constants.*mcjax knows params"):
+    with pytest.raises(UserError, match=r"needs the collections constants.*mcjax supports params"):
         from_linen(Other(), (4, 5, 2))
 
 

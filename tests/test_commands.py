@@ -117,7 +117,7 @@ def test_evaluate(tmp_path):
 def test_evaluate_without_a_run(tmp_path):
     for arguments, message in (
         ("", "no run was given"),
-        (f"--workdir {tmp_path}", "is no run"),
+        (f"--workdir {tmp_path}", "is not a run"),
         (f"--workdir {tmp_path} --num_points 1", "must be at least 2"),
     ):
         done = command("mcjax.evaluate", arguments)

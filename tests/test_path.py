@@ -193,9 +193,9 @@ IMAGE = np.zeros((4, 2, 2, 1), np.float32)
             r"mask has shape \[4, 1\]; give \[4\]",
         ),
         ({"image": IMAGE[:0], "label": LABEL[:0]}, "give .*one label per image"),
-        ({"image": IMAGE}, r"batch has no label \\(it has image\\)"),
-        ({"x": IMAGE, "label": LABEL}, r"batch has no image \\(it has x, label\\)"),
-        ({}, r"batch has no image or label \\(it has nothing\\)"),
+        ({"image": IMAGE}, r"batch has no label \(it has image\)"),
+        ({"x": IMAGE, "label": LABEL}, r"batch has no image \(it has x, label\)"),
+        ({}, r"batch has no image or label \(it has nothing\)"),
     ],
 )
 def test_batches_whose_arrays_do_not_belong_together(batch, match):

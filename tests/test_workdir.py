@@ -58,7 +58,7 @@ def test_data_that_have_changed(tmp_path):
     open_workdir(tmp_path, base.connect(), {"train": "1", "test": "2"})
     (tmp_path / "checkpoints").mkdir()
     open_workdir(tmp_path, base.connect(), {"train": "1", "test": "2"})
-    with pytest.raises(UserError, match=r"no longer those that .* began with \(test differ\)"):
+    with pytest.raises(UserError, match=r"not those that .* began with \(test differ\)"):
         open_workdir(tmp_path, base.connect(), {"train": "1", "test": "3"})
     (tmp_path / "checkpoints").rmdir()
     open_workdir(tmp_path, base.connect(), {"train": "1", "test": "3"})

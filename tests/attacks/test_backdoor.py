@@ -239,7 +239,7 @@ def test_one_loss_a_stamp():
         ({"label_map": "none"}, "label map"),
         ({"num_classes": 3}, "labels"),
         ({"num_classes": 1}, "classes"),
-        ({"when": "during"}, "stamping"),
+        ({"when": "during"}, "when is .during.; use one of before, after"),
         ({"seed": -1}, "seed"),
     ],
 )

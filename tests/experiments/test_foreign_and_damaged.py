@@ -321,7 +321,7 @@ def test_a_half_trained_network_of_another_run_is_refused(connected, tmp_path):
         (lambda record: record.pop("config"), "is a run of the experiment None"),
         (lambda record: record["config"].pop("curve"), "is damaged, or of another version"),
         (lambda record: record["config"]["curve"].update(num_bends="x"), "config.curve.num_bends"),
-        (lambda record: record.update(config=[]), "is not one that mcjax.train wrote"),
+        (lambda record: record.update(config=[]), "was not written by mcjax.train"),
         (lambda record: record["config"].update(experiment="backdoor"), "experiment backdoor"),
     ],
 )

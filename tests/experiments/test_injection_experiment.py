@@ -105,7 +105,7 @@ def test_an_attack_that_does_not_get_there_ends_with_3_and_the_tables_of_the_bes
     ("changes", "message"),
     [
         ({"attack.num_faults": 9}, "num_faults is 9, more than the 8 images"),
-        ({"attack.num_images": 5000}, "classify only"),
+        ({"attack.num_images": 5000}, "are classified correctly"),
         ({"attack.layers": ("conv9",)}, "no layer 'conv9'; there are"),
     ],
 )
