@@ -122,7 +122,7 @@ def test_disk_full_leaves_the_old_one(tmp_path):
 
 def test_a_folder_of_other_things_is_not_called_damaged(tmp_path):
     (tmp_path / "figures").mkdir()
-    with pytest.raises(UserError, match="is not a checkpoint; give a checkpoint.s folder"):
+    with pytest.raises(UserError, match="is not a checkpoint; give a checkpoint's folder"):
         checkpoint.restore(tmp_path)
 
 

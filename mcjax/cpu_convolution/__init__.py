@@ -1,10 +1,10 @@
-"""Fast float32 convolutions on CPU, below the models: nothing in a network changes.
+"""Fast float32 convolutions on CPU, without changes to networks.
 
-XLA's own CPU convolutions lose large factors in a few cases that every network meets: weight
-gradients, images of 2x2 pixels, and anything but a plain forward convolution inside a loop.
-:func:`enable` registers another lowering of ``jax.lax.conv_general_dilated`` for the CPU. It works
-below differentiation, batching and ``shard_map``, so all of these keep working, and it leaves what
-it does not recognise (other dtypes and ranks, dilated convolutions) to XLA.
+XLA's CPU convolutions are very slow in a few common cases: weight gradients, images of 2x2 pixels,
+and anything but a plain forward convolution inside a loop. :func:`enable` registers a different CPU
+lowering of ``jax.lax.conv_general_dilated``. It is applied after differentiation, batching and
+``shard_map``, so all of these keep working. Other dtypes and ranks and dilated convolutions are left
+to XLA.
 """
 
 import functools
@@ -21,11 +21,10 @@ _enabled = False
 
 
 def enable() -> None:
-    """Lower convolutions on CPU by the fastest known way, in this process, from now on.
+    """Lowers convolutions on CPU by the fastest known method, in this process.
 
-    Programs compiled before are forgotten (``jax.clear_caches``), so that no jitted function keeps
-    the old convolutions; call this once, before the first program. Where JAX lacks the hook, this
-    warns and changes nothing.
+    Clears JAX's caches (``jax.clear_caches``), so that no jitted function keeps the old convolutions;
+    call this once, before the first program. If this version of JAX lacks the hook, it only warns.
 
     Example:
         >>> import jax.numpy as jnp
@@ -47,27 +46,27 @@ def enable() -> None:
     _register(rule, on=True)
 
 
-@functools.cache  # once a process
+@functools.cache  # once per process
 def _warn() -> None:
     warnings.warn(
         f"jax {jax.__version__} has moved its CPU lowering of convolutions, so mcjax leaves them to XLA: "
-        "training is several times slower; use a version that CONTRIBUTING.md lists, or switch the "
-        "lowering off (--config.run.cpu_convolution=False)",
+        "training is several times slower; use a version listed in CONTRIBUTING.md, or turn the "
+        "lowering off (run.cpu_convolution=False in the config)",
         stacklevel=3,
     )
 
 
 def disable() -> None:
-    """Give convolutions on CPU back to XLA; programs compiled before are forgotten."""
+    """Restores XLA's convolutions on CPU; clears JAX's caches."""
     _register(hook.ORIGINAL, on=False)
 
 
 @contextmanager
 def disabled() -> Iterator[None]:
-    """XLA's own convolutions within the block; afterwards the former state.
+    """Uses XLA's convolutions within a `with` block, then restores the previous state.
 
-    Compiled programs are forgotten on entry and exit (if the lowering was on): a jitted function
-    called on both sides compiles twice. What counts is where a program is first called, not where
+    JAX's caches are cleared on entry and exit (if the lowering was on), so a jitted function called
+    inside and outside is compiled twice. What matters is where a program is first called, not where
     it is defined.
     """
     was = _enabled

@@ -1,7 +1,7 @@
-"""Convolutions as blocks of images: gather the shifted slices, then one matrix product.
+"""Convolutions in blocks of images: gather the shifted slices, then one matrix product.
 
-A block is small enough for its patches to stay in the processor's cache. Everything is written with
-slices, concatenations and matrix products, which XLA runs as fast inside a loop as outside.
+The patches of a block fit in the processor's cache. Only slices, concatenations and matrix products
+are used, which XLA runs as fast inside a loop as outside.
 
 Shapes: images x (batch, height, width, i); weights w (kh, kw, i, o); output gradients
 g (batch, h, w, o); padding ((low, high), (low, high)), which may be negative.
@@ -19,7 +19,7 @@ Pair = Sequence[int]
 
 
 def by_blocks(f: Callable[[Array], Array], x: Array, images: int) -> Array:
-    """Apply f, which keeps the batch axis, to blocks of at most so many images."""
+    """Applies f, which keeps the batch axis, to blocks of at most `images` images."""
     batch = x.shape[0]
     blocks = math.ceil(batch / images)
     if blocks == 1:
@@ -31,7 +31,7 @@ def by_blocks(f: Callable[[Array], Array], x: Array, images: int) -> Array:
 
 
 def pad(x: Array, padding: Pads) -> Array:
-    """Pad the two middle axes with zeros, or crop them where the padding is negative."""
+    """Pads the two middle axes with zeros, or crops them if the padding is negative."""
     if all(p == 0 for pair in padding for p in pair):
         return x
     spatial = [(low, high, 0) for low, high in padding]
@@ -39,7 +39,7 @@ def pad(x: Array, padding: Pads) -> Array:
 
 
 def shifted(x: Array, taps: Pair, size: Pair, *, stride: Pair) -> list[Array]:
-    """The slices of x that each tap of the window sees: kh * kw arrays (batch, h, w, i)."""
+    """The slice of x for each tap of the window: kh * kw arrays (batch, h, w, i)."""
     (h, w), (sh, sw) = size, stride
     return [
         x[:, a : a + (h - 1) * sh + 1 : sh, b : b + (w - 1) * sw + 1 : sw]
@@ -80,8 +80,8 @@ def weight_gradient(
 def crossed_weight_gradient(x: Array, g: Array, *, taps: Pair, padding: Pads, images: int) -> Array:
     """The same at stride 1, with x shifted along the width only and g along the height.
 
-    One product of kw * i by kh * o holds all taps: kw + kh copies of the pixels in place of
-    kw * kh, and a squarer product, for a few rows more.
+    One product of kw * i by kh * o covers all taps: kw + kh copies of the pixels instead of kw * kh,
+    and a squarer product, at the cost of a few more rows.
     """
     (kh, kw), (_batch, h, w, o), i = taps, g.shape, x.shape[-1]
     rows = h + kh - 1
@@ -98,7 +98,7 @@ def crossed_weight_gradient(x: Array, g: Array, *, taps: Pair, padding: Pads, im
 
 
 def sum_blocks(f: Callable[[Array, Array], Array], x: Array, g: Array, images: int) -> Array:
-    """Sum f over blocks of at most so many images of x and g together."""
+    """Sums f over blocks of at most `images` images of x and g together."""
     batch = x.shape[0]
     blocks = math.ceil(batch / images)
     if blocks == 1:
@@ -125,10 +125,10 @@ def sum_blocks(f: Callable[[Array, Array], Array], x: Array, g: Array, images: i
 def input_gradient_strided(
     x: Array, w: Array, *, dilation: Pair, size: Pair, low: Pair, product: Callable[..., Array]
 ) -> Array:
-    """Convolve x, spread out with zeros (dilation - 1 between pixels), without touching the zeros.
+    """Convolves x, dilated with zeros (dilation - 1 between pixels), without processing the zeros.
 
-    Output pixels p, p + s, p + 2s, ... of a phase p < s see the taps of one residue modulo s:
-    s * s small convolutions at stride 1, whose outputs interleave.
+    Output pixels p, p + s, p + 2s, ... of a phase p < s depend on the taps of one residue modulo s:
+    s * s small convolutions at stride 1, whose outputs are interleaved.
     """
     phases = []
     for ph in range(dilation[0]):

@@ -1,10 +1,10 @@
-"""Which way is fastest for which shape: measured, not derived.
+"""Chooses the fastest method for each shape, from measurements.
 
-The thresholds come from timing the ways beside XLA's own on single layers of VGG16, PreResNet-26 and
-ConvFC, 128 images, on two otherwise idle AVX-512 cores (`python -m benchmarks.ways`): close calls may
-fall otherwise elsewhere. XLA's NHWC forward convolution is good where images are larger than 2x2;
-Winograd passes it from about 32 * 64 channel pairs on. Weight gradients never go to XLA: in a loop it
-runs them many times slower.
+The thresholds come from timing the methods and XLA on single layers of VGG16, PreResNet-26 and
+ConvFC, 128 images, on two otherwise idle AVX-512 cores (`python -m benchmarks.ways`); they may not be
+optimal on other machines. XLA's NHWC forward convolution is good for images larger than 2x2; Winograd
+is faster above about 32 * 64 channel pairs. Weight gradients never use XLA, which is many times
+slower for them in a loop.
 """
 
 from functools import partial
@@ -18,7 +18,7 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def forward_way(x: Pair, w: Pair, *, stride: Pair, size: Pair) -> str:
-    """The way for images and weights of these shapes, whose output has so many (h, w) pixels.
+    """The method for images and weights of these shapes, with an output of `size` (h, w) pixels.
 
     Returns:
         "product", "dense", "blocked", "wide", "winograd" or "xla".
@@ -39,7 +39,7 @@ def forward_way(x: Pair, w: Pair, *, stride: Pair, size: Pair) -> str:
 
 
 def forward(x: Array, w: Array, *, stride: Pair, padding: Pads, way: str | None = None) -> Array:
-    """The convolution of x (batch, h, w, i) with w (kh, kw, i, o), by the fastest or a given way."""
+    """Convolves x (batch, h, w, i) with w (kh, kw, i, o), by the fastest or a given method."""
     taps = w.shape[:2]
     size = [
         (n + sum(p) - k) // s + 1
@@ -64,10 +64,10 @@ def forward(x: Array, w: Array, *, stride: Pair, padding: Pads, way: str | None 
 
 
 def weight_gradient_way(x: Pair, g: Pair, *, taps: Pair, stride: Pair) -> str:
-    """The way for images and output gradients of these shapes.
+    """The method for images and output gradients of these shapes.
 
     Returns:
-        "winograd4" or "winograd2" (by tiles of so many pixels), "crossed", "wide" or "blocked".
+        "winograd4" or "winograd2" (tiles of 4 or 2 pixels), "crossed", "wide" or "blocked".
     """
     i, (size, o) = x[-1], (g[1:3], g[3])
     kh, kw = taps
@@ -83,7 +83,7 @@ def weight_gradient_way(x: Pair, g: Pair, *, taps: Pair, stride: Pair) -> str:
 def weight_gradient(
     x: Array, g: Array, *, taps: Pair, stride: Pair, padding: Pads, way: str | None = None
 ) -> Array:
-    """The gradient (kh, kw, i, o) of the convolution's weights, by the fastest or a given way."""
+    """The gradient (kh, kw, i, o) of the convolution's weights, by the fastest or a given method."""
     way = way or weight_gradient_way(x.shape, g.shape, taps=taps, stride=stride)
     if way in ("winograd2", "winograd4"):
         tile = int(way[-1])
@@ -109,7 +109,7 @@ def _blocked_weight_gradient(
     stride: Pair = (1, 1),
     padding: Pads = ((0, 0), (0, 0)),
 ) -> Array:
-    """Without taps: as many as x, unpadded, has room for."""
+    """Without taps: their number follows from the shapes of unpadded x and g."""
     if taps is None:
         taps = [n - m + 1 for n, m in zip(x.shape[1:3], g.shape[1:3], strict=True)]
     images = _images(4096 if x.shape[-1] <= 32 else 1024, g.shape[1:3])
@@ -117,7 +117,7 @@ def _blocked_weight_gradient(
 
 
 def _images(rows: int, size: Pair) -> int:
-    """How many images make a block with so many rows."""
+    """The number of images per block with this many rows."""
     return max(1, rows // (size[0] * size[1]))
 
 

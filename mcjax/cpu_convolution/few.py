@@ -1,9 +1,9 @@
-"""Few pixels or few channels: the same convolution as another one, with a better matrix product.
+"""Convolutions with few pixels or channels, rewritten with a larger matrix product.
 
-A matrix product is slow when one of its sides is short. Two exact rewritings make it longer:
+A matrix product is slow if one of its sides is short. Two exact rewritings make it longer:
 
-* dense: an image of a few pixels is one long vector, the convolution a matrix without the taps that
-  fall on padding (2x2 pixels, 3x3 taps: 16 of 36 remain);
+* dense: an image of a few pixels is flattened to a vector, and the convolution is a matrix without
+  the taps that fall on padding (2x2 pixels, 3x3 taps: 16 of 36 remain);
 * wide: t neighbouring columns become channels, 3 channels become 3t, and the weights a band matrix.
 """
 
@@ -25,7 +25,7 @@ def dense(x: Array, w: Array, *, stride: Pair, padding: Pads) -> Array:
     ]
 
     def seen(p: int, q: int) -> Array:
-        """The weights (h, w, i, o) with which output pixel p, q sees the image."""
+        """The weights (h, w, i, o) of the image's pixels for output pixel p, q."""
         low = [t * s - lo for t, s, (lo, _) in zip((p, q), stride, padding, strict=True)]
         around = [(a, m - k - a) for a, m, k in zip(low, size, (kh, kw), strict=True)]
         return pad(w.reshape(1, kh, kw, i * o), around).reshape(-1, o)
@@ -46,7 +46,7 @@ def band(w: Array, t: int) -> Array:
 def wide(
     x: Array, w: Array, *, padding: Pads, t: int, product: Callable[[Array, Array], Array]
 ) -> Array:
-    """Convolve strips of t columns at stride 1 by product, a convolution without padding."""
+    """Convolves strips of t columns at stride 1 by `product`, a convolution without padding."""
     o, columns = w.shape[-1], x.shape[2] + sum(padding[1]) - w.shape[1] + 1
     y = product(_strips(x, padding, t, w.shape[1], columns), band(w, t))
     return y.reshape(*y.shape[:2], -1, o)[:, :, :columns]
@@ -61,7 +61,7 @@ def wide_weight_gradient(
     t: int,
     product: Callable[[Array, Array], Array],
 ) -> Array:
-    """The gradient of those weights: that of the band matrix, summed along its diagonals."""
+    """The gradient of the weights: that of the band matrix, summed along its diagonals."""
     i, (n, h, columns, o) = x.shape[-1], g.shape
     g = pad(g, [(0, 0), (0, -columns % t)]).reshape(n, h, -1, t * o)
     dw = product(_strips(x, padding, t, taps[1], columns), g)
@@ -70,7 +70,7 @@ def wide_weight_gradient(
 
 
 def _strips(x: Array, padding: Pads, t: int, kw: int, columns: int) -> Array:
-    """Pad x and join t columns: (batch, h, strips, t*i)."""
+    """Pads x and joins t columns: (batch, h, strips, t*i)."""
     strips = -(-columns // t) + -(-(t + kw - 1) // t) - 1
     low = padding[1][0]
     x = pad(x, [padding[0], (low, strips * t - x.shape[2] - low)])

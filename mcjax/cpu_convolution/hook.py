@@ -1,4 +1,4 @@
-"""JAX's private rule for convolutions on the CPU; no other module uses private parts of JAX."""
+"""Access to JAX's private CPU lowering rule for convolutions (the only use of private JAX code)."""
 
 from typing import Any
 
@@ -20,5 +20,5 @@ ORIGINAL: Any = _original()
 
 
 def register(rule: Any) -> None:
-    """Makes a rule the one that JAX lowers convolutions on the CPU by."""
+    """Registers a rule for JAX's CPU lowering of convolutions."""
     mlir.register_lowering(PRIMITIVE, rule, platform="cpu")

@@ -1,11 +1,11 @@
-"""Which convolution is this? The lowering rule, and the forms that it recognises.
+"""The lowering rule for convolutions, and the forms that it recognises.
 
-By the time a program is lowered, differentiation and batching have turned every convolution of a
-network into one of a few forms. With the summed axes written out:
+When a program is lowered, differentiation and batching have turned each convolution of a network into
+one of a few forms:
 
 * forward: the batch comes before the channels in memory;
-* d/dx: the same, the weights reversed, the stride turned into lhs_dilation;
-* d/dw: channels take the place of the batch, the stride becomes rhs_dilation;
+* d/dx: the same, with reversed weights, and the stride becomes lhs_dilation;
+* d/dw: channels and batch are swapped, and the stride becomes rhs_dilation;
 * vmap over weights and images: n groups of features (or, after differentiation, of the batch).
 """
 
@@ -22,7 +22,7 @@ from mcjax.cpu_convolution.hook import ORIGINAL
 
 
 def rule(ctx: mlir.LoweringRuleContext, lhs: Any, rhs: Any, **params: Any) -> Any:
-    """Lower one convolution: by the fastest known way, or by the original rule."""
+    """Lowers one convolution by the fastest known method or by the original rule."""
     fn = recognise(*ctx.avals_in, **params)
     if fn is None or _partitioned(ctx):
         return ORIGINAL(ctx, lhs, rhs, **params)
@@ -30,7 +30,7 @@ def rule(ctx: mlir.LoweringRuleContext, lhs: Any, rhs: Any, **params: Any) -> An
 
 
 def _partitioned(ctx: mlir.LoweringRuleContext) -> bool:
-    """Whether XLA is to split the program itself: blocks of a split batch would be gathered."""
+    """Whether XLA partitions the program, in which case blocks of a sharded batch would be gathered."""
     context = ctx.module_context.axis_context
     return isinstance(context, mlir.ShardingContext) and context.num_devices > 1
 
@@ -76,12 +76,12 @@ def recognise(x: Any, w: Any, **params: Any) -> Any:
         and min(min(p) for p in params["padding"]) >= 0  # XLA reads out of bounds where negative
         and choice.forward_way(x.shape, w.shape, stride=stride, size=out) == "xla"
     ):
-        return None  # also where a way of ours ends in XLA's convolution
+        return None  # also inside our methods that use XLA's convolution
     return partial(_forward_form, spec=spec, groups=groups, one=one)
 
 
 def _forward_form(lhs: Array, rhs: Array, *, spec: Any, groups: tuple[int, int], one: Any) -> Array:
-    """Bring any layout and grouping to NHWC images and HWIO weights, and back."""
+    """Converts any layout and grouping to NHWC images and HWIO weights, and back."""
     (n, c, *hw), (o, i, *khw), _ = spec
     x = lhs.transpose(n, *hw, c)
     w = rhs.transpose(*khw, i, o)
@@ -100,7 +100,7 @@ def _forward_form(lhs: Array, rhs: Array, *, spec: Any, groups: tuple[int, int],
 def _weight_gradient_form(
     lhs: Array, rhs: Array, *, spec: Any, groups: tuple[int, int], one: Any
 ) -> Array:
-    """The same for weight gradients, where the images' channels are the batch of the form."""
+    """The same for weight gradients, where the images' channels are the batch axis."""
     (c, n, *hw), (o, m, *ghw), _ = spec
     x = lhs.transpose(n, *hw, c)
     g = rhs.transpose(m, *ghw, o)
@@ -123,13 +123,13 @@ def _nhwc(spec: Any) -> tuple[int, ...]:
 
 
 def _split(x: Array, axis: int, n: int) -> Array:
-    """Cut an axis into n groups, and bring the groups to the front."""
+    """Splits an axis into n groups, and moves the groups to the front."""
     shape = (*x.shape[:axis], n, x.shape[axis] // n, *x.shape[axis + 1 :])
     return jnp.moveaxis(x.reshape(shape), axis, 0)
 
 
 def _join(y: Array, axis: int) -> Array:
-    """Undo _split: groups in front become the major part of an axis."""
+    """Inverts _split: the leading group axis becomes the major part of an axis."""
     y = jnp.moveaxis(y, 0, axis)
     return y.reshape(*y.shape[:axis], -1, *y.shape[axis + 2 :])
 

@@ -31,7 +31,7 @@ def toom_cook(m: int, r: int, points: tuple[float, ...]) -> Form:
     """F(m, r) by evaluation at a - 1 points and at infinity.
 
     The columns of A^T and the rows of G are powers of the points; B^T then holds Lagrange's
-    polynomials, scaled (by rows of G) to keep its entries small whole numbers.
+    polynomials, scaled (by rows of G) so that its entries are small integers.
     """
     a = m + r - 1
     p = np.array(points, np.float64)
@@ -117,7 +117,7 @@ def sandwich(matrix: np.ndarray, z: Array) -> Array:
 
 
 def transform(matrix: np.ndarray, x: Array, tiles: tuple[int, int], m: int) -> Array:
-    """M z M^T of every tile z of the images, tiles m pixels apart: (entries, tiles, channels)."""
+    """M z M^T for each tile z of the images, with tiles m pixels apart: (entries, tiles, channels)."""
     n = matrix.shape[1]
     ends = [m * (t - 1) + 1 for t in tiles]
     rows = jnp.stack(combine(matrix, [x[:, k : k + ends[0] : m] for k in range(n)]))
@@ -126,7 +126,7 @@ def transform(matrix: np.ndarray, x: Array, tiles: tuple[int, int], m: int) -> A
 
 
 def _pad_to(x: Array, padding: Pads, tiles: tuple[int, int], m: int, r: int) -> Array:
-    """Pad x as the convolution asks, and further until whole tiles cover it."""
+    """Pads x for the convolution, and further so that full tiles cover it."""
     whole = [
         (low, t * m + r - 1 - n - low)
         for n, (low, _), t in zip(x.shape[1:3], padding, tiles, strict=True)

@@ -1,1 +1,1 @@
-"""Networks from PyTorch and back: see `mcjax.interop.torch`."""
+"""Conversion of networks from and to PyTorch; see `mcjax.interop.torch`."""

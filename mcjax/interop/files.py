@@ -1,8 +1,8 @@
-"""State dicts in files: .safetensors without PyTorch, and .pt read without running their code.
+"""Reads and writes state dicts: .safetensors without PyTorch, .pt without executing its code.
 
-A .pt file is a pickle, and a pickle can run any program when it is read. Here PyTorch's restricted
-reader (`weights_only=True`) reads it, which makes tensors and plain Python values and refuses the
-rest; numpy's arrays are let through besides, because BackdoorBench keeps indices in them.
+A .pt file is a pickle, which can execute arbitrary code when it is read. It is therefore read by
+PyTorch's restricted unpickler (`weights_only=True`), which only allows tensors and plain Python
+values; numpy arrays are allowed too, because BackdoorBench stores indices in them.
 """
 
 import importlib
@@ -26,25 +26,25 @@ from mcjax.workdir import cannot_write
 SAFETENSORS = ".safetensors"
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar", SAFETENSORS)
 PREFIXES = ("module.", "_orig_mod.")
-AVERAGED = ("n_averaged",)  # of torch.optim.swa_utils.AveragedModel
-DEEPEST = 8  # keys within keys around a state dict
+AVERAGED = ("n_averaged",)  # from torch.optim.swa_utils.AveragedModel
+DEEPEST = 8  # nested keys around a state dict
 LONGEST_NAME = 500  # characters
-LARGEST_EXPANDED = 2**26  # bytes that repeated numbers may take in all the tensors of a file
+LARGEST_EXPANDED = 2**26  # bytes of repeated values in all tensors of a file
 WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model", "net", "network", "weights")
-"""Keys under which checkpoints keep their state dict, in the order in which they are looked for."""
+"""Keys under which checkpoints store their state dict, in search order."""
 
 
 class StateDict(NamedTuple):
     """The contents of a file.
 
     Attributes:
-        tensors: The arrays, by name without `prefix`; floating ones are float32.
-        keys: The keys in which the file keeps the state dict: () for itself, ("model_state",), ...
-        prefix: What every name began with: "module." of DataParallel.
-        beside: Plain values that stand beside the state dict: an epoch, a model's name.
-        counts: Tensors outside of the prefix: "n_averaged" of an averaged model.
-        normalise: What the file says that images are normalised by, "" where it says nothing.
-        notes: What was changed in reading, for people.
+        tensors: The arrays, by name without `prefix`; floating-point arrays are float32.
+        keys: The keys of the state dict in the file: () at the top level, ("model_state",), ...
+        prefix: Common prefix of the names, such as "module." of DataParallel.
+        beside: Plain values stored with the state dict: an epoch, a model's name.
+        counts: Tensors without the prefix: "n_averaged" of an averaged model.
+        normalise: The normalisation of images recorded in the file, or "".
+        notes: Sentences for the user about changes made in reading.
     """
 
     tensors: dict[str, np.ndarray]
@@ -57,32 +57,32 @@ class StateDict(NamedTuple):
 
 
 def is_file_of_tensors(path: Path) -> bool:
-    """Whether a path is meant as a file of tensors, and not as a checkpoint folder of mcjax."""
+    """Whether a path names a file of tensors and not an mcjax checkpoint folder."""
     return path.suffix in SUFFIXES and not path.is_dir()
 
 
 def read_state_dict(path: Path) -> StateDict:
     """Reads a state dict.
 
-    It may stand under a key (`WRAPPERS`), its names may begin with "module." and "_orig_mod." in
-    any order, and its numbers may be of half or double precision: they become float32, with a note.
+    It may be stored under a key (`WRAPPERS`), its names may start with "module." and "_orig_mod." in
+    any order, and half or double precision is converted to float32, with a note.
 
     Args:
-        path: A .safetensors file, or one that torch.save has written.
+        path: A .safetensors file, or a file written by torch.save.
 
     Returns:
-        What it holds.
+        The contents.
 
     Raises:
-        UserError: No such file, a damaged one, one that holds other objects than tensors and plain
-            values, no state dict in it; PyTorch is needed and not installed.
+        UserError: The file does not exist, is damaged, contains objects other than tensors and plain
+            values, or has no state dict; or PyTorch is needed and not installed.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; give a file of a state dict")
+        raise UserError(f"{path}: no such file; give a file with a state dict")
     held = _read_safetensors(path) if path.suffix == SAFETENSORS else _read_pickle(path)
     keys: tuple[str, ...] = ()
     beside: dict[str, Any] = {}
-    for _ in range(DEEPEST):  # one that holds itself has no end
+    for _ in range(DEEPEST):  # bounded, because a dict can contain itself
         if not isinstance(held, Mapping) or _is_state_dict(held):
             break
         key = next((k for k in WRAPPERS if isinstance(held.get(k), Mapping)), None)
@@ -122,7 +122,7 @@ def _is_count(w: np.ndarray | None) -> bool:
 
 
 def _prefix(names: Iterable[str]) -> str:
-    """What wrappers have put before every name: DataParallel, torch.compile, one around another."""
+    """The common prefix from wrappers (DataParallel, torch.compile), which may be nested."""
     names, prefix = list(names), ""
     while True:
         more = next((b for b in PREFIXES if all(n.startswith(prefix + b) for n in names)), "")
@@ -132,17 +132,17 @@ def _prefix(names: Iterable[str]) -> str:
 
 
 def write_state_dict(path: Path, state: StateDict) -> None:
-    """Writes a state dict so that the program that made the file can read the new one.
+    """Writes a state dict so that the program that wrote the original file can read it.
 
-    Names, prefix and keys stay, and plain values beside; optimizer states and data are not kept.
-    In .safetensors, which knows names and tensors only, keys and values beside are left out.
+    Names, prefix, keys and plain values are kept; optimizer states and data are not. A .safetensors
+    file has only names and tensors, so keys and plain values are dropped.
 
     Args:
-        path: A new file; its suffix decides on the kind.
-        state: What to write.
+        path: A new file; its suffix sets the format.
+        state: The state dict.
 
     Raises:
-        UserError: It can't be written, or PyTorch is needed and not installed.
+        UserError: The file can't be written, or PyTorch is needed and not installed.
     """
     tensors = {state.prefix + name: _whole(w) for name, w in state.tensors.items()}
     tensors = {**{name: _whole(w) for name, w in state.counts.items()}, **tensors}
@@ -174,7 +174,7 @@ def _is_array(w: Any) -> bool:
 
 
 def _floats(tensors: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Every floating tensor in float32, and what that changed."""
+    """Converts floating-point tensors to float32; also returns notes about it."""
     kinds = sorted({str(w.dtype) for w in tensors.values() if _is_floating(w)} - {"float32"})
     notes = (f"its tensors are {' and '.join(kinds)}; mcjax computes in float32",) if kinds else ()
     with np.errstate(over="ignore"):
@@ -202,18 +202,18 @@ def _arrays(path: Path, held: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _check_real(path: Path, name: str, array: np.ndarray) -> None:
-    """Refuses text, dates, records and complex numbers; whole numbers and masks may be buffers."""
+    """Rejects text, dates, records and complex numbers; integers and bools may be buffers."""
     if _is_floating(array) or array.dtype.kind in "iub":
         return
     kinds = {"U": "text", "S": "bytes", "V": "a record"}
     raise UserError(
-        f"{path}: {name} is {kinds.get(array.dtype.kind, array.dtype)}; give float32 numbers, or "
-        "leave it out of the state dict"
+        f"{path}: {name} is {kinds.get(array.dtype.kind, array.dtype)}; save it as float32, or "
+        "remove it from the state dict"
     )
 
 
 def _check_plain(path: Path, name: str, tensor: Any) -> None:
-    """Refuses tensors of PyTorch that are more, or less, than an array."""
+    """Rejects PyTorch tensors that are not plain arrays."""
     unfit = {
         "nested": tensor.is_nested,
         "sparse": tensor.layout != _torch(path).strided,
@@ -224,16 +224,14 @@ def _check_plain(path: Path, name: str, tensor: Any) -> None:
     if kind:
         raise UserError(f"{path}: {name} is {kind}; save it as a plain float32 tensor")
     if tensor.is_meta:
-        raise UserError(
-            f"{path}: {name} has a shape but no numbers (device meta); save real tensors"
-        )
+        raise UserError(f"{path}: {name} has no data (device meta); save real tensors")
 
 
 def _check_repeated(path: Path, tensors: Mapping[str, Any]) -> None:
-    """Refuses a small file of large tensors: each would be copied whole.
+    """Rejects small files with large tensors, which would all be copied.
 
-    An expanded tensor repeats few numbers, and many names may share one tensor. Two names for each
-    are usual.
+    An expanded tensor repeats few values, and many names can share one tensor. Two names per tensor
+    are common.
     """
     places = {name: w.untyped_storage().data_ptr() for name, w in tensors.items()}
     stored = {places[name]: w.untyped_storage().nbytes() for name, w in tensors.items()}
@@ -245,8 +243,8 @@ def _check_repeated(path: Path, tensors: Mapping[str, Any]) -> None:
         worst = max(stored, key=lambda place: needed[place] - stored[place])
         name = next(name for name, place in places.items() if place == worst)
         raise UserError(
-            f"{path}: {name} repeats few numbers: the tensors have {read / 2**30:.3g} GiB, the "
-            f"file {held / 2**30:.3g}; save w.clone() of each tensor w"
+            f"{path}: {name} repeats few values (the tensors take {read / 2**30:.3g} GiB, the file "
+            f"{held / 2**30:.3g}); save w.clone() of each tensor w"
         )
 
 
@@ -268,8 +266,8 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         for name, w in held.items():
             if w["dtype"] not in _DTYPES:
                 raise UserError(f"{path}: {name} is of type {w['dtype']}; save float32 tensors")
-        # safetensors.numpy.load has no bfloat16. They come in an order of chance; by name the first
-        # convolution is the first of the list, as it is in a .pt file.
+        # safetensors.numpy.load does not support bfloat16. Its order is arbitrary; sorted by name the
+        # first convolution comes first, as in a .pt file.
         return {
             name: np.frombuffer(w["data"], _DTYPES[w["dtype"]]).reshape(w["shape"])
             for name, w in sorted(held.items())
@@ -281,7 +279,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _metadata(path: Path) -> Mapping[str, str]:
-    """The texts that a .safetensors file keeps beside its tensors."""
+    """The metadata of a .safetensors file."""
     try:
         with safetensors.safe_open(path, framework="np") as file:
             return file.metadata() or {}
@@ -297,7 +295,7 @@ def _read_pickle(path: Path) -> Any:
     instead = "ask for torch.save(model.state_dict(), FILE), or for .safetensors"
     try:
         with _arrays_allowed(torch), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what matters below is said in one line
+            warnings.simplefilter("ignore")  # errors are reported in one line below
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).partition("WeightsUnpickler error:")[2] or str(error)
@@ -310,15 +308,17 @@ def _read_pickle(path: Path) -> Any:
             "which could run a program when it is read; mcjax reads tensors and plain values only: "
             + instead
         ) from None
-    except Exception as error:  # a damaged archive or pickle raises nearly anything
+    except Exception as error:  # a damaged archive or pickle can raise anything
         if "TorchScript" in str(error):
-            raise UserError(f"{path} is a TorchScript program, no state dict; {instead}") from None
-        said = f"{type(error).__name__} {error}".strip()  # some say no more than a number
+            raise UserError(
+                f"{path} is a TorchScript program, not a state dict; {instead}"
+            ) from None
+        said = f"{type(error).__name__} {error}".strip()  # some messages are only a number
         raise _unreadable(path, said) from None
 
 
 def _arrays_allowed(torch: Any) -> AbstractContextManager[None]:
-    """Lets numpy's arrays and numbers through: making one runs no code of the file's."""
+    """Allows numpy arrays and scalars; constructing them executes no code from the file."""
     multiarray: Any = importlib.import_module("numpy._core.multiarray")
     dtypes = [getattr(np.dtypes, name) for name in np.dtypes.__all__ if "Object" not in name]
     makers = [
@@ -331,7 +331,7 @@ def _arrays_allowed(torch: Any) -> AbstractContextManager[None]:
 
 def _unreadable(path: Path, reason: str) -> UserError:
     reason = " ".join(reason.partition(". This is an internal")[0].split())[:150]
-    return UserError(f"{path} can't be read ({reason}); it is damaged, or no file of tensors")
+    return UserError(f"{path} can't be read ({reason}); it is damaged, or not a file of tensors")
 
 
 def _torch(path: Path) -> Any:
@@ -340,17 +340,17 @@ def _torch(path: Path) -> Any:
     except ModuleNotFoundError:
         raise UserError(
             f"{path}: {path.suffix} files need PyTorch; pip install 'mcjax[torch]', or convert the "
-            "file to .safetensors, which needs nothing more"
+            "file to .safetensors"
         ) from None
     return torch
 
 
 def with_tensors(state: StateDict, tensors: Mapping[str, np.ndarray]) -> StateDict:
-    """The same file with other numbers.
+    """Replaces tensors of a state dict.
 
     Args:
-        state: What was read.
-        tensors: New arrays, by names of the file; a tensor that is not among them stays as it is.
+        state: The state dict.
+        tensors: New arrays by name; other tensors are kept.
 
     Returns:
         The state dict, its tensors in the file's order.
@@ -360,7 +360,7 @@ def with_tensors(state: StateDict, tensors: Mapping[str, np.ndarray]) -> StateDi
 
 
 def fresh(tensors: Mapping[str, np.ndarray]) -> StateDict:
-    """A state dict of tensors, with the counts of batches that PyTorch's strict loading asks for."""
+    """A state dict of tensors, with the batch counts that PyTorch's strict loading requires."""
     full: dict[str, np.ndarray] = {}
     for name, w in tensors.items():
         full[name] = w

@@ -1,4 +1,4 @@
-"""Which architecture a file of tensors is of: the given one, or the one that its names and shapes fit."""
+"""Finds the architecture of a state dict from its tensors' names and shapes."""
 
 from typing import Any, NamedTuple
 
@@ -13,14 +13,14 @@ from mcjax.tree import check_same_structure
 
 
 class Form(NamedTuple):
-    """What a file of tensors means.
+    """The interpretation of a state dict.
 
     Attributes:
         module: The linen module.
-        layout: The names.
+        layout: The layout of its names.
         rows: The table of names.
-        unused: Names that the file may have besides.
-        arch: The architecture as --arch takes it.
+        unused: Names that the file may have in addition.
+        arch: The architecture as a spec, NAME:option=value,...
     """
 
     module: nn.Module
@@ -31,7 +31,7 @@ class Form(NamedTuple):
 
 
 def default_shape(tensors: Tensors) -> Shape:
-    """32x32 and as many channels as the first convolution has; 28x28x1 for one channel."""
+    """32x32 with the channels of the first convolution; 28x28x1 for one channel."""
     first = next((w for w in tensors.values() if w.ndim == 4), None)
     channels = 3 if first is None else int(first.shape[1])
     return (28, 28, 1) if channels == 1 else (32, 32, channels)
@@ -40,10 +40,10 @@ def default_shape(tensors: Tensors) -> Shape:
 def form_of(
     tensors: Tensors, arch: str | None, image_shape: Shape, source: str, *, curve: bool = False
 ) -> Form:
-    """What tensors mean: of a given architecture, or of the one that they fit.
+    """The form of tensors, for a given architecture or for the one that they fit.
 
     Raises:
-        UserError: None fits, several do, or the given one has other names.
+        UserError: No architecture or several fit, or the given one has different names.
     """
     if arch is None:
         forms = fitting(tensors, image_shape, curve=curve, source=source)
@@ -51,7 +51,7 @@ def form_of(
             return forms[0]
         if forms:
             raise UserError(
-                f"{source} fits {' and '.join(form.arch for form in forms)}; choose with --arch"
+                f"{source} fits {' and '.join(form.arch for form in forms)}; choose one by arch"
             )
         raise UserError(
             f"{source} fits no architecture for images of {'x'.join(map(str, image_shape))} (its "
@@ -92,19 +92,19 @@ def nearest_form(
 def fitting(
     tensors: Tensors, image_shape: Shape, *, curve: bool = False, source: str = "the state dict"
 ) -> list[Form]:
-    """The architectures that tensors fit by name and shape.
+    """Finds the architectures that tensors fit by name and shape.
 
     Args:
         tensors: A state dict.
         image_shape: (height, width, channels) of the images.
-        curve: Look among the networks of curves.
-        source: What to call the state dict in messages.
+        curve: Search the networks of curves.
+        source: Name of the state dict in messages.
 
     Returns:
-        A form for each.
+        One form per architecture.
 
     Raises:
-        UserError: All names fit, but a weight has another number of axes, or is no number.
+        UserError: All names fit, but a weight has a wrong number of axes or a wrong dtype.
     """
     forms = []
     for layout in layouts.LAYOUTS:
@@ -114,7 +114,7 @@ def fitting(
             options = layout.options_fn(tensors)
             form = _form(layout, layout.family, options, tensors, image_shape)
         except (UserError, LookupError, ValueError, ZeroDivisionError):
-            continue  # another network's tensors
+            continue  # tensors of a different network
         if form is None or any(unmatched(tensors, form.rows, form.unused)):
             continue
         variables = to_variables(tensors, form.rows, unused=form.unused, source=source)
@@ -129,7 +129,7 @@ def fitting(
 def _form(
     layout: Layout, name: str, options: dict[str, Any], tensors: Tensors, image_shape: Shape
 ) -> Form | None:
-    """The form of these names, None if they have no logits."""
+    """The form for a layout, or None if the tensors lack the logits layer."""
     some = models.create(name, num_classes=2, **options)
     logits = layout.layer_fn(some, layout.logits_fn(some)) + ".weight"
     if logits not in tensors or tensors[logits].ndim != 2:
@@ -144,22 +144,22 @@ def _form(
 
 
 def _check_published(form: Form, tensors: Tensors, source: str) -> None:
-    """Refuses VGGs with BatchNorm that are read otherwise than they were run."""
+    """Checks that VGGs with BatchNorm are read with the layers that they were trained with."""
     module: Any = form.module
     if form.layout.family != "vgg" or not module.batch_norm:
         return
     try:
         skipped = layouts.never_run(tensors)
     except KeyError:
-        return  # tensors are missing, which is said elsewhere
+        return  # missing tensors are reported elsewhere
     if skipped and not module.published:
         raise UserError(
-            f"{source}: half of its normalisations have never been run: the published code's VGGs "
-            f"with BatchNorm skip them, and their convolutions; give --arch {form.arch}"
+            f"{source}: half of its BatchNorm layers were never run, because the published code's VGGs "
+            f"with BatchNorm skip them and their convolutions; use arch {form.arch}"
             f"{',' if ':' in form.arch else ':'}published=True"
         )
     if module.published and not skipped:
         raise UserError(
-            f"{source}: all of its normalisations have been run, so it is not one of the published "
-            "code's networks that skip half of them; leave published=True out"
+            f"{source}: all of its BatchNorm layers were run, so it is not one of the published code's "
+            "networks that skip half of them; remove published=True"
         )

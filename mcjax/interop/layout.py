@@ -1,4 +1,4 @@
-"""A layout: what a code base of PyTorch calls the tensors of a family of networks."""
+"""Layouts: the names that a PyTorch code base gives to the tensors of a family of networks."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -15,18 +15,18 @@ Shape = tuple[int, int, int]
 
 
 class Layout(NamedTuple):
-    """One code base's names for one family.
+    """The names of one code base for one family.
 
     Args:
         code: The code base.
         family: The family in `mcjax.models`.
-        layer_fn: `layer_fn(module, layer) -> name`: PyTorch's name of the layer that mcjax keeps at
-            the path `layer` of its parameters.
+        layer_fn: `layer_fn(module, layer) -> name`: PyTorch's name of the layer at the path `layer`
+            of mcjax's parameters.
         options_fn: `options_fn(tensors) -> options` of the family, from the tensors' names and
-            shapes; raises KeyError, IndexError or ZeroDivisionError where they are another network's.
+            shapes; raises KeyError, IndexError or ZeroDivisionError for a different network.
         logits_fn: `logits_fn(module)`: mcjax's name of the last dense layer.
-        flat: mcjax's name of the dense layer that sees a flattened image, "" if none does.
-        features_fn: `features_fn(height, width)`: height and width of that image.
+        flat: mcjax's name of the dense layer after a flattened feature map, or "".
+        features_fn: `features_fn(height, width)`: height and width of that feature map.
         curve: Whether these are the names of a curve's network.
     """
 
@@ -41,15 +41,15 @@ class Layout(NamedTuple):
 
 
 def rows_of(layout: Layout, module: nn.Module, image_shape: Shape) -> list[Row]:
-    """The table of a network: a row for each parameter and running statistic.
+    """Makes the table of a network: one row per parameter and running statistic.
 
     Args:
-        layout: The names.
+        layout: The layout.
         module: The network, of the layout's family.
         image_shape: (height, width, channels) of its images.
 
     Returns:
-        The rows, a layer's tensors together.
+        The rows, grouped by layer.
 
     Example:
         >>> from mcjax import models
@@ -77,7 +77,7 @@ def rows_of(layout: Layout, module: nn.Module, image_shape: Shape) -> list[Row]:
 
 @functools.cache  # a deep network takes seconds to trace
 def shapes_of(module: nn.Module, image_shape: Shape) -> dict[str, Any]:
-    """The shapes and types of a network's variables."""
+    """The shapes and dtypes of a network's variables."""
     x = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
     return dict(jax.eval_shape(module.init, jax.random.key(0), x))
 

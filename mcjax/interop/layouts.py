@@ -1,9 +1,10 @@
-"""The names that published PyTorch code gives to the tensors of the networks in `mcjax.models`.
+"""The layouts of published PyTorch code for the networks in `mcjax.models`.
 
-Each names the layers of one family, and finds the options that a state dict was made with. Curve checkpoints of dnn-mode-connectivity have
-layouts of their own: their networks are written anew for curves, with other names for some layers.
+A layout names the layers of a family and infers the options of a state dict's network. Curve
+checkpoints of dnn-mode-connectivity have separate layouts, because some layers of its curve networks
+have different names.
 
-Sources, of names only: timgaripov/dnn-mode-connectivity and IBM/model-sanitization (models/*.py),
+Sources (of names only): timgaripov/dnn-mode-connectivity and IBM/model-sanitization (models/*.py),
 pytorch/vision (models/resnet.py, vgg.py), SCLBD/BackdoorBench (models/preact_resnet.py) and
 kuangliu/pytorch-cifar (models/resnet.py).
 """
@@ -17,12 +18,12 @@ from mcjax.models.vgg_torchvision import CONVOLUTIONS
 
 
 def find(family: str, *, curve: bool = False) -> list[Layout]:
-    """The layouts of a family, the most usual first; every network also has mcjax's own names."""
+    """The layouts of a family, most common first; mcjax's own names are always among them."""
     return [lay for lay in LAYOUTS if lay.family == family and lay.curve == curve]
 
 
 def _count(tensors: Tensors, pattern: str) -> int:
-    """How many names match a pattern from their start to their end."""
+    """The number of names that fully match a pattern."""
     return sum(re.fullmatch(pattern, name) is not None for name in tensors)
 
 
@@ -30,7 +31,7 @@ def _width(tensors: Tensors, name: str) -> int:
     return int(tensors[name].shape[0])
 
 
-# VGG of dnn-mode-connectivity: blocks of layers, normalisations between the convolutions.
+# VGG of dnn-mode-connectivity: blocks of layers, BatchNorm layers between the convolutions.
 
 
 def _vgg_layer(dense: dict[str, str]) -> Callable[[Any, str], str]:
@@ -62,10 +63,10 @@ def _vgg_options(tensors: Tensors) -> dict[str, Any]:
 
 
 def never_run(tensors: Tensors) -> bool:
-    """Whether the layers that the published VGGs skip have never been run.
+    """Whether the layers that the published VGGs skip were never run.
 
-    The published code's networks with BatchNorm leave out the second half of each block. The
-    statistics of a normalisation that was never run are still those of its start, 0 and 1.
+    The published code's networks with BatchNorm skip the second half of each block. A BatchNorm layer
+    that was never run still has its initial statistics, 0 and 1.
     """
 
     def untouched(layer: str) -> bool:
@@ -99,7 +100,7 @@ def _residual_layer(renamed: dict[str, str]) -> Callable[[Any, str], str]:
 
 
 def _blocks(tensors: Tensors) -> tuple[int, ...]:
-    """Blocks of each stage."""
+    """The number of blocks per stage."""
     stages = [re.match(r"layer(\d+)\.(\d+)\.conv1\.weight", name) for name in tensors]
     found = [(int(m[1]), int(m[2])) for m in stages if m]
     return tuple(
@@ -136,7 +137,7 @@ def _resnet_options(tensors: Tensors) -> dict[str, Any]:
     return {**_preact_options(tensors), "stem": "imagenet" if size == 7 else "cifar"}
 
 
-# Layers by number in one Sequential.
+# Layers numbered in one Sequential.
 
 
 def _numbered(names: dict[str, str]) -> Callable[[Any, str], str]:
@@ -157,7 +158,7 @@ def _torchvision_vgg_layer(module: Any, layer: str) -> str:
     if layer in _VGG_DENSE:
         return _VGG_DENSE[layer]
     kind, block, i = _of_block(layer)
-    per_convolution = 3 if module.batch_norm else 2  # with its normalisation and ReLU
+    per_convolution = 3 if module.batch_norm else 2  # with BatchNorm and ReLU
     before = sum(per_convolution * n + 1 for n in CONVOLUTIONS[module.depth][: block - 1])
     return f"features.{before + per_convolution * (i - 1) + (kind == 'bn')}"
 
@@ -171,7 +172,7 @@ def _torchvision_vgg_options(tensors: Tensors) -> dict[str, Any]:
     }
 
 
-# mcjax's own names, joined by dots.
+# mcjax's names, joined by dots.
 
 
 def _dotted(module: Any, layer: str) -> str:
@@ -320,4 +321,4 @@ LAYOUTS = (
         features_fn=_halved(3),
     ),
 )
-"""Every layout known, of a family the most usual first."""
+"""All layouts; within a family, the most common first."""

@@ -1,4 +1,4 @@
-"""Networks and curves out of PyTorch files, and into them."""
+"""Reads networks and curves from PyTorch files, and writes them."""
 
 import re
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ from mcjax.tree import PyTree, check_same_structure
 
 
 class Loaded(NamedTuple):
-    """A network out of a file.
+    """A network read from a file.
 
     Attributes:
-        network: Its functions, of images in [0, 1].
+        network: The network, for images in [0, 1].
         variables: {"params", and "batch_stats" if it has them}.
-        form: What the file means.
-        state: What the file held; `save_network` writes another like it.
-        notes: What the reader should know, a sentence each.
+        form: The interpretation of the file.
+        state: The contents of the file; `save_network` writes a similar one.
+        notes: Sentences to show to the user.
     """
 
     network: Network
@@ -38,16 +38,16 @@ class Loaded(NamedTuple):
 
 
 class LoadedCurve(NamedTuple):
-    """A curve out of a file.
+    """A curve read from a file.
 
     Attributes:
-        network: The functions of each of its points.
-        curve: Its control points are trees of "params".
-        batch_stats: The running statistics that the file has, one set for all t; {} if none. They
-            belong to the t that the network last ran at: recompute them (`mcjax.batch_stats`).
-        form: What the file means.
-        state: What the file held.
-        notes: What the reader should know.
+        network: The network of each point.
+        curve: The curve; its control points are trees of "params".
+        batch_stats: The file's running statistics, one set for all t, or {}. They belong to the t at
+            which the network was last run: recompute them (`mcjax.batch_stats`).
+        form: The interpretation of the file.
+        state: The contents of the file.
+        notes: Sentences to show to the user.
     """
 
     network: Network
@@ -69,23 +69,23 @@ def load_network(
 
     Args:
         path: The file.
-        arch: NAME or NAME:option=value,...; None finds it out from names and shapes.
-        image_shape: (height, width, channels) of its images; None takes 32x32 and the file's
+        arch: NAME or NAME:option=value,...; None infers it from names and shapes.
+        image_shape: (height, width, channels) of its images; None for 32x32 with the file's
             channels.
-        normalisation: What its images were normalised by, see `mcjax.interop.normalise.parse`;
-            None for what the file says itself (.safetensors), else images in [0, 1].
+        normalisation: The normalisation of its images, see `mcjax.interop.normalise.parse`; None
+            for that recorded in the file (.safetensors), else images in [0, 1].
 
     Returns:
         The network.
 
     Raises:
-        UserError: The file can't be read (see `read_state_dict`), holds a curve, or tensors of
-            another or an unknown architecture.
+        UserError: The file can't be read (see `read_state_dict`), holds a curve, or its architecture
+            is unknown or not `arch`.
     """
     state = files.read_state_dict(path)
     if is_curve(state.tensors):
         raise UserError(
-            f"{path} holds a curve, not one network; mcjax.interop.torch.load_curve reads it"
+            f"{path} holds a curve, not a network; read it by mcjax.interop.torch.load_curve"
         )
     shape = image_shape or default_shape(state.tensors)
     form = form_of(state.tensors, arch, shape, str(path))
@@ -103,30 +103,30 @@ def load_curve(
     normalisation: str | None = None,
     kind: str | None = None,
 ) -> LoadedCurve:
-    """Reads a curve that dnn-mode-connectivity or model-sanitization has trained.
+    """Reads a curve trained by dnn-mode-connectivity or model-sanitization.
 
-    Its checkpoints hold the control points side by side: net.fc.weight_0, net.fc.weight_1, ...
+    Its checkpoints hold all control points: net.fc.weight_0, net.fc.weight_1, ...
 
     Args:
         path: The file.
-        arch: As for `load_network`.
-        image_shape: As for `load_network`.
-        normalisation: As for `load_network`.
+        arch: See `load_network`.
+        image_shape: See `load_network`.
+        normalisation: See `load_network`.
         kind: "bezier" or "polychain"; None reads it from the file.
 
     Returns:
         The curve.
 
     Raises:
-        UserError: As `load_network`; the file holds no curve, or does not say of what kind it is.
+        UserError: As `load_network`; the file holds no curve, or its kind is unknown.
 
     Source: Garipov et al. 2018, the class CurveNet of their code.
     """
     state = files.read_state_dict(path)
     if not is_curve(state.tensors):
-        raise UserError(f"{path} holds no curve; mcjax.interop.torch.load_network reads it")
+        raise UserError(f"{path} holds no curve; read it by mcjax.interop.torch.load_network")
     if kind is None and not any(name.startswith("coeff_layer.") for name in state.tensors):
-        raise UserError(f"{path} does not say what kind of curve it is; give kind='bezier' say")
+        raise UserError(f"{path} does not say what kind of curve it is; give kind, e.g. 'bezier'")
     kind = kind or ("bezier" if "coeff_layer.binom" in state.tensors else "polychain")
     points = control_points(state.tensors, str(path))
     shape = image_shape or default_shape(points[0])
@@ -145,16 +145,16 @@ def load_curve(
 
 
 def save_network(path: Path, variables: PyTree, like: Loaded) -> None:
-    """Writes variables to a file like the one that a network came from.
+    """Writes variables to a file like the one that the network was read from.
 
     Args:
-        path: A new file; its suffix decides on the kind, .pt or .safetensors say.
+        path: A new file; its suffix (e.g. .pt or .safetensors) sets the format.
         variables: The variables, of the same architecture.
-        like: What `load_network` returned: its names, keys and prefix are used, and tensors that
-            mcjax does not have (counts of batches) stay as they are there.
+        like: The result of `load_network`: its names, keys and prefix are used, and tensors that
+            mcjax does not use (batch counts) are copied.
 
     Raises:
-        UserError: Variables of another architecture; it can't be written.
+        UserError: The variables have a different architecture, or the file can't be written.
     """
     check_same_structure(like.variables, variables, ("the file", "the variables"))
     tensors = to_tensors(variables, like.form.rows)
@@ -173,28 +173,29 @@ def export_network(
     """Writes mcjax's variables as a state dict that published PyTorch code can load.
 
     Args:
-        path: A new file; its suffix decides on the kind, .pt or .safetensors say.
+        path: A new file; its suffix (e.g. .pt or .safetensors) sets the format.
         variables: {"params", and "batch_stats" if it has them}.
         arch: The architecture.
         image_shape: (height, width, channels) of its images.
-        code: Whose names to give: see `mcjax.interop.layouts.LAYOUTS`; None takes the first that
-            has the architecture.
-        normalise: What its images are normalised by; .safetensors keeps it, .pt cannot.
+        code: The code base whose names to use, see `mcjax.interop.layouts.LAYOUTS`; None for the
+            first one with this architecture.
+        normalise: The normalisation of its images, recorded in .safetensors (not in .pt).
 
     Raises:
-        UserError: Variables of another architecture, an unknown one, no such names.
+        UserError: The architecture is unknown or not that of the variables, or the code base does
+            not have it.
     """
     name, options = spec.parse(arch)
     found = [lay for lay in layouts.find(models.family(name)) if code in (None, lay.code)]
     if not found:
         known = " and ".join(sorted({lay.code for lay in layouts.find(models.family(name))}))
-        raise UserError(f"{code or 'no code'} has no names for {name}; {known or 'none'} has")
+        raise UserError(f"unknown code {code!r} for {name}; use one of {known or '(none)'}")
     layout = found[0]
     some = models.create(name, num_classes=2, **options)
     try:
         num_classes = variables["params"][layout.logits_fn(some)]["kernel"].shape[1]
     except (KeyError, TypeError):
-        raise UserError(f"the variables are not those of {arch}; give their architecture") from None
+        raise UserError(f"the variables do not fit {arch}; give their architecture") from None
     module = models.create(name, num_classes=int(num_classes), **options)
     shapes = shapes_of(module, image_shape)
     check_same_structure(shapes, variables, (f"architecture {arch}", "the variables"))
@@ -203,16 +204,16 @@ def export_network(
 
 
 def save_curve(path: Path, curve: Curve, batch_stats: PyTree, like: LoadedCurve) -> None:
-    """Writes a curve to a file like the one that it came from.
+    """Writes a curve to a file like the one that it was read from.
 
     Args:
         path: A new file.
-        curve: Of the same kind, architecture and number of points.
-        batch_stats: Running statistics, {} if none.
-        like: What `load_curve` returned.
+        curve: A curve of the same kind, architecture and number of points.
+        batch_stats: Running statistics, or {}.
+        like: The result of `load_curve`.
 
     Raises:
-        UserError: Another architecture or number of points; it can't be written.
+        UserError: The architecture or number of points differs, or the file can't be written.
     """
     check_same_structure(like.curve.points, curve.points, ("the file", "the curve"))
     tensors: dict[str, np.ndarray] = {}
@@ -228,21 +229,21 @@ _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def is_curve(tensors: Tensors) -> bool:
-    """Whether these are a CurveNet's tensors."""
+    """Whether these are the tensors of a CurveNet."""
     return all(name.startswith(("net.", "coeff_layer.")) for name in tensors) and any(
         re.search(r"\.(weight|bias)_0$", name) for name in tensors
     )
 
 
 def control_points(tensors: Tensors, source: str = "the file") -> list[dict[str, np.ndarray]]:
-    """The state dict of each control point of a CurveNet, with the statistics that they share.
+    """The state dict of each control point of a CurveNet, with the shared running statistics.
 
     Args:
-        tensors: Its tensors, by name: net.fc.weight_0, net.bn.running_mean, coeff_layer.range, ...
-        source: What to call them in messages.
+        tensors: Tensors by name: net.fc.weight_0, net.bn.running_mean, coeff_layer.range, ...
+        source: Their name in messages.
 
     Returns:
-        A state dict for each point: fc.weight, bn.running_mean, ...
+        One state dict per point: fc.weight, bn.running_mean, ...
 
     Raises:
         UserError: Tensors have different numbers of points.
@@ -267,7 +268,7 @@ def control_points(tensors: Tensors, source: str = "the file") -> list[dict[str,
         lacking = points[0].keys() - points.get(j, {}).keys()
         if lacking or points[j].keys() - points[0].keys():
             raise UserError(
-                f"{source}: its control points differ: point {j} lacks tensors or has more"
+                f"{source}: control points differ: point {j} lacks tensors or has extra ones; check the file"
             )
     return [{**points[j], **shared} for j in sorted(points)]
 
@@ -287,5 +288,5 @@ def _notes(state: StateDict, form: Form, arch: str | None) -> tuple[str, ...]:
     if arch is None:
         notes = [f"its names and shapes are those of {form.arch} ({form.layout.code})", *notes]
     if form.unused:
-        notes = [*notes, f"{len(form.unused)} tensors are of layers that its code skips"]
+        notes = [*notes, f"{len(form.unused)} tensors belong to layers that its code skips"]
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""Input normalisation by name: what PyTorch networks were trained on, where mcjax has [0, 1]."""
+"""Input normalisations of PyTorch networks; mcjax's images are in [0, 1]."""
 
 import re
 from typing import NamedTuple
@@ -7,11 +7,11 @@ from mcjax.errors import UserError
 
 
 class Normalisation(NamedTuple):
-    """Images went into the network as (image - mean) / std, images in [0, 1].
+    """The network's input is (image - mean) / std, with images in [0, 1].
 
     Args:
-        mean: Of each channel.
-        std: Of each channel.
+        mean: Per channel.
+        std: Per channel.
     """
 
     mean: tuple[float, ...]
@@ -25,21 +25,21 @@ KNOWN = {
     "mnist": Normalisation((0.5,), (0.5,)),
     "tiny": Normalisation((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262)),
 }
-"""As BackdoorBench has them (its gtsrb and celeba are not normalised); imagenet is torchvision's."""
+"""From BackdoorBench (its gtsrb and celeba are not normalised); imagenet is torchvision's."""
 
 
 def parse(text: str) -> Normalisation:
-    """Reads what a user writes.
+    """Parses a normalisation.
 
     Args:
-        text: A name (cifar10, cifar100, imagenet, mnist, tiny), or "means/stds", the numbers of
-            the channels joined by commas.
+        text: A name (cifar10, cifar100, imagenet, mnist, tiny), or "means/stds", each with one
+            number per channel, joined by commas.
 
     Returns:
         The normalisation.
 
     Raises:
-        UserError: It is neither.
+        UserError: The text is neither.
 
     Example:
         >>> parse("0.5,0.5,0.4/0.25,0.25,0.2").std

@@ -1,4 +1,4 @@
-"""Whether mcjax computes what PyTorch computes: logits of both on the same images."""
+"""Compares logits of mcjax and PyTorch on the same images."""
 
 from typing import Any, NamedTuple
 
@@ -13,11 +13,11 @@ TOLERANCE = 1e-5
 
 
 class Parity(NamedTuple):
-    """How far two sets of logits are apart.
+    """The difference between two sets of logits.
 
     Attributes:
-        largest: The largest difference of two logits, in absolute value.
-        scale: The largest logit of PyTorch's, in absolute value.
+        largest: The largest absolute difference of two logits.
+        scale: PyTorch's largest absolute logit.
     """
 
     largest: float
@@ -25,12 +25,12 @@ class Parity(NamedTuple):
 
     @property
     def relative(self) -> float:
-        """The largest difference over the largest logit."""
+        """The largest difference divided by the largest logit."""
         return self.largest / self.scale if self.scale else self.largest
 
     @property
     def equal(self) -> bool:
-        """Whether that is at most 1e-5, what float32 in another order of sums may cost."""
+        """Whether `relative` is at most 1e-5, about the rounding error of float32 sums."""
         return bool(self.relative <= TOLERANCE)
 
 
@@ -47,15 +47,15 @@ def parity(
     """Compares a network with a PyTorch module on random images, in evaluation mode.
 
     Args:
-        torch_module: Maps a tensor [B, C, H, W] to logits [B, classes]; it is put into evaluation
-            mode.
-        network: mcjax's, of images in [0, 1].
+        torch_module: Maps a tensor [B, C, H, W] to logits [B, classes]; it is switched to
+            evaluation mode.
+        network: mcjax's network, for images in [0, 1].
         variables: Its variables.
         image_shape: (height, width, channels).
-        num_images: How many, uniform in [0, 1].
-        seed: Of the images.
-        normalisation: (mean, std) of the channels that the PyTorch module's images are normalised
-            by; `network` is to do so itself.
+        num_images: Number of images, uniform in [0, 1].
+        seed: Seed of the images.
+        normalisation: (mean, std) per channel for the PyTorch module's images; `network` must
+            normalise its own.
 
     Returns:
         The difference.
@@ -67,7 +67,7 @@ def parity(
         .uniform(size=(num_images, *image_shape))
         .astype(np.float32)
     )
-    # On CPU unoptimised: it runs once, and compiling a deep network takes longer than running it.
+    # Not optimised on CPU: it runs once, and compiling a deep network takes longer than running it.
     quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     logits = np.asarray(jax.jit(network.apply, compiler_options=quick)(variables, x))
     if normalisation is not None:

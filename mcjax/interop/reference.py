@@ -1,9 +1,9 @@
-"""The architectures in PyTorch, with the names that published code gives to their tensors.
+"""The architectures in PyTorch, with the tensor names of published code.
 
-They are what `python -m mcjax.interop.torch check` compares mcjax with: a state dict is loaded into
-one of them by its own names (`load_state_dict`, strict), so the table of names is checked with the
-arithmetic. Written from the papers and from lists of names. (benchmarks/torch_networks.py has
-functions on mcjax's names, for timing.)
+`python -m mcjax.interop.torch check` compares mcjax with them: a state dict is loaded into one of
+them by its own names (`load_state_dict`, strict), so the table of names is checked as well. Written
+from the papers and from lists of names. (benchmarks/torch_networks.py has functions with mcjax's
+names, for timing.)
 
 Sources: as the modules of `mcjax.models`; Garipov et al. 2018 for curves.
 """
@@ -29,8 +29,8 @@ def build(
     """The PyTorch network of a linen module, in evaluation mode, with a layout's names.
 
     Args:
-        module: One of `mcjax.models`.
-        layout: Whose names.
+        module: A module of `mcjax.models`.
+        layout: The layout of the names.
         image_shape: (height, width, channels) of its images.
 
     Returns:
@@ -44,7 +44,7 @@ def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1, bias: bool 
 
 
 class VGG(nn.Module):
-    """dnn-mode-connectivity's VGG; in a curve's network the dense layers have names of their own."""
+    """dnn-mode-connectivity's VGG; in curve networks the dense layers have different names."""
 
     def __init__(self, m: Any, layout: Layout, image_shape: tuple[int, int, int]):
         super().__init__()
@@ -109,7 +109,7 @@ class ConvFC(nn.Module):
             self.conv1, self.conv2, self.conv3 = convolutions
             self.fc4, self.fc5, self.fc6 = dense
         else:
-            # The pools are in forward, as small images do without; the names count them.
+            # Pools are applied in forward, because small images skip them; the numbering counts them.
             self.conv_part = nn.ModuleDict({str(3 * i): c for i, c in enumerate(convolutions)})
             self.fc_part = nn.Sequential(dense[0], nn.ReLU(), dense[1], nn.ReLU(), dense[2])
 
@@ -149,7 +149,7 @@ class PreActivation(nn.Module):
             self.add_module(self.name, shortcut if curve else nn.Sequential(shortcut))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Adds the block's output to the image, or to its shortcut."""
+        """Adds the block's output to the shortcut."""
         y = relu(self.bn1(x))
         if hasattr(self, self.name):
             x = getattr(self, self.name)(y if self.kind == "preactresnet" else x)
@@ -172,13 +172,13 @@ class PostActivation(nn.Module):
             self.add_module(name, shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Adds the block's output to the image, or to its shortcut."""
+        """Adds the block's output to the shortcut."""
         y = self.bn2(self.conv2(relu(self.bn1(self.conv1(x)))))
         return relu(y + (getattr(self, self.name)(x) if hasattr(self, self.name) else x))
 
 
 class Residual(nn.Module):
-    """Stages of blocks, a mean over the image, and a dense layer."""
+    """Stages of blocks, global average pooling and a dense layer."""
 
     def __init__(self, m: Any, layout: Layout, image_shape: tuple[int, int, int]):
         super().__init__()
@@ -322,13 +322,13 @@ _BUILDERS: dict[str, Any] = {
 
 
 def tensors_at(tensors: dict[str, np.ndarray], t: float, kind: str) -> dict[str, np.ndarray]:
-    """The state dict of a curve's network at t, from a checkpoint's tensors, in double precision.
+    """The state dict of a curve network at t, from a checkpoint's tensors, in double precision.
 
         w(t) = sum_j c_j(t) w_j,  c_j = C(n, j) t^j (1 - t)^(n - j)  or  max(0, 1 - |n t - j|)
 
     Args:
         tensors: As in the checkpoint: net.fc.weight_0, net.fc.weight_1, net.bn.running_mean, ...
-        t: Place on the curve.
+        t: Position on the curve.
         kind: "bezier" or "polychain".
 
     Returns:
@@ -351,7 +351,7 @@ def tensors_at(tensors: dict[str, np.ndarray], t: float, kind: str) -> dict[str,
 
 
 def load(module: nn.Module, tensors: dict[str, np.ndarray]) -> nn.Module:
-    """Loads a state dict by its own names; the counts of batches may be missing."""
+    """Loads a state dict strictly, except that batch counts may be missing."""
     held = {name: torch.from_numpy(np.array(w)) for name, w in tensors.items()}
     for name in module.state_dict():
         if name.endswith("num_batches_tracked"):

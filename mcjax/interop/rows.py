@@ -1,9 +1,9 @@
-"""A table of names: which tensor of a PyTorch state dict is which leaf of mcjax's variables.
+"""Tables that map tensors of a PyTorch state dict to leaves of mcjax's variables.
 
     Row("layer1.0.conv1.weight", "params/layer1_0/conv1/kernel", CONV)
 
-For an architecture of your own such a table is all that is needed; those of published code are
-made by `mcjax.interop.layouts`.
+A custom architecture needs only such a table; those of published code are made by
+`mcjax.interop.layouts`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,11 +17,11 @@ from mcjax.tree import PyTree, by_name
 
 
 class Transform(NamedTuple):
-    """How an array of PyTorch's becomes one of mcjax's, and back, without a change of any number.
+    """Converts an array from PyTorch's to mcjax's axes and back; values do not change.
 
     Args:
-        name: What it is called in messages.
-        to_mcjax: From PyTorch's axes.
+        name: Name in messages.
+        to_mcjax: Converts from PyTorch's axes.
         to_torch: The inverse.
     """
 
@@ -31,11 +31,11 @@ class Transform(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One tensor.
+    """One tensor of a table.
 
     Args:
         torch: Its name in the state dict.
-        path: The leaf's place in the variables, its keys joined by slashes.
+        path: The leaf's path in the variables, keys joined by slashes.
         transform: `SAME`, `CONV`, `DENSE` or `flat(h, w, c)`.
     """
 
@@ -62,18 +62,18 @@ DENSE = _permute("dense", (1, 0))
 
 
 def flat(height: int, width: int, channels: int) -> Transform:
-    """Weights of the first dense layer after an image that was flattened.
+    """Weights of the dense layer after a flattened feature map.
 
-    PyTorch flattens [C, H, W], mcjax [H, W, C], so the inputs of the layer come in another order.
-    For an image of one pixel or one channel this is `DENSE`.
+    PyTorch flattens [C, H, W], mcjax [H, W, C], so the layer's inputs are in a different order. For
+    one pixel or one channel this is `DENSE`.
 
     Args:
-        height: Of the flattened image, in pixels.
+        height: Height of the feature map, in pixels.
         width: Its width.
         channels: Its channels.
 
     Returns:
-        A transform of [out, C * H * W] to [H * W * C, out].
+        A transform from [out, C * H * W] to [H * W * C, out].
 
     Example:
         >>> flat(1, 2, 2).to_mcjax(np.array([[0, 1, 2, 3]])).ravel()  # c0w0 c0w1 c1w0 c1w1
@@ -92,7 +92,7 @@ def flat(height: int, width: int, channels: int) -> Transform:
 
 
 def is_counter(name: str) -> bool:
-    """Whether a tensor is BatchNorm's count of batches, which no forward pass reads."""
+    """Whether a tensor is BatchNorm's batch count, which is not used in the forward pass."""
     return name.rpartition(".")[2] == "num_batches_tracked"
 
 
@@ -103,21 +103,21 @@ def to_variables(
     unused: Iterable[str] = (),
     source: str = "the state dict",
 ) -> dict[str, Any]:
-    """The variables whose leaves are the tensors of a table.
+    """Converts a state dict to variables by a table.
 
     Args:
         tensors: The state dict's arrays, by name.
         rows: The table.
-        unused: Names that the state dict may have besides, and which are left out; the counts of
-            batches (num_batches_tracked) always may be there.
-        source: What to call the state dict in messages.
+        unused: Other names that the state dict may have, which are ignored; batch counts
+            (num_batches_tracked) are always ignored.
+        source: Name of the state dict in messages.
 
     Returns:
         Nested dicts of arrays.
 
     Raises:
-        UserError: Tensors are missing, or there are others, or one has too few or too many axes, or
-            holds True and False, complex numbers or text.
+        UserError: Tensors are missing or unknown, or one has a wrong number of axes or contains
+            bools, complex numbers or text.
 
     Example:
         >>> rows = [Row("fc.weight", "params/fc/kernel", DENSE), Row("fc.bias", "params/fc/bias", SAME)]
@@ -130,7 +130,7 @@ def to_variables(
         said = [f"it lacks {listed(missing)}"] if missing else []
         said += [f"it has {listed(unknown)}, which the network does not know"] if unknown else []
         raise UserError(
-            f"{source} does not fit: {'; '.join(said)}; give its own architecture, or a row for each"
+            f"{source} does not fit: {'; '.join(said)}; give its architecture, or one row per tensor"
         )
     variables: dict[str, Any] = {}
     for row in rows:
@@ -140,19 +140,19 @@ def to_variables(
             inner = inner.setdefault(key, {})
         w = np.asarray(tensors[row.torch])
         if not any(jnp.issubdtype(w.dtype, kind) for kind in (jnp.floating, jnp.integer)):
-            raise UserError(f"{source}: {row.torch} is {w.dtype}, no weight; save it as float32")
+            raise UserError(f"{source}: {row.torch} is {w.dtype}, not a weight; save it as float32")
         try:
             inner[last] = row.transform.to_mcjax(w)
         except ValueError:
             raise UserError(
-                f"{source}: {row.torch} is {list(w.shape)}, which is no {row.transform.name} tensor; give "
-                "the architecture of this file, and images of the shape that it takes"
+                f"{source}: {row.torch} has shape {list(w.shape)}, which does not fit {row.transform.name}; "
+                "give the file's architecture and its images' shape"
             ) from None
     return variables
 
 
 def to_tensors(variables: PyTree, rows: Sequence[Row]) -> dict[str, np.ndarray]:
-    """The state dict of variables: `to_variables` backwards.
+    """Converts variables to a state dict; the inverse of `to_variables`.
 
     Args:
         variables: Nested dicts of arrays.
@@ -162,7 +162,7 @@ def to_tensors(variables: PyTree, rows: Sequence[Row]) -> dict[str, np.ndarray]:
         Arrays by PyTorch's names, in the table's order.
 
     Raises:
-        UserError: The variables have no such leaf, or one that the table does not name.
+        UserError: The variables lack a leaf of the table, or have others.
 
     Example:
         >>> rows = [Row("weight", "params/kernel", DENSE)]
@@ -181,7 +181,7 @@ def to_tensors(variables: PyTree, rows: Sequence[Row]) -> dict[str, np.ndarray]:
 def unmatched(
     tensors: Mapping[str, Any], rows: Sequence[Row], unused: Iterable[str] = ()
 ) -> tuple[list[str], list[str]]:
-    """Names that a table has and a state dict has not, and those that it has besides."""
+    """The names that a state dict lacks, and those that are not in the table."""
     known = {row.torch for row in rows}
     missing = [row.torch for row in rows if row.torch not in tensors]
     others = known.union(unused)

@@ -1,4 +1,4 @@
-"""Networks and curves of PyTorch in mcjax, and back.
+"""Converts networks and curves from PyTorch to mcjax and back.
 
     python -m mcjax.interop.torch check suspect.pt
     python -m mcjax.interop.torch check suspect.pt --arch resnet18:stem=cifar --image_shape 32x32x3
@@ -6,10 +6,10 @@
     python -m mcjax.interop.torch convert suspect.pt folder
     python -m mcjax.interop.torch convert folder network.pt
 
-check: which architecture a file is of, the tensors that do not match, and the largest difference of
-mcjax's logits from PyTorch's on random images. convert: from PyTorch to a checkpoint of mcjax or to
-safetensors, and back. Only mcjax.interop imports PyTorch: pip install 'mcjax[torch]'; .safetensors
-files are read and written without it.
+check prints a file's architecture, the tensors that do not match, and the largest difference between
+mcjax's and PyTorch's logits on random images. convert converts between PyTorch files, .safetensors
+files and mcjax checkpoints. Only mcjax.interop imports PyTorch (pip install 'mcjax[torch]');
+.safetensors files do not need it.
 """
 
 import sys
@@ -82,15 +82,11 @@ __all__ = [
 
 
 def define_flags() -> None:
-    """The command's flags."""
-    flags.DEFINE_string(
-        "arch", None, "The architecture; found out from names and shapes if not given."
-    )
+    """Defines the command's flags."""
+    flags.DEFINE_string("arch", None, "The architecture; default: inferred from names and shapes.")
     flags.DEFINE_string("image_shape", None, "HEIGHTxWIDTHxCHANNELS of its images (32x32x3).")
-    flags.DEFINE_string(
-        "normalise", None, "What its images are normalised by; see docs/pytorch.md."
-    )
-    flags.DEFINE_integer("num_images", 8, "Random images to compare logits on.")
+    flags.DEFINE_string("normalise", None, "The normalisation of its images; see docs/pytorch.md.")
+    flags.DEFINE_integer("num_images", 8, "Number of random images to compare logits on.")
     flags.DEFINE_integer("seed", 0, "Seed of the images.")
 
 
@@ -108,13 +104,13 @@ _words: list[str] = []
 
 
 def check(path: Path) -> None:
-    """Prints what a file holds, what does not match, and how far the logits are apart.
+    """Prints a file's contents, the mismatches, and the difference of the logits.
 
     Args:
         path: The file.
 
     Raises:
-        UserError: It can't be read, does not match, or its logits differ.
+        UserError: The file can't be read or does not match, or logits differ.
     """
     options = flags.FLAGS
     state = read_state_dict(path)
@@ -123,7 +119,7 @@ def check(path: Path) -> None:
     shape = _image_shape(options.image_shape)
     if shape is None:
         assumed = _times(default_shape(state.tensors))
-        print(f"images: taken to be {assumed}; --image_shape says another size")
+        print(f"images: assumed to be {assumed}; use --image_shape for another size")
     _print_unmatched(state, options.arch, shape, curve=curve, source=str(path))
     arguments: dict[str, Any] = {"image_shape": shape, "normalisation": options.normalise}
     loaded: Any = (load_curve if curve else load_network)(path, options.arch, **arguments)
@@ -148,11 +144,11 @@ def check(path: Path) -> None:
 
 
 def _differences(loaded: Loaded | LoadedCurve, shape: Shape) -> dict[str, Parity]:
-    """How far logits are apart; of a curve at t = 0, 0.3 and 1."""
+    """The differences of the logits; for a curve at t = 0, 0.3 and 1."""
     try:
         from mcjax.interop import reference
     except ModuleNotFoundError:
-        raise UserError("the check computes with PyTorch too; pip install 'mcjax[torch]'") from None
+        raise UserError("check needs PyTorch; pip install 'mcjax[torch]'") from None
 
     options, form = flags.FLAGS, loaded.form
     module = reference.build(form.module, form.layout, shape)
@@ -184,7 +180,7 @@ def _differences(loaded: Loaded | LoadedCurve, shape: Shape) -> dict[str, Parity
 def _print_unmatched(
     state: StateDict, arch: str | None, shape: Shape | None, *, curve: bool, source: str
 ) -> None:
-    """Prints the tensors that a given architecture lacks or has besides."""
+    """Prints the missing and the unknown tensors for a given architecture."""
     if arch is None or curve:
         return
     form = nearest_form(state.tensors, arch, shape or default_shape(state.tensors), source)
@@ -197,27 +193,27 @@ def _print_unmatched(
 
 
 def convert(source: Path, target: Path) -> None:
-    """Converts a file to another kind of file, or to or from a checkpoint of mcjax.
+    """Converts between files of tensors and mcjax checkpoints.
 
     Args:
-        source: A file of tensors, or a folder that mcjax has saved.
+        source: A file of tensors, or an mcjax checkpoint folder.
         target: A new file or folder.
 
     Raises:
-        UserError: It is there already; the source can't be read.
+        UserError: The target exists, or the source can't be read.
     """
     options = flags.FLAGS
     if target.exists():
-        raise UserError(f"{target} is there already; give a new name, nothing is overwritten")
+        raise UserError(f"{target} exists; give a new name, nothing is overwritten")
     shape = _image_shape(options.image_shape)
     if options.normalise:
-        normalise.parse(options.normalise)  # a mistake is told before anything is written
+        normalise.parse(options.normalise)  # checked before anything is written
     if not is_file_of_tensors(source):
         variables, metadata = checkpoint.restore_network(source)
         arch = options.arch or metadata.get("arch") or arch_of_run(source)
         shape = shape or tuple(map(int, metadata.get("image_shape", ()))) or None  # type: ignore[assignment]
         if not arch or not shape:
-            raise UserError(f"{source} does not say what it is; add --arch and --image_shape")
+            raise UserError(f"{source} has no architecture; add --arch and --image_shape")
         kept = options.normalise or metadata.get("normalise", "")
         export_network(target, variables, arch, shape, normalise=kept)
         _tell_normalisation(target, kept)
@@ -244,7 +240,7 @@ def _tell_normalisation(target: Path, kept: str) -> None:
     if not kept:
         return
     mean, std = normalise.parse(kept)
-    held = "the file says so too" if target.suffix == SAFETENSORS else "the file cannot say so"
+    held = "recorded in the file" if target.suffix == SAFETENSORS else "not recorded in the file"
     print(f"note: its images are (image - {list(mean)}) / {list(std)}, image in [0, 1]; {held}")
 
 
@@ -253,7 +249,7 @@ def _image_shape(text: str | None) -> Shape | None:
         return None
     sides = text.split("x")
     if len(sides) != 3 or not all(side.isdigit() and int(side) > 0 for side in sides):
-        raise UserError(f"--image_shape is {text}; give HEIGHTxWIDTHxCHANNELS, 32x32x3 say")
+        raise UserError(f"--image_shape is {text}; give HEIGHTxWIDTHxCHANNELS, e.g. 32x32x3")
     height, width, channels = map(int, sides)
     return height, width, channels
 
@@ -263,7 +259,7 @@ def _times(shape: Shape) -> str:
 
 
 def _take_words() -> None:
-    """Takes what comes before the first flag out of the command line: flags know no plain words."""
+    """Removes the positional arguments from the command line, because absl does not parse them."""
     while len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
         _words.append(sys.argv.pop(1))
 

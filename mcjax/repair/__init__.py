@@ -1,1 +1,1 @@
-"""Repairing tampered networks: the path, the choice of t, and the baselines."""
+"""Repair of tampered networks: path-based repair, the choice of t, and baselines."""

@@ -4,8 +4,9 @@
     python -m mcjax.repair --model suspect --arch cnn:width=16 --data clean.npz --out repaired --second other
     python -m mcjax.repair --model suspect.pt --arch preactresnet18 --normalise cifar10 --data clean.npz --out repaired
 
-Leaves in --out: the network `repaired` (of the suspect's kind: a checkpoint, .pt, .safetensors), path.csv, path.png, report.html and result.json. Exit code 3 if no
-point of the path is accurate enough: then there is a report and no repaired checkpoint.
+Writes to --out: the network `repaired` (in the suspect's format: a checkpoint, .pt, .safetensors),
+path.csv, path.png, report.html and result.json. If no point of the path has sufficient accuracy, it
+writes a report but no repaired network, and exits with code 3.
 """
 
 import jax
@@ -23,29 +24,29 @@ from mcjax.report.repaired_page import write_repaired
 
 
 def define_flags() -> None:
-    """The command's flags; defined when it runs, so that the module can be imported freely."""
+    """Defines the command's flags, when the command runs and not when the module is imported."""
     flags.DEFINE_string(
-        "model", None, "The suspect: a folder that mcjax saved, .pt, .pth or .safetensors."
+        "model", None, "The suspect: an mcjax checkpoint folder, or .pt, .pth or .safetensors."
     )
     flags.DEFINE_string(
-        "arch", None, "Its architecture, NAME or NAME:option=value,...: docs/pytorch.md."
+        "arch", None, "Its architecture, NAME or NAME:option=value,...; see docs/pytorch.md."
     )
     flags.DEFINE_string(
         "normalise",
         None,
-        "cifar10, imagenet, ... or MEAN,.../STD,...: what its images are normalised by.",
+        "Normalisation of its images: cifar10, imagenet, ... or MEAN,.../STD,...",
     )
     flags.DEFINE_string("data", None, "Clean images, .npz with `image` and `label`.")
     flags.DEFINE_string("out", None, "A new folder for the results.")
     flags.DEFINE_string("second", None, "A second network of the same architecture.")
     flags.DEFINE_boolean("second_is_clean", False, "The second network is known to be clean.")
-    flags.DEFINE_string("align", "none", "weights: bring its channels into the suspect's order.")
-    flags.DEFINE_float("tolerance", 0.02, "Accuracy that the repair may cost, a fraction.")
+    flags.DEFINE_string("align", "none", "weights: permute its channels to match the suspect's.")
+    flags.DEFINE_float("tolerance", 0.02, "Accuracy that the repair may lose, a fraction.")
     flags.DEFINE_integer("num_steps", 2000, "Training steps of the path.")
-    flags.DEFINE_integer("batch_size", 128, "Images a step.")
-    flags.DEFINE_float("learning_rate", 0.05, "Of the path's training.")
-    flags.DEFINE_integer("num_points", 61, "Points of the path that are looked at.")
-    flags.DEFINE_integer("seed", 0, "Seed of everything that is random.")
+    flags.DEFINE_integer("batch_size", 128, "Images per step.")
+    flags.DEFINE_float("learning_rate", 0.05, "Learning rate of the path's training.")
+    flags.DEFINE_integer("num_points", 61, "Number of points of the path to evaluate.")
+    flags.DEFINE_integer("seed", 0, "Random seed.")
 
 
 def main() -> None:
@@ -58,20 +59,20 @@ def main() -> None:
 
 
 def repair(model: str, data: str, out: str) -> None:
-    """Repairs the network of the flags.
+    """Repairs a network, with the other settings from the flags.
 
     Args:
-        model: The suspect's checkpoint.
-        data: The images' file.
-        out: The new folder.
+        model: Path of the suspect.
+        data: Path of the images.
+        out: A new folder.
 
     Raises:
-        UserError: Anything that does not fit; with exit code 3 where no point is accurate enough.
+        UserError: An input is invalid; or, with exit code 3, no point has sufficient accuracy.
     """
     options = flags.FLAGS
     folder = local(out).absolute()
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
-        raise UserError(f"{folder} is there already; give a new --out, nothing is overwritten")
+        raise UserError(f"{folder} exists; give a new --out, nothing is overwritten")
     images = read_examples(local(data))
     suspect: Suspect = load_suspect(
         local(model), options.arch, images["image"].shape[1:], options.normalise
@@ -79,7 +80,7 @@ def repair(model: str, data: str, out: str) -> None:
     second = None
     if options.second:
         second = load_variables(local(options.second), suspect)
-    try:  # before the training, not after
+    try:  # checked before the training
         folder.mkdir(parents=True, exist_ok=True)
         folder.rmdir()
     except OSError as error:
@@ -115,21 +116,21 @@ def repair(model: str, data: str, out: str) -> None:
     report = repaired.report
     if repaired.t is None or written is None:
         raise UserError(
-            f"no point of the path has accuracy {report['floor']:.4f} on the selection images; the "
-            f"suspect stays as it is. See {folder / 'report.html'}; try more --num_steps, more "
-            "images, or a larger --tolerance",
+            f"no point of the path has accuracy {report['floor']:.4f} on the selection images, so "
+            f"there is no repaired network (see {folder / 'report.html'}); try more --num_steps, "
+            "more images, or a larger --tolerance",
             exit_code=3,
         )
     say(
         f"t = {repaired.t:.4f}: accuracy {report['repaired_accuracy']:.4f} on "
-        f"{report['num_selection']} images held out, the suspect's {report['suspect_accuracy']:.4f}"
+        f"{report['num_selection']} selection images (suspect: {report['suspect_accuracy']:.4f})"
     )
     if second is None:
         say(
-            "the other end was a copy of the suspect, trained on the clean images: a path to it often keeps a "
-            "backdoor; give --second where you have another network (docs/repair.md)"
+            "the second endpoint was a copy of the suspect, fine-tuned on the clean images; a path to "
+            "it often keeps a backdoor: give --second if you have another network (docs/repair.md)"
         )
-    say(f"left in {folder}: {written.name}, report.html, result.json, path.csv and its figure")
+    say(f"results in {folder}: {written.name}, report.html, result.json, path.csv, path.png")
 
 
 if __name__ == "__main__":

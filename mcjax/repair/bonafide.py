@@ -1,4 +1,4 @@
-"""Checking the clean images that somebody brings for a repair, before anything is computed."""
+"""Checks a user's bonafide images before a repair."""
 
 import math
 from collections.abc import Mapping
@@ -25,20 +25,21 @@ def check_images(
     bonafide: Mapping[str, Any],
     selection: Mapping[str, Any] | None = None,
 ) -> dict[str, Examples]:
-    """The images to train a repair on and those to choose t by, fit for the network.
+    """Checks and converts the bonafide images and the selection images for a network.
 
     Args:
         network: The network.
         variables: Its variables.
         bonafide: "image" [N, H, W, C] (or [N, H, W]) uint8 or in [0, 1], "label" [N].
-        selection: More of the same; None holds out a fifth of bonafide, stratified by class.
+        selection: Selection images in the same form; None holds out a fifth of bonafide,
+            stratified by class.
 
     Returns:
-        {"bonafide", "selection"}: "image", uint8 or float32, and "label", int32.
+        {"bonafide", "selection"}, each with "image", uint8 or float32, and "label", int32.
 
     Raises:
-        UserError: A wrong shape or type, numbers outside [0, 1], labels outside the classes, a
-            class without images, images that the network can't take.
+        UserError: A shape or dtype is wrong, images are outside [0, 1], labels are not valid
+            classes, a class has no images, or the network does not accept the images.
     """
     parts = {"bonafide": _checked("bonafide", bonafide)}
     if selection is not None:
@@ -46,18 +47,22 @@ def check_images(
     num_classes = _num_classes(network, variables, parts["bonafide"]["image"])
     for name, part in parts.items():
         if part["image"].shape[1:] != parts["bonafide"]["image"].shape[1:]:
-            raise UserError(f"{name} images have another shape than the bonafide ones")
+            raise UserError(
+                f"{name} images and bonafide images have different shapes; give the same shape"
+            )
         label = part["label"]
         if label.min() < 0 or label.max() >= num_classes:
             raise UserError(
                 f"{name} labels lie in [{label.min()}, {label.max()}], but the network has "
                 f"{num_classes} classes; give 0 to {num_classes - 1}"
             )
-        part["label"] = label.astype(np.int32)  # only now: 2^32 would be class 0
+        part["label"] = label.astype(np.int32)  # after the check: 2^32 would become class 0
     if selection is None:
         whole = parts["bonafide"]
         if len(whole["label"]) < 2:
-            raise UserError("one bonafide image can't be divided; give more, or selection images")
+            raise UserError(
+                "one bonafide image can't be split; give more, or give selection images"
+            )
         index = holdout(whole["label"], num_test=max(1, len(whole["label"]) // 5), seed=0)
         for name, i in zip(("bonafide", "selection"), index, strict=True):
             parts[name] = {k: v[i] for k, v in whole.items()}
@@ -65,23 +70,24 @@ def check_images(
     if len(missing):
         raise UserError(
             f"class {listed([str(c) for c in missing], 5)} has no bonafide image to train on; give "
-            "at least two of every class"
+            "at least two images per class"
         )
     return parts
 
 
 def check_suspect(network: Network, variables: PyTree, parts: Mapping[str, Examples]) -> None:
-    """Refuses images that the network answers no better than by guessing.
+    """Checks that the suspect's accuracy on the images is above chance.
 
-    A repair keeps the suspect's accuracy on them, so it would keep nothing.
+    A repair preserves this accuracy, so otherwise there is nothing to preserve.
 
     Args:
         network: The network.
         variables: Its variables.
-        parts: What `check_images` returned.
+        parts: The result of `check_images`.
 
     Raises:
-        UserError: Its accuracy on all images is within two standard deviations of 1 / classes, or less.
+        UserError: The accuracy on all images is less than two standard deviations above
+            1 / classes.
     """
     right, number, num_classes = 0, 0, 2
     for part in parts.values():
@@ -93,9 +99,9 @@ def check_suspect(network: Network, variables: PyTree, parts: Mapping[str, Examp
     chance = 1 / num_classes
     if right / number <= chance + 2 * math.sqrt(chance * (1 - chance) / number):
         raise UserError(
-            f"the suspect is right on {right} of the {number} images, as guessing is: wrong labels, "
-            "another order of classes, images on another scale (uint8 means 0 to 255), or another "
-            "normalisation than in its training?"
+            f"the suspect classifies only {right} of the {number} images correctly, no better than "
+            "chance; check the labels, the order of the classes, the images' scale (uint8 means 0 to "
+            "255) and the normalisation"
         )
 
 
@@ -104,8 +110,10 @@ def _checked(name: str, examples: Mapping[str, Any]) -> Examples:
         image, label = np.asarray(examples["image"]), np.asarray(examples["label"])
     except (KeyError, TypeError):
         raise UserError(f'{name} must have "image" and "label"') from None
-    except ValueError as error:  # lists of different lengths
-        raise UserError(f"{name} images or labels are no array ({error}); give arrays") from None
+    except ValueError as error:  # ragged lists
+        raise UserError(
+            f"{name} images or labels are not an array ({error}); give arrays"
+        ) from None
     if image.ndim == 3:
         image = image[..., None]
     if image.ndim != 4 or len(image) == 0 or label.shape != image.shape[:1]:
@@ -121,7 +129,7 @@ def _checked(name: str, examples: Mapping[str, Any]) -> Examples:
             raise UserError(f"{name} images are {image.dtype}; give uint8, or floats in [0, 1]")
         image = image.astype(np.float32)
         if np.isnan(image).any():
-            raise UserError(f"{name} images hold NaN; leave those out")
+            raise UserError(f"{name} images contain NaN; remove those images")
         if not (image.min() >= 0 and image.max() <= 1):
             raise UserError(
                 f"{name} images lie in [{image.min():g}, {image.max():g}]; give uint8, or floats "
@@ -134,14 +142,14 @@ def _num_classes(network: Network, variables: PyTree, image: np.ndarray) -> int:
     x = jax.ShapeDtypeStruct((1, *image.shape[1:]), jnp.float32)
     try:
         logits = jax.eval_shape(network.apply, variables, x)
-    except Exception as error:  # whatever the user's network raises for another shape
+    except Exception as error:  # the user's network can raise anything for a wrong shape
         reason = str(error).strip().splitlines()[0][:150]
         raise UserError(
-            f"the network can't take images of shape {image.shape[1:]} ({reason}); give images of "
+            f"the network does not accept images of shape {image.shape[1:]} ({reason}); give images of "
             "the shape that it was trained on"
         ) from None
     if len(logits.shape) != 2 or logits.shape[0] != 1:
         raise UserError(
-            f"the network gives {logits.shape} for one image; it must give [1, classes]"
+            f"the network returns shape {logits.shape} for one image; it must return [1, classes]"
         )
     return logits.shape[1]

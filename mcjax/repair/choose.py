@@ -1,4 +1,4 @@
-"""Which point of the path repairs the network: chosen without knowing the trigger."""
+"""Chooses the point of the path that repairs the network, without knowing the trigger."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ class Choice:
     """A chosen point.
 
     Args:
-        index: Its place among the points, None where no point is acceptable.
-        floor: The accuracy that was asked for, a fraction.
+        index: Index of the point; None if no point is acceptable.
+        floor: The required accuracy, a fraction.
         distance: Its distance to the nearest suspect network, in the units of the weights.
-        num_acceptable: How many points meet the floor, the suspects themselves not counted.
+        num_acceptable: Number of points that reach the floor, without the suspects themselves.
     """
 
     index: int | None
@@ -30,22 +30,22 @@ def choose(
     suspect_accuracy: float,
     tolerance: float = 0.02,
 ) -> Choice:
-    """The point farthest from its nearest suspect among those that are accurate enough.
+    """Chooses the point farthest from its nearest suspect among those with sufficient accuracy.
 
         argmax_i min_s ||w_i - w_s||   over   accuracy_i >= suspect_accuracy - tolerance
 
-    With one suspect it is the point farthest from it. With two, the farthest from one would be
-    the other, which is tampered with as well.
+    With one suspect this is the point farthest from it. With two, the point farthest from one would
+    be the other, which is tampered too.
 
     Args:
-        accuracy: On the selection images at each point, [T].
+        accuracy: Accuracy on the selection images at each point, [T].
         distances: For each suspect network, the points' distances to it, each [T].
-        suspect_accuracy: The suspect's own on the same images; of two, the better one's, which
-            is what a repair has to be compared with.
-        tolerance: How much accuracy may be given up, a fraction.
+        suspect_accuracy: The suspect's accuracy on the same images; with two suspects, the better
+            one's.
+        tolerance: Accuracy that may be lost, a fraction.
 
     Returns:
-        The choice; its index is None if no point but the suspects themselves is accurate enough.
+        The choice; its index is None if no point other than the suspects has sufficient accuracy.
 
     Example:
         >>> ends = [[0.0, 1.0, 2.0], [2.0, 1.0, 0.0]]
@@ -54,13 +54,13 @@ def choose(
         >>> choose([0.9, 0.5, 0.9], ends, suspect_accuracy=0.9).index is None
         True
 
-    Source: for one suspect, the rule of Zhao et al.'s patent US11568282B2, claim 3; the
-        nearest of two is mcjax's own.
+    Source: for one suspect, the rule of Zhao et al.'s patent US11568282B2, claim 3; the extension to
+        two is mcjax's own.
     """
     accuracy = np.asarray(accuracy, np.float64)
     nearest = np.min([np.asarray(d, np.float64) for d in distances], axis=0)
     floor = suspect_accuracy - tolerance
-    # Accuracies are means in float32: equal counts of images may differ in the last digits.
+    # Accuracies are float32 means, which can differ in the last digits for equal counts.
     acceptable = (accuracy >= floor - 1e-6) & (nearest > 0)
     if not acceptable.any():
         return Choice(None, floor, 0.0, 0)
@@ -71,17 +71,18 @@ def choose(
 def oracle(
     accuracy: np.typing.ArrayLike, success: np.typing.ArrayLike, *, floor: float
 ) -> int | None:
-    """The point of lowest attack success among those that are accurate enough.
+    """The point with the lowest attack success among those with sufficient accuracy.
 
-    Nobody who repairs a network knows it: it tells how much better a choice could have been.
+    It needs the trigger, which is unknown in a real repair; it shows how much better the choice could
+    have been.
 
     Args:
-        accuracy: At each point, on the same images as in `choose`, [T].
+        accuracy: Accuracy at each point, on the same images as in `choose`, [T].
         success: Attack success rate at each point, [T].
-        floor: The accuracy asked for.
+        floor: The required accuracy.
 
     Returns:
-        Its place, the first of equals; None if no point is accurate enough.
+        Its index, the first of equals; None if no point has sufficient accuracy.
 
     Example:
         >>> oracle([0.9, 0.89, 0.9], [1.0, 0.2, 0.1], floor=0.88)

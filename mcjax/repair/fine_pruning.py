@@ -1,4 +1,4 @@
-"""Fine-pruning: channels that clean images leave dormant may serve a trigger, so they go first."""
+"""Fine-pruning: prunes the channels that are dormant on clean images and may serve a trigger."""
 
 import functools
 from typing import Any, NamedTuple
@@ -26,38 +26,38 @@ def prune_dormant(
     step: int | None = None,
     batch_size: int = 250,
 ) -> PyTree:
-    """The masks that prune the most dormant channels of the last convolution.
+    """Makes masks that prune the most dormant channels of the last convolution.
 
-    Channels are ranked by mean ReLU(output) over the bonafide images, and pruned in that order as
-    long as the accuracy on the selection images is at least the whole network's less the
-    tolerance. Fine-tuning of what is left, with `pruning.masked`, is the second half of the method.
+    Channels are ranked by mean ReLU(output) over the bonafide images and pruned in that order as long
+    as the accuracy on the selection images is at least the unpruned network's minus the tolerance.
+    The second half of the method fine-tunes the rest, with `pruning.masked`.
 
-    The last convolution stands for the last layer whose outputs are feature maps, the channels that the
-    classifier sees: the BatchNorm behind it where there is one; in a residual network the one behind
-    the last block, or else the last block itself, whose channels go out of the inputs of the dense
-    layer behind (in the block the shortcut would bring them back). A network without convolutions is pruned at
-    its last hidden layer. BatchNorm's running statistics are not touched.
+    "Last convolution" means the last layer whose outputs are feature maps, i.e. the channels that the
+    classifier sees: the BatchNorm after it, if there is one; in a residual network the BatchNorm after
+    the last block, or else the last block itself, whose channels are removed from the inputs of the
+    following dense layer (inside the block the shortcut would restore them). A network without
+    convolutions is pruned at its last hidden layer. BatchNorm's running statistics do not change.
 
     Args:
         network: The network, made by `from_linen`.
         variables: Its {"params", "batch_stats"}.
         bonafide: Clean images, {"image" [N, H, W, C], "label" [N]}.
-        selection: Images that tell when to stop.
-        tolerance: Accuracy that pruning may cost, a fraction.
-        step: Channels pruned between two looks at the accuracy; None looks at most 64 times.
-        batch_size: Images at once.
+        selection: Images that decide when to stop.
+        tolerance: Accuracy that pruning may lose, a fraction.
+        step: Channels pruned per accuracy evaluation; None for at most 64 evaluations.
+        batch_size: Images per batch.
 
     Returns:
         Masks for `pruning.apply_masks`, a tree like the parameters.
 
     Raises:
-        UserError: The layers of the network cannot be seen; no images.
+        UserError: The network's layers are not accessible, or there are no images.
 
     Source: Liu, Dolan-Gavitt and Garg 2018, section 4; the tolerance is theirs (the defender's
-        threshold), the steps of several channels are not.
+        threshold), pruning several channels per step is not.
     """
     if network.layer_outputs is None:
-        raise UserError("fine-pruning must see the layers of a network; make it with from_linen")
+        raise UserError("fine-pruning needs the layers of a network; make it with from_linen")
     clean, judged = (
         jax.tree.map(jnp.asarray, stack_batches(examples, min(batch_size, len(examples["label"]))))
         for examples in (bonafide, selection)
@@ -78,7 +78,7 @@ def prune_dormant(
 
 
 class _Place(NamedTuple):
-    """Where channels are pruned: at the layer, or at the inputs of the dense layer behind it."""
+    """Where channels are pruned: at the layer, or at the inputs of the dense layer after it."""
 
     layer: str
     behind: str = ""
@@ -91,7 +91,7 @@ def _masks(params: PyTree, place: _Place, kept: jax.Array) -> PyTree:
     def mask(path: jax.tree_util.KeyPath, leaf: jax.Array) -> jax.Array:
         if path_name(path) != f"{place.behind}/kernel":
             return jnp.ones_like(leaf)
-        # Rows of a flattened map [H, W, C] come channel by channel; of a mean there are C.
+        # Rows of a flattened map [H, W, C] have channels last; those of a mean are the C channels.
         rows = jnp.tile(kept.astype(leaf.dtype), len(leaf) // len(kept))
         return jnp.broadcast_to(rows[:, None], leaf.shape)
 
@@ -112,10 +112,10 @@ def _last_layer(network: Network, variables: PyTree, x: jax.Array) -> tuple[_Pla
     maps = [path for path in layers if len(shapes[path]) == 4]
     hidden = maps or layers[:-1]
     if not hidden:
-        raise UserError("the network has no hidden layer to prune; leave out fine-pruning")
+        raise UserError("the network has no hidden layer to prune; do not use fine-pruning")
     last = hidden[-1]
     block = next((path for path in list(shapes)[::-1] if len(shapes[path]) == 4), last)
-    if last.startswith(f"{block}/"):  # it ends inside a block
+    if last.startswith(f"{block}/"):  # the last layer is inside a block
         return _Place(block, layers[layers.index(last) + 1]), shapes[block][-1]
     return _Place(last), shapes[last][-1]
 
@@ -124,16 +124,16 @@ def _last_layer(network: Network, variables: PyTree, x: jax.Array) -> tuple[_Pla
 def mean_activation(
     variables: PyTree, batches: Batch, *, network: Network, layer: str
 ) -> jax.Array:
-    """Mean of ReLU(output) of a layer over images and places, [channels].
+    """Mean of ReLU(output) of a layer over images and positions, [channels].
 
     Args:
-        variables: The network's.
-        batches: Leaves [num_batches, B, ...] with a "mask", of `stack_batches`.
+        variables: The network's variables.
+        batches: Leaves [num_batches, B, ...] with a "mask", from `stack_batches`.
         network: The network.
         layer: Path of the layer.
 
     Returns:
-        One number a channel.
+        One value per channel.
     """
 
     def total(batch: Batch) -> jax.Array:
@@ -156,7 +156,7 @@ def _num_prunable(
     place: _Place,
     step: int,
 ) -> jax.Array:
-    """The number of channels, from the front of `order`, that go before accuracy gives way."""
+    """The number of channels, from the front of `order`, that can be pruned within the tolerance."""
     params = variables["params"]
     rank = jnp.argsort(order)
 
@@ -170,7 +170,7 @@ def _num_prunable(
 
         return lax.map(count, batches).sum()
 
-    # In images: counts are exact, and a hundredth of an image allows for rounding.
+    # In counts of images, which are exact; 0.01 image allows for rounding.
     floor = num_right(jnp.int32(0)) - tolerance * batches["mask"].sum() - 0.01
 
     def goes_on(carry: tuple[jax.Array, jax.Array]) -> jax.Array:

@@ -1,9 +1,9 @@
-"""I-BAU: unlearn the universal perturbation that clean images need to be misclassified.
+"""I-BAU: adversarial unlearning of universal perturbations, a backdoor repair.
 
     min_theta  F(delta*(theta), theta),    delta*(theta) = argmax_{||delta|| <= eps} L(delta, theta)
 
-L is the mean loss of clean images plus one perturbation delta for all of them, the defender's
-guess of a trigger. The gradient of F takes into account that delta* moves with theta.
+L is the mean loss on clean images with a common perturbation delta, the defender's estimate of a
+trigger. The gradient of F takes into account that delta* depends on theta.
 """
 
 import functools
@@ -32,21 +32,21 @@ def hypergradient(
     *,
     num_terms: int,
 ) -> PyTree:
-    """The gradient of outer(delta*(w), w) where delta* is the fixed point of a map.
+    """The gradient of outer(delta*(w), w), with delta* the fixed point of a map.
 
-    delta* = Phi(delta*, w) gives, with J = d Phi / d delta and all derivatives at delta,
+    From delta* = Phi(delta*, w), with J = d Phi / d delta and all derivatives at delta,
 
         d outer = d_w outer + (d_w Phi)^T v,    v = (1 - J^T)^-1 d_delta outer
                                                   = sum_k (J^T)^k d_delta outer
 
-    and the series is cut after num_terms terms. It converges if J contracts.
+    and the series is truncated after num_terms terms. It converges if J is a contraction.
 
     Args:
         outer_fn: `outer_fn(delta, params) -> scalar`.
         map_fn: `map_fn(delta, params) -> delta`, one step of the inner optimisation.
-        delta: The fixed point, or where the inner optimisation has come to.
+        delta: The fixed point, or its approximation by the inner optimisation.
         params: Parameters.
-        num_terms: Terms of the series; 0 leaves out that delta* depends on the parameters.
+        num_terms: Number of terms; 0 ignores that delta* depends on the parameters.
 
     Returns:
         A tree like `params`.
@@ -84,55 +84,55 @@ def unlearn(
     learning_rate: float = 3e-3,
     batch_size: int = 64,
 ) -> PyTree:
-    """Removes a backdoor with clean images alone.
+    """Removes a backdoor using clean images only.
 
-    Each round starts with delta = 0 and ascends the loss, against the network's own answers, by
-    num_inner steps of length 2 eps / num_inner in the direction of the gradient, projected to
-    the ball, one batch a step. Then it goes once through the images, and at each batch takes one
-    step of Adam with the `hypergradient` of
+    Each round starts from delta = 0 and maximises the loss, with the network's predictions as
+    targets, by num_inner steps of length 2 eps / num_inner along the gradient, projected onto the
+    ball, with one batch per step. Then it passes once over the images and takes one Adam step per
+    batch, with the `hypergradient` of
 
         F(delta, w) = (1 - perturbed) mean CE(x) + perturbed mean CE(x + delta)
 
-    for the map Phi(delta, w) = P_eps(delta + fixed_point_step d_delta L(delta, w)), which has the
-    constrained maximum as a fixed point. x + delta is clipped to [0, 1], as a stamped image would
-    be (the official code does not clip; the network then learns to withstand what is no image).
+    for the map Phi(delta, w) = P_eps(delta + fixed_point_step d_delta L(delta, w)), whose fixed point
+    is the constrained maximum. x + delta is clipped to [0, 1] like a stamped image (the official code
+    does not clip, so its networks also become robust to inputs that are not images).
 
-    The network runs in evaluation mode throughout: BatchNorm's running statistics are kept, and
-    its scale and bias are trained like all parameters.
+    The network runs in evaluation mode: BatchNorm's running statistics do not change; its scale and
+    bias are trained like all parameters.
 
     Args:
-        key: Key of the batches' order; the same key gives the same network.
+        key: Key of the batches' order.
         network: The network.
         variables: The suspect's {"params", "batch_stats"}.
         bonafide: Clean images, {"image" [N, H, W, C], "label" [N]}.
-        num_rounds: Rounds.
+        num_rounds: Number of rounds.
         eps: Largest l2 norm of the perturbation, in units of the images.
-        num_inner: Steps of the inner ascent.
+        num_inner: Steps of the inner maximisation.
         num_fixed_point: Terms of the hypergradient's series.
-        fixed_point_step: Length of the map's step, in squared units of the images.
-        perturbed: Weight of the perturbed images' loss; the paper's F has 1, its official code
-            0.01 (one image in a hundred is perturbed).
-        learning_rate: Adam's.
-        batch_size: Images a step.
+        fixed_point_step: Step size of the map, in squared units of the images.
+        perturbed: Weight of the loss on perturbed images; 1 in the paper's F, 0.01 in its official
+            code (one image in a hundred is perturbed).
+        learning_rate: Adam's learning rate.
+        batch_size: Images per step.
 
     Returns:
-        Variables like the suspect's.
+        The repaired variables.
 
     Raises:
-        UserError: An option is out of its range, or there are no images.
+        UserError: An option is out of range, or there are no images.
 
-    Source: Zeng et al. 2022, algorithm 1; Adam and the network's own answers as targets of
-        the ascent from its official code, the projection in Phi is mcjax's own.
+    Source: Zeng et al. 2022, algorithm 1. Adam and the network's predictions as targets of the inner
+        maximisation are from its official code; the projection in Phi is mcjax's own.
     """
     positive = {"eps": eps, "learning_rate": learning_rate, "batch_size": batch_size}
     for name, value in positive.items():
         if not value > 0:
-            raise UserError(f"I-BAU: {name} is {value}; give more than 0")
+            raise UserError(f"I-BAU: {name} is {value}; it must be positive")
     for name, number in {"num_rounds": num_rounds, "num_inner": num_inner}.items():
         if number < 1:
             raise UserError(f"I-BAU: {name} is {number}; give at least 1")
     if not 0 <= perturbed <= 1:
-        raise UserError(f"I-BAU: perturbed is {perturbed}; give 0 to 1")
+        raise UserError(f"I-BAU: perturbed is {perturbed}; it must be in [0, 1]")
     num_examples = len(bonafide["label"])
     if num_examples == 0:
         raise UserError("I-BAU: there are no bonafide images; give at least one")
@@ -159,7 +159,7 @@ def unlearn(
 
 
 def project(delta: jax.Array, eps: Any) -> jax.Array:
-    """The nearest point of the ball of radius eps, all of delta taken as one vector.
+    """Projects delta, as one vector, onto the l2 ball of radius eps.
 
     Example:
         >>> project(jnp.array([3.0, 4.0]), 1.0)
@@ -167,7 +167,7 @@ def project(delta: jax.Array, eps: Any) -> jax.Array:
     """
     square = jnp.sum(delta**2)
     outside = square > eps**2
-    # Inside the ball the norm is not differentiated: it has no derivative at 0.
+    # Inside the ball the norm is not differentiated, because it has no derivative at 0.
     return delta * jnp.where(outside, eps * lax.rsqrt(jnp.where(outside, square, 1)), 1)
 
 
@@ -189,7 +189,7 @@ def _round(
     num_fixed_point: int,
     batch_size: int,
 ) -> tuple[PyTree, PyTree]:
-    """One inner ascent, then one pass over the images."""
+    """One inner maximisation, then one pass over the images."""
     optimizer = optax.adam(learning_rate)
     num_examples = len(examples["label"])
     num_steps = max(1, num_examples // batch_size)
@@ -214,7 +214,7 @@ def _round(
         return cross_entropy(logits(delta, params, x), y).mean()
 
     def log_loss(delta: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-        # The loss's direction; of a sure network its own gradient underflows on every image.
+        # Same direction as the loss's gradient, which underflows for a confident network.
         return jax.nn.logsumexp(log_cross_entropy(logits(delta, variables["params"], x), y))
 
     def ascend(delta: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:

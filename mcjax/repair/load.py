@@ -1,6 +1,6 @@
-"""Reading a suspect network from where its owner keeps it, and writing the repaired one beside.
+"""Reads a suspect network, and writes the repaired one in the same format.
 
-It may be a checkpoint folder of mcjax, or a PyTorch or safetensors file (`mcjax.interop`).
+The format is an mcjax checkpoint folder, or a PyTorch or safetensors file (`mcjax.interop`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from mcjax.tree import PyTree, check_same_structure
 from mcjax.workdir import arch_of_run
 
 _ANOTHER_ARCH = (
-    "give the --arch that it was trained with, or none: a checkpoint in its run is known"
+    "give the arch that it was trained with, or none if the checkpoint is inside its run"
 )
 
 
@@ -29,14 +29,14 @@ class Suspect(NamedTuple):
     """A network to repair.
 
     Attributes:
-        network: Its functions.
-        variables: Its weights, {"params", and "batch_stats" if it has them}.
-        arch: Its architecture as --arch takes it.
-        path: Where it came from.
+        network: The network.
+        variables: Its variables, {"params", and "batch_stats" if it has them}.
+        arch: Its architecture as a spec, NAME:option=value,...
+        path: The path it was read from.
         image_shape: (height, width, channels) of its images.
-        normalise: What its images are normalised by inside `network`, "" if they are not.
-        file: What the file held, if it is one of PyTorch's.
-        assumed: Whether `normalise` is what the user said where the checkpoint says nothing.
+        normalise: The normalisation inside `network`, or "".
+        file: The contents of the file, if it is a file of tensors.
+        assumed: Whether `normalise` was given by the user and is not recorded in the checkpoint.
     """
 
     network: Network
@@ -55,18 +55,18 @@ def load_suspect(
     """Reads a network.
 
     Args:
-        path: The folder of a checkpoint that mcjax saved, or a .pt, .pth or .safetensors file.
-        arch: NAME or NAME:option=value,...; None takes it from the run that the folder is in, or
-            from the checkpoint itself, or finds it out from the names and shapes in the file.
+        path: An mcjax checkpoint folder, or a .pt, .pth or .safetensors file.
+        arch: NAME or NAME:option=value,...; None takes it from the run that contains the folder or
+            from the checkpoint, or infers it from the names and shapes in the file.
         image_shape: (height, width, channels) of its images.
-        normalise: What it was trained to have its images normalised by, where that is not known
-            from the checkpoint: see `mcjax.interop.normalise.parse`.
+        normalise: The normalisation it was trained with, if that is not recorded in the checkpoint;
+            see `mcjax.interop.normalise.parse`.
 
     Returns:
-        The network, of images in [0, 1].
+        The network, for images in [0, 1].
 
     Raises:
-        UserError: No checkpoint, an unknown or missing architecture, weights of another one.
+        UserError: There is no checkpoint, or its architecture is unknown or does not fit.
     """
     image_shape = tuple(map(int, image_shape))  # type: ignore[assignment]
     if is_file_of_tensors(path):
@@ -92,7 +92,7 @@ def load_suspect(
     arch = arch or metadata.get("arch") or arch_of_run(path)
     if not arch:
         raise UserError(
-            f"what network is {path}? add --arch NAME, one of {', '.join(models.names())}"
+            f"the architecture of {path} is unknown; give arch, one of {', '.join(models.names())}"
         )
     num_classes = _num_classes(variables["params"])
     name, options = spec.parse(arch)
@@ -110,21 +110,21 @@ def load_suspect(
 
 
 def load_variables(path: Path, suspect: Suspect) -> PyTree:
-    """Reads the variables of a second network of the suspect's architecture, from any kind of file.
+    """Reads the variables of a second network with the suspect's architecture.
 
-    Both networks of a path are one `Network`, so what a file records of itself (its normalisation,
-    architecture and image size) must be the suspect's.
+    Both networks of a path share one `Network`, so the normalisation, architecture and image size
+    recorded in the file must be those of the suspect.
 
     Args:
-        path: A checkpoint that mcjax saved, or a .pt, .pth or .safetensors file.
-        suspect: What `load_suspect` returned.
+        path: An mcjax checkpoint folder, or a .pt, .pth or .safetensors file.
+        suspect: The result of `load_suspect`.
 
     Returns:
         The second network's variables.
 
     Raises:
-        UserError: It can't be read, or is of another structure, architecture, image size or
-            normalisation.
+        UserError: The file can't be read, or its structure, architecture, image size or
+            normalisation is different.
     """
     recorded: dict[str, Any] = {}
     if is_file_of_tensors(path):
@@ -136,7 +136,9 @@ def load_variables(path: Path, suspect: Suspect) -> PyTree:
         variables, metadata = restore_network(path)
         recorded = {"normalise": "", **metadata}
         if suspect.assumed:
-            recorded.pop("normalise")  # --normalise is of both where neither says anything
+            recorded.pop(
+                "normalise"
+            )  # the user's `normalise` applies to both if neither records one
             recorded |= {k: v for k, v in metadata.items() if k == "normalise"}
     _check_same_kind(path, recorded, suspect)
     check_same_structure(suspect.variables, variables, ("the suspect", str(path)))
@@ -144,7 +146,7 @@ def load_variables(path: Path, suspect: Suspect) -> PyTree:
 
 
 def _check_same_kind(path: Path, recorded: Mapping[str, Any], suspect: Suspect) -> None:
-    """Refuses a second network that would compute something else as `--model` than as `--second`."""
+    """Checks that the second network has the suspect's normalisation, image size and architecture."""
     if "normalise" in recorded:
         own, other = (
             n and normalisations.parse(n) for n in (suspect.normalise, recorded["normalise"])
@@ -153,18 +155,19 @@ def _check_same_kind(path: Path, recorded: Mapping[str, Any], suspect: Suspect) 
             raise UserError(
                 f"{path} was trained on images normalised by {recorded['normalise'] or 'nothing'}, "
                 f"{suspect.path} by {suspect.normalise or 'nothing'}; the networks of a path must "
-                "share one normalisation: give another --second"
+                "have the same normalisation: give another second network"
             )
     shape = recorded.get("image_shape", suspect.image_shape)
     if tuple(shape) != tuple(suspect.image_shape):
         raise UserError(
             f"{path} was trained on images of {_times(shape)}, {suspect.path} on "
-            f"{_times(suspect.image_shape)}; give another --second"
+            f"{_times(suspect.image_shape)}; give another second network"
         )
     arch = recorded.get("arch")
     if arch and _module(arch) != _module(suspect.arch):
         raise UserError(
-            f"{path} is of architecture {arch}, {suspect.path} of {suspect.arch}; give another --second"
+            f"{path} has architecture {arch}, but {suspect.path} has {suspect.arch}; give another second "
+            "network"
         )
 
 
@@ -174,16 +177,16 @@ def _module(arch: str) -> Any:
 
 
 def save_like(suspect: Suspect, folder: Path, variables: PyTree, *, t: float) -> Path:
-    """Writes the repaired network as the suspect came: a checkpoint, or a file of its kind.
+    """Writes the repaired network in the suspect's format: a checkpoint or a file of tensors.
 
     Args:
-        suspect: What `load_suspect` returned.
-        folder: Where to; the network is named `repaired`, with the suspect's suffix.
-        variables: The repaired network's.
-        t: The point of the path, kept with a checkpoint.
+        suspect: The result of `load_suspect`.
+        folder: Output folder; the network is named `repaired`, with the suspect's suffix.
+        variables: The repaired network's variables.
+        t: The chosen point of the path, stored in a checkpoint's metadata.
 
     Returns:
-        What was written.
+        The path that was written.
     """
     if suspect.file is None:
         target = folder / "repaired"
@@ -202,9 +205,11 @@ def _times(shape: Sequence[int]) -> str:
 
 
 def _num_classes(params: PyTree) -> int:
-    """The width of the last dense layer, the highest-numbered where there are several."""
+    """The width of the last dense layer (the highest-numbered one)."""
     dense = [name for name, layer in params.items() if getattr(layer.get("kernel"), "ndim", 0) == 2]
     if not dense:
-        raise UserError("the checkpoint has no dense layer to tell the number of classes from")
+        raise UserError(
+            "the checkpoint has no dense layer, so the number of classes is unknown; give another"
+        )
     last = max(dense, key=lambda name: (len(name), name))
     return int(params[last]["kernel"].shape[1])

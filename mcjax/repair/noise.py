@@ -1,4 +1,4 @@
-"""Random networks around a network: as far away as another one is, or as its own weights are large."""
+"""Random networks around a network, with noise scaled by another network or by its own weights."""
 
 import dataclasses
 import functools
@@ -12,14 +12,12 @@ from mcjax.tree import PyTree, check_same_structure
 
 
 def around(key: jax.Array, center: PyTree, other: PyTree, *, scale: Any = 1.0) -> PyTree:
-    """W = center + sigma * N(0, 1), sigma = scale |center - other|, number by number.
-
-    Where the two networks agree there is no noise.
+    """W = center + sigma * N(0, 1) with sigma = scale |center - other|, elementwise.
 
     Args:
         key: Key of the noise.
         center: Parameter tree that the noise is added to.
-        other: Parameter tree of the same structure that tells how strong it is.
+        other: Parameter tree of the same structure that sets the noise level.
         scale: Factor of the standard deviation.
 
     Returns:
@@ -46,7 +44,7 @@ def around(key: jax.Array, center: PyTree, other: PyTree, *, scale: Any = 1.0) -
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cloud:
-    """The draws of `around` as a path: point i is draw i, so that a path's evaluation serves.
+    """Presents draws of `around` as a path (point i is draw i), so `evaluate_path` can evaluate them.
 
     Args:
         key: Key of all draws.
@@ -66,7 +64,7 @@ class Cloud:
     scale: Any = 1.0
 
     def __call__(self, i: jax.typing.ArrayLike) -> PyTree:
-        """Draw i, a whole number of any type, traced or not."""
+        """Draw i; i may be traced, and an integer or a float."""
         place = jnp.asarray(i).astype(jnp.int32)
         return around(stream(self.key, "draw", place), self.center, self.other, scale=self.scale)
 
@@ -76,8 +74,8 @@ def relative(key: jax.Array, params: PyTree, *, sigma: Any) -> PyTree:
 
     Args:
         key: Key of the noise.
-        params: Parameter tree; tensors of zeros stay as they are.
-        sigma: Strength in units of each tensor's root mean square.
+        params: Parameter tree; zero tensors get no noise.
+        sigma: Noise level in units of each tensor's root mean square.
 
     Returns:
         A tree like `params`.

@@ -1,7 +1,7 @@
-"""L1 filter pruning: the filters with the smallest weights go, and stay away while the rest trains.
+"""L1 filter pruning: filters with the smallest weights are removed while the rest is trained.
 
-A mask is a tree like the parameters, of zeros and ones. A pruned filter is wholly silent: its
-weights and bias are masked, and so are the scale and bias of the BatchNorm behind it.
+A mask is a tree like the parameters, of zeros and ones. The output of a pruned filter is zero: its
+weights and bias are masked, and so are the scale and bias of the BatchNorm after it.
 """
 
 import fnmatch
@@ -21,23 +21,23 @@ from mcjax.tree import PyTree, by_name, path_name
 VGG16_A: Mapping[str, float] = {
     f"conv{layer}": 0.5 for layer in ("1_1", "4_1", "4_2", "4_3", "5_1", "5_2", "5_3")
 }
-"""Fractions of Li et al.'s VGG-16-A: half of the first layer, and of the six of 512 channels."""
+"""Fractions of Li et al.'s VGG-16-A: half of the first layer and of the six 512-channel layers."""
 
 _WRITES_TO_SHORTCUT = ("conv1", "*/conv[23]", "*/shortcut")
 
 
 def skipped(model_name: str) -> tuple[str, ...]:
-    """Layers that `smallest_filters` leaves alone, as patterns of their paths.
+    """Path patterns of the layers that `smallest_filters` does not prune.
 
-    In residual networks only the first convolution of each block is pruned: the output of the
-    others, and of the convolutions before the blocks, is added to the shortcut, whose channels all
-    blocks share. In other networks nothing is skipped.
+    In residual networks only the first convolution of each block is pruned: the outputs of the others
+    and of the convolutions before the blocks are added to the shortcut, whose channels all blocks
+    share. In other networks no layer is skipped.
 
     Args:
         model_name: One of `mcjax.models.names()`.
 
     Returns:
-        Patterns in which * stands for anything.
+        Patterns with * as a wildcard.
 
     Example:
         >>> skipped("vgg16")
@@ -56,24 +56,23 @@ def smallest_filters(
     fraction: float | Mapping[str, float],
     model_name: str = "",
 ) -> PyTree:
-    """The masks that prune the filters with the smallest L1 norm, in each layer by itself.
+    """Makes masks that prune the filters with the smallest L1 norm, separately in each layer.
 
-    Of the o filters of a convolution w [height, width, i, o], those with the round(fraction * o)
-    smallest s_j = sum |w[:, :, :, j]| get mask 0; of equals the first. At least one is kept.
+    Of the o filters of a convolution w [height, width, i, o], the round(fraction * o) filters with
+    the smallest s_j = sum |w[:, :, :, j]| get mask 0 (ties: the first ones). At least one is kept.
 
     Args:
         params: Parameters, nested dicts; convolutions are the 4-D leaves named "kernel".
-        fraction: Of each layer's filters, in [0, 1); or by layer path, where layers that are not
-            named keep all.
-        model_name: One of `mcjax.models.names()`: which layers keep all (`skipped`), and where BatchNorm
-            stands (`normalisation_after`).
+        fraction: Fraction of each layer's filters to prune, in [0, 1); or a dict by layer path, where
+            layers that are not named are not pruned.
+        model_name: One of `mcjax.models.names()`; determines the layers to skip (`skipped`) and the
+            position of BatchNorm (`normalisation_after`).
 
     Returns:
         Masks, a tree like `params`.
 
     Raises:
-        UserError: No convolution in the network; a fraction out of range; a layer that is not
-            there.
+        UserError: The network has no convolution; a fraction is out of range; a layer is unknown.
 
     Example:
         >>> kernel = jnp.array([3.0, -1.0, 2.0, 4.0]).reshape(1, 1, 1, 4)
@@ -103,10 +102,10 @@ def smallest_filters(
 
 
 def convolutions(params: PyTree) -> dict[str, jax.Array]:
-    """The convolutions' weights by the paths of their layers.
+    """The convolutions' weights by layer path.
 
     Raises:
-        UserError: There are none.
+        UserError: There are no convolutions.
     """
     kernels = {
         path.removesuffix("/kernel"): leaf
@@ -114,17 +113,15 @@ def convolutions(params: PyTree) -> dict[str, jax.Array]:
         if leaf.ndim == 4 and path.split("/")[-1] == "kernel"
     }
     if not kernels:
-        raise UserError(
-            "the network has no convolution to prune; leave prune out of config.repair.methods"
-        )
+        raise UserError("the network has no convolution to prune; do not use the method prune")
     return kernels
 
 
 def normalisation_after(layer: str, model_name: str = "") -> str:
-    """The path at which mcjax's networks have the BatchNorm of a convolution, if they have one.
+    """The path of a convolution's BatchNorm in mcjax's networks, if they have one.
 
-    Inside a block of a pre-activation network (all residual ones but `resnet`) the number grows
-    by one: conv1 is before bn2.
+    Inside a block of a pre-activation network (all residual networks except `resnet`) the number
+    increases by one: conv1 is followed by bn2.
 
     Example:
         >>> normalisation_after("conv5_3"), normalisation_after("layer1_0/conv1", "preresnet26")
@@ -139,11 +136,11 @@ def normalisation_after(layer: str, model_name: str = "") -> str:
 
 
 def channel_masks(params: PyTree, keep: Mapping[str, jax.Array]) -> PyTree:
-    """Masks that are the same along all axes but the last, the output channel.
+    """Makes masks by output channel (the last axis).
 
     Args:
         params: Parameters.
-        keep: 0 or 1 for each channel, by layer path; where a layer is not named, all are kept.
+        keep: 0 or 1 per channel, by layer path; layers that are not named are kept.
 
     Returns:
         Masks, a tree like `params`.
@@ -165,7 +162,7 @@ def channel_masks(params: PyTree, keep: Mapping[str, jax.Array]) -> PyTree:
 
 
 def apply_masks(params: PyTree, masks: PyTree) -> PyTree:
-    """Each number times its mask.
+    """Multiplies parameters by their masks.
 
     Example:
         >>> apply_masks({"w": jnp.array([2.0, 3.0])}, {"w": jnp.array([0.0, 1.0])})["w"].tolist()
@@ -175,16 +172,15 @@ def apply_masks(params: PyTree, masks: PyTree) -> PyTree:
 
 
 def masked(loss_fn: LossFn) -> LossFn:
-    """A loss at the masked parameters, so that what is pruned has no gradient.
+    """Evaluates a loss at the masked parameters, so pruned parameters have no gradient.
 
-    Parameters that start at zero where the mask is zero stay there, exactly: weight decay and
-    momentum leave zero alone.
+    Pruned parameters that start at zero stay exactly zero, also with weight decay and momentum.
 
     Args:
-        loss_fn: A loss that needs nothing fixed, `endpoint_loss` say.
+        loss_fn: A loss without `fixed`, e.g. `endpoint_loss`.
 
     Returns:
-        A loss_fn for `train_steps`; its fixed are the masks.
+        A loss_fn for `train_steps`; its `fixed` are the masks.
     """
     return Bound(_masked_loss, loss_fn)
 

@@ -209,7 +209,10 @@ def test_the_images_of_every_size_make_one_program():
         ({"repair.fixed_t": (0.1, 1.5)}, "fixed_t is"),
         ({"repair.augmentation": "shuffle"}, "shuffle"),
         ({"repair.folds": 4, "repair.sizes": (11,)}, "leave out class"),
-        ({"repair.methods": ("path", "prune")}, "no convolution to prune; leave prune out"),
+        (
+            {"repair.methods": ("path", "prune")},
+            "no convolution to prune; do not use the method prune",
+        ),
         ({"attack.release": (0.25, 0.5, 0.75)}, r"release is .*a tuple of 2 values"),
         ({"explain.num_draws": 0}, "num_draws is 0; it must be an integer from 1"),
         ({"data.num_selection": 0}, "num_selection is 0"),

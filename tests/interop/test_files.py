@@ -276,8 +276,8 @@ def test_tensors_that_hold_no_usable_numbers(tmp_path):
     torch = pytest.importorskip("torch")
     wrong = {
         "is of type float8_e4m3fn": torch.ones(3).to(torch.float8_e4m3fn),
-        "no numbers": torch.ones(3, device="meta"),
-        "repeats few numbers": torch.ones(1).expand(2**40),
+        "has no data": torch.ones(3, device="meta"),
+        "repeats few values": torch.ones(1).expand(2**40),
         "sparse": torch.eye(3).to_sparse(),
         "complex": torch.ones(2, dtype=torch.complex64),
     }

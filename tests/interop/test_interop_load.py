@@ -235,9 +235,9 @@ def test_the_published_vggs_are_not_read_otherwise_than_they_were_run(random_net
     for published in (True, False):
         net, _, _ = random_net("vgg16_bn", {"published": published}, SMALL)
         torch.save(net.state_dict(), tmp_path / f"{published}.pt")
-    with pytest.raises(UserError, match="half of its normalisations have never been run"):
+    with pytest.raises(UserError, match="half of its BatchNorm layers were never run"):
         load_network(tmp_path / "True.pt", "vgg16_bn", image_shape=SMALL)
-    with pytest.raises(UserError, match="leave published=True out"):
+    with pytest.raises(UserError, match="remove published=True"):
         load_network(tmp_path / "False.pt", "vgg16_bn:published=True", image_shape=SMALL)
 
 

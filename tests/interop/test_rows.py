@@ -61,7 +61,10 @@ def test_a_table_makes_variables_and_tensors_again():
     [
         ({"head.weight": None}, "it lacks head.weight; give its own"),
         ({"other.weight": np.zeros(1)}, "it has other.weight, which the network does not know"),
-        ({"head.weight": np.zeros((2, 3, 4))}, r"head.weight is \[2, 3, 4\], which is no dense"),
+        (
+            {"head.weight": np.zeros((2, 3, 4))},
+            r"head.weight has shape \[2, 3, 4\], which does not fit dense",
+        ),
     ],
 )
 def test_tensors_that_do_not_fit(tensors, message):
@@ -74,7 +77,7 @@ def test_tensors_that_do_not_fit(tensors, message):
     "bias", [np.ones(4, bool), np.array(["a"] * 4), np.ones(4, np.complex64)], ids=str
 )
 def test_no_weights_but_in_names_that_no_row_uses(bias):
-    with pytest.raises(UserError, match=r"the state dict: norm.running_mean is .*, no weight"):
+    with pytest.raises(UserError, match=r"the state dict: norm.running_mean is .*, not a weight"):
         to_variables({**TENSORS, "norm.running_mean": bias}, ROWS)
     to_variables({**TENSORS, "mask": bias}, ROWS, unused=["mask"])
 

@@ -117,7 +117,7 @@ def test_no_acceptable_point(folder):
         ("--model {d}/nope.safetensors --data {d}/clean.npz --out {d}/x", "no such file"),
         ("--model {d}/suspect --data {d}/nope.npz --out {d}/x", "no such file"),
         ("--model {d}/suspect --data {d}/bytes.npz --out {d}/x", "outside [0, 1]"),
-        ("--model {d}/suspect --arch cnn --data {d}/clean.npz --out {d}/x", "give the --arch"),
+        ("--model {d}/suspect --arch cnn --data {d}/clean.npz --out {d}/x", "give the arch"),
         ("--model {d}/suspect --data {d}/clean.npz --out {d}/clean.npz/x", "can't make"),
         (
             "--model {d}/suspect --second {d}/suspect --data {d}/clean.npz --out {d}/x",

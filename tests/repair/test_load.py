@@ -110,7 +110,7 @@ def test_a_normalised_network_keeps_its_normalisation(tmp_path, saved):
 
 def test_files_of_tensors_that_do_not_fit(tmp_path, tensors):
     safetensors.numpy.save_file(tensors, tmp_path / "net.safetensors")
-    with pytest.raises(UserError, match=r"is no flat 7x7x1 tensor; give .* images of the shape"):
+    with pytest.raises(UserError, match=r"does not fit flat 7x7x1; give .* images' shape"):
         load_suspect(tmp_path / "net.safetensors", "mlp:hidden=5x", (7, 7, 1))
     with pytest.raises(UserError, match="no such file"):
         load_suspect(tmp_path / "other.safetensors", None, SHAPE)

@@ -93,7 +93,7 @@ def test_variables_between_which_there_is_no_path(which, variables, message):
 @pytest.mark.parametrize("part", ["bonafide", "selection"])
 def test_lists_of_different_lengths_are_no_images(part):
     images = {"bonafide": BONAFIDE, part: {"image": [[1], [1, 2]], "label": [1, 2]}}
-    with pytest.raises(UserError, match=f"{part} images or labels are no array") as error:
+    with pytest.raises(UserError, match=f"{part} images or labels are not an array") as error:
         repair_model(jax.random.key(0), linear, jnp.eye(4), **images)
     assert "\n" not in str(error.value)
 
