@@ -121,7 +121,7 @@ def recompute(
         like: A tree of statistics, for its structure and shapes.
         images: [N, H, W, C], uint8 or in [0, 1].
         batch_size: Images per batch.
-        updated: As for `of_batch`.
+        updated: See `of_batch`.
 
     Returns:
         A tree like `like`.

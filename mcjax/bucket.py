@@ -1,4 +1,4 @@
-"""Paths as users write them: folders, and places in a bucket."""
+"""User-given paths: folders, and locations in a bucket."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from mcjax.errors import UserError
 
 
 def in_bucket(path: Path) -> bool:
-    """Whether a path made by `mcjax.workdir.as_path` is a place in a bucket.
+    """Whether a path made by `mcjax.workdir.as_path` is in a bucket.
 
     Example:
         >>> in_bucket(Path("/runs/digits"))
@@ -17,10 +17,10 @@ def in_bucket(path: Path) -> bool:
 
 
 def local(path: str | os.PathLike) -> Path:
-    """A path of this machine, with ~ as the home folder.
+    """A local path, with ~ expanded.
 
     Raises:
-        UserError: ~NAME of a user that does not exist.
+        UserError: The user of ~NAME does not exist.
 
     Example:
         >>> local("runs/digits").name

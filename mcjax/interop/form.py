@@ -55,8 +55,8 @@ def form_of(
             )
         raise UserError(
             f"{source} fits no architecture for images of {'x'.join(map(str, image_shape))} (its "
-            f"tensors: {listed(list(tensors), 3)}); give images of the size that it was trained on, "
-            "or --arch, or a table of names (docs/pytorch.md)"
+            f"tensors: {listed(list(tensors), 3)}); give the image size that it was trained on, its "
+            "arch, or a table of names (docs/pytorch.md)"
         )
     form = nearest_form(tensors, arch, image_shape, source, curve=curve)
     _check_published(form, tensors, source)
@@ -66,10 +66,10 @@ def form_of(
 def nearest_form(
     tensors: Tensors, arch: str, image_shape: Shape, source: str, *, curve: bool = False
 ) -> Form:
-    """The form of a given architecture, with the names that match best.
+    """The form of a given architecture, with the best-matching names.
 
     Raises:
-        UserError: The tensors have no logits by any names known.
+        UserError: The tensors have no logits layer under any known names.
     """
     name, options = spec.parse(arch)
     candidates = layouts.find(models.family(name), curve=curve)
@@ -83,7 +83,7 @@ def nearest_form(
         known = " or ".join(layout.code for layout in candidates) or "no code"
         raise UserError(
             f"{source} has no {name} with the names of {known}; its tensors are "
-            f"{listed(list(tensors), 3)}; give its own architecture, or a table of names "
+            f"{listed(list(tensors), 3)}; give its architecture, or a table of names "
             "(docs/pytorch.md)"
         )
     return min(found, key=lambda item: item[0])[1]

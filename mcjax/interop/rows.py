@@ -173,7 +173,7 @@ def to_tensors(variables: PyTree, rows: Sequence[Row]) -> dict[str, np.ndarray]:
     missing = [row.path for row in rows if row.path not in leaves]
     unknown = sorted(leaves.keys() - {row.path for row in rows})
     if missing or unknown:
-        what = f"no {listed(missing)}" if missing else f"{listed(unknown)} besides"
+        what = f"no {listed(missing)}" if missing else f"unknown leaves {listed(unknown)}"
         raise UserError(f"the variables have {what}; give the table of this architecture")
     return {row.torch: row.transform.to_torch(leaves[row.path]) for row in rows}
 

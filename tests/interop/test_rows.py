@@ -88,7 +88,7 @@ def test_names_that_may_be_there():
 
 def test_variables_that_do_not_fit():
     variables = to_variables(TENSORS, ROWS)
-    with pytest.raises(UserError, match="have batch_stats/norm/mean besides"):
+    with pytest.raises(UserError, match="have unknown leaves batch_stats/norm/mean"):
         to_tensors(variables, ROWS[:2])
     with pytest.raises(UserError, match="have no params/x"):
         to_tensors(variables, [*ROWS, Row("x", "params/x", SAME)])
