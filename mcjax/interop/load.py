@@ -188,7 +188,7 @@ def export_network(
     name, options = spec.parse(arch)
     found = [lay for lay in layouts.find(models.family(name)) if code in (None, lay.code)]
     if not found:
-        known = " and ".join(sorted({lay.code for lay in layouts.find(models.family(name))}))
+        known = ", ".join(sorted({lay.code for lay in layouts.find(models.family(name))}))
         raise UserError(f"unknown code {code!r} for {name}; use one of {known or '(none)'}")
     layout = found[0]
     some = models.create(name, num_classes=2, **options)

@@ -290,7 +290,7 @@ def test_exports_that_do_not_fit(random_net, tmp_path):
         ("mlp:hidden=4x", None, "differ at params/fc1"),
         ("cnn", None, "differ"),
         ("resnet18", None, "are not those of resnet18"),
-        ("mlp:hidden=3x", "torchvision", "torchvision has no names for mlp; mcjax has"),
+        ("mlp:hidden=3x", "torchvision", "unknown code 'torchvision' for mlp; use one of mcjax"),
     ):
         with pytest.raises(UserError, match=message):
             export_network(tmp_path / "x.pt", loaded.variables, arch, SMALL, code=code)

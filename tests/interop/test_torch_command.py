@@ -102,7 +102,7 @@ def test_a_checkpoint_in_a_run_is_known(tmp_path):
 
 def test_check_says_the_size_that_it_assumes(net):
     done = run("check {d}/net.safetensors", net)
-    assert "images: taken to be 32x32x3; --image_shape says another size" in done.stdout
+    assert "images: assumed to be 32x32x3; use --image_shape for another size" in done.stdout
 
 
 @pytest.mark.parametrize(
