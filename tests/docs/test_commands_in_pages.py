@@ -47,7 +47,11 @@ REQUIRED = {
     "launch.sweep": ("sweep",),
     "launch.cost": ("sweep",),
 }
-WORDS = {"mcjax.report": r"\S+( \S+)*", "mcjax.interop.torch": r"check \S+|convert \S+ \S+"}
+WORDS = {
+    "mcjax.report": r"\S+( \S+)*",
+    "mcjax.report.markdown": r"\S+( \S+)*",
+    "mcjax.interop.torch": r"check \S+|convert \S+ \S+",
+}
 
 
 def commands(text: str) -> list[tuple[str, ...]]:
