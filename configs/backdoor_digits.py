@@ -5,7 +5,7 @@
 
 Cost: 100 seconds a seed on two CPU cores.
 Score (3 seeds, 400 bonafide images): suspect 0.965 / 0.998 clean accuracy / attack success, path at its chosen t
-0.963 / 0.343, at t = 0.5 0.961 / 0.171, fine-tuning 0.970 / 0.947. More in docs/results.md.
+0.963 / 0.343, at t = 0.5 0.961 / 0.171, fine-tuning 0.970 / 0.947. More in docs/results/backdoor.md.
 """
 
 from mcjax import config as base

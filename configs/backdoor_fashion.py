@@ -6,7 +6,7 @@
 Needs the original files: Debian's package dataset-fashion-mnist, or --config.data.dir=FOLDER.
 Cost: 49 minutes a seed on two CPU cores for all sizes and methods, another run beside it.
 Score (3 seeds, 2,500 bonafide images): suspect 0.896 / 0.994 clean accuracy / attack success, path 0.868 / 0.047,
-fine-tuning 0.877 / 0.004. Everything else in docs/results.md.
+fine-tuning 0.877 / 0.004. Everything else in docs/results/backdoor.md.
 """
 
 from mcjax import config as base

@@ -5,7 +5,7 @@
 eps 0.1 in l_inf, PGD-10 in training, PGD-20 in evaluation.
 Cost: 1 minute 40 seconds on two CPU cores, from nothing to the report.
 Score (3 seeds): robust accuracy 0.52 of regular, 0.86 of adversarial networks; 0.60 in the middle
-of the path between two adversarial ones, 0.84 on its robust path. More in docs/results.md.
+of the path between two adversarial ones, 0.84 on its robust path. More in docs/results/evasion.md.
 """
 
 from mcjax import config as base

@@ -6,7 +6,7 @@ Needs the original files: Debian's package dataset-fashion-mnist, or --config.da
 eps 0.1 in l_inf, PGD-7 in training, PGD-20 in evaluation.
 Cost: 16 minutes a seed on two CPU cores, other runs beside it, with 21 points and no robust path.
 Score (3 seeds): robust accuracy 0.02 of regular, 0.74 of adversarial networks; 0.10 in the middle
-of the path between two adversarial ones. More in docs/results.md.
+of the path between two adversarial ones. More in docs/results/evasion.md.
 """
 
 from mcjax import config as base

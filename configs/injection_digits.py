@@ -5,7 +5,7 @@
 
 Cost: 65 seconds a seed on two CPU cores.
 Score (3 seeds, 400 bonafide images): suspect 0.946 / 1.000 clean accuracy / injection success, path at its chosen t
-0.952 / 0.000, at t = 0.1 0.973 / 0.000, fine-tuning 0.978 / 0.000. More in docs/results.md.
+0.952 / 0.000, at t = 0.1 0.973 / 0.000, fine-tuning 0.978 / 0.000. More in docs/results/injection.md.
 """
 
 from mcjax import config as base

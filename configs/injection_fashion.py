@@ -4,7 +4,7 @@
     python -m mcjax.train --config configs/injection_fashion.py --config.attack.num_faults=16 --config.attack.strength=1e-4
 
 Cost: 36 minutes a seed on two CPU cores, other runs beside it; the attack alone 2 to 3 minutes a network.
-Score: success 1 before and 0 after, clean accuracy 0.866 with 1,000 images where the suspect has 0.876 (docs/results.md).
+Score: success 1 before and 0 after, clean accuracy 0.866 with 1,000 images where the suspect has 0.876 (docs/results/injection.md).
 
 Needs the original files: Debian's package dataset-fashion-mnist, or --config.data.dir=FOLDER.
 """

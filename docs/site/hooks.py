@@ -30,13 +30,13 @@ def on_files(files, config):
 
 def on_page_markdown(markdown, page, config, files):
     """Turns links that are right in the repository into links that are right in the site."""
-    if not page.file.generated_by:  # docs/results.md: ../benchmarks/results.md
+    if not page.file.generated_by:  # docs/performance.md: ../benchmarks/results.md
         return re.sub(
             r"(\]\()((?:\.\./)*)\.\./(?=benchmarks/|launch/README|CHANGELOG|CONTRIBUTING)",
             r"\1\2",
             markdown,
         )
-    return re.sub(r"(\]\((?:\.\./)?)docs/", r"\1", markdown)  # CONTRIBUTING.md: docs/results.md
+    return re.sub(r"(\]\((?:\.\./)?)docs/", r"\1", markdown)  # CONTRIBUTING.md: docs/adding.md
 
 
 def on_page_content(content, page, config, files):
