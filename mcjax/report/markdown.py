@@ -22,6 +22,10 @@ from mcjax.report.markup import plain
 from mcjax.report.means import Row
 
 
+def define_flags() -> None:
+    """The command has no flags of its own."""
+
+
 def main(*names: str) -> None:
     """Prints the tables of every file."""
     if not names:
@@ -107,4 +111,4 @@ def _mean(value: float, half: float) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main, lambda: None, __doc__, takes_words=True)
+    command.run(main, define_flags, __doc__, takes_words=True)
