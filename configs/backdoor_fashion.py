@@ -1,12 +1,12 @@
-"""Two networks with a backdoor on the real Fashion-MNIST, repaired along the path between them.
+"""Repairs two backdoored networks on the real Fashion-MNIST along the path between them.
 
     python -m mcjax.train --config configs/backdoor_fashion.py
     python -m mcjax.train --config configs/backdoor_fashion.py --config.attack.trigger=blended
 
 Needs the original files: Debian's package dataset-fashion-mnist, or --config.data.dir=FOLDER.
-Cost: 49 minutes a seed on two CPU cores for all sizes and methods, another run beside it.
+Cost: 49 minutes per seed on two CPU cores for all sizes and methods, with another run on the machine.
 Score (3 seeds, 2,500 bonafide images): suspect 0.896 / 0.994 clean accuracy / attack success, path 0.868 / 0.047,
-fine-tuning 0.877 / 0.004. Everything else in docs/results/backdoor.md.
+fine-tuning 0.877 / 0.004. More in docs/results/backdoor.md.
 """
 
 from mcjax import config as base

@@ -1,11 +1,11 @@
-"""Two PreResNet-26 on SVHN with a backdoor, repaired along the path between them.
+"""Repairs two backdoored PreResNet-26 on SVHN along the path between them.
 
     python -m mcjax.train --config configs/backdoor_resnet_svhn.py
     python -m mcjax.train --config configs/backdoor_resnet_svhn.py:all_to_all
 
 Needs the original archives in --config.data.dir, or TFDS (mcjax[tfds]).
 Recipe: the paper's official code (100 epochs of 204 steps for every repair).
-Cost: not measured; made for one accelerator.
+Cost: not measured; intended for one accelerator.
 Score: not measured.
 """
 

@@ -1,11 +1,11 @@
-"""Two VGG16 (no BatchNorm) on CIFAR-10 with a backdoor, repaired along the path between them.
+"""Repairs two backdoored VGG16 (no BatchNorm) on CIFAR-10 along the path between them.
 
     python -m mcjax.train --config configs/backdoor_vgg_cifar.py
     python -m mcjax.train --config configs/backdoor_vgg_cifar.py:all_to_all
 
 Needs the original archives in --config.data.dir, or TFDS (mcjax[tfds]).
 Recipe: the paper's official code (100 epochs of 79 steps for every repair).
-Cost: not measured; made for one accelerator.
+Cost: not measured; intended for one accelerator.
 Score: not measured.
 """
 

@@ -1,10 +1,10 @@
-"""The main job: two small networks on scikit-learn's handwritten digits, and the curve between.
+"""The main job: joins two small networks on scikit-learn's handwritten digits by a curve.
 
     python -m mcjax.train --config configs/digits.py
 
 Cost: 18 to 27 s on 2 CPU cores, compilation included.
-Score (seed 0): test accuracy of the ends 0.982 and 0.984; of the curve's worst point 0.976; of the
-straight line's worst point 0.518.
+Score (seed 0), test accuracy: ends 0.982 and 0.984, the curve's worst point 0.976, the straight line's
+worst point 0.518. More in docs/results/connect.md.
 """
 
 from mcjax import config as base

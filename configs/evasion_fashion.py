@@ -1,10 +1,10 @@
-"""Robustness along paths between regular and adversarially trained networks on Fashion-MNIST.
+"""Measures robustness along paths between regular and adversarial networks on Fashion-MNIST.
 
     python -m mcjax.train --config configs/evasion_fashion.py
 
 Needs the original files: Debian's package dataset-fashion-mnist, or --config.data.dir=FOLDER.
 eps 0.1 in l_inf, PGD-7 in training, PGD-20 in evaluation.
-Cost: 16 minutes a seed on two CPU cores, other runs beside it, with 21 points and no robust path.
+Cost: 16 minutes per seed on two CPU cores with other runs on them, 21 points and no robust path.
 Score (3 seeds): robust accuracy 0.02 of regular, 0.74 of adversarial networks; 0.10 in the middle
 of the path between two adversarial ones. More in docs/results/evasion.md.
 """

@@ -1,10 +1,10 @@
-"""Robustness along paths between regular and adversarially trained VGG16 on CIFAR-10.
+"""Measures robustness along paths between regular and adversarial VGG16 on CIFAR-10.
 
     python -m mcjax.train --config configs/evasion_vgg_cifar.py
 
 Needs the original archives in --config.data.dir, or TFDS (mcjax[tfds]).
 eps 8/255 in l_inf, PGD-10, as in the paper's official code.
-Cost: not measured; made for one accelerator.
+Cost: not measured; intended for one accelerator.
 Score: not measured.
 """
 

@@ -1,12 +1,12 @@
-"""Two small convolutional networks on the real Fashion-MNIST, and the curve between.
+"""Joins two small convolutional networks on the real Fashion-MNIST by a curve.
 
     python -m mcjax.train --config configs/fashion_cnn.py
 
 Needs the original files: Debian's package dataset-fashion-mnist, or --config.data.dir=FOLDER.
-Cost: 17 minutes on 2 CPU cores that had other work too (1,041 s: 5 for training, 11 for the curve's and
-the straight line's 61 points on all 70,000 images).
-Score (seed 0): test accuracy of the ends 0.9114 and 0.9170; of the curve's worst point 0.9063, 0.0051
-below the worse end; of the straight line's worst point 0.1566.
+Cost: 17 minutes on 2 CPU cores that had other work too (1,041 s: 5 minutes for training, 11 for the 61
+points of the curve and of the straight line on all 70,000 images).
+Score (seed 0), test accuracy: ends 0.9114 and 0.9170; the curve's worst point 0.9063, 0.0051 below the
+worse end; the straight line's worst point 0.1566.
 """
 
 from mcjax import config as base

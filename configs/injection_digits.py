@@ -1,9 +1,9 @@
-"""Two networks with injected errors on handwritten digits, repaired along the path between them.
+"""Repairs two networks with injected errors on handwritten digits along the path between them.
 
     python -m mcjax.train --config configs/injection_digits.py
     python -m mcjax.train --config configs/injection_digits.py --config.attack.method=bit_flips
 
-Cost: 65 seconds a seed on two CPU cores.
+Cost: 65 seconds per seed on two CPU cores.
 Score (3 seeds, 400 bonafide images): suspect 0.946 / 1.000 clean accuracy / injection success, path at its chosen t
 0.952 / 0.000, at t = 0.1 0.973 / 0.000, fine-tuning 0.978 / 0.000. More in docs/results/injection.md.
 """

@@ -1,10 +1,11 @@
-"""Two networks with injected errors on the real Fashion-MNIST, repaired along the path between them.
+"""Repairs two networks with injected errors on the real Fashion-MNIST along the path between them.
 
     python -m mcjax.train --config configs/injection_fashion.py
     python -m mcjax.train --config configs/injection_fashion.py --config.attack.num_faults=16 --config.attack.strength=1e-4
 
-Cost: 36 minutes a seed on two CPU cores, other runs beside it; the attack alone 2 to 3 minutes a network.
-Score: success 1 before and 0 after, clean accuracy 0.866 with 1,000 images where the suspect has 0.876 (docs/results/injection.md).
+Cost: 36 minutes per seed on two CPU cores with other runs on them; the attack alone 2 to 3 minutes per network.
+Score: injection success 1 before and 0 after; clean accuracy 0.866 with 1,000 images, the suspect's is 0.876. More in
+docs/results/injection.md.
 
 Needs the original files: Debian's package dataset-fashion-mnist, or --config.data.dir=FOLDER.
 """

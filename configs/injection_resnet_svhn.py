@@ -1,11 +1,11 @@
-"""Two PreResNet-26 on SVHN with injected errors, repaired along the path between them.
+"""Repairs two PreResNet-26 on SVHN with injected errors along the path between them.
 
     python -m mcjax.train --config configs/injection_resnet_svhn.py
     python -m mcjax.train --config configs/injection_resnet_svhn.py --config.attack.num_faults=16
 
 Needs the original archives in --config.data.dir, or TFDS (mcjax[tfds]).
 Recipe: the paper's official code (100 epochs of 204 steps for every repair), but with fault sneaking by ADMM.
-Cost: not measured; made for one accelerator.
+Cost: not measured; intended for one accelerator.
 Score: not measured.
 """
 

@@ -1,11 +1,11 @@
-"""Two VGG16 (no BatchNorm) on CIFAR-10 with injected errors, repaired along the path between them.
+"""Repairs two VGG16 (no BatchNorm) on CIFAR-10 with injected errors along the path between them.
 
     python -m mcjax.train --config configs/injection_vgg_cifar.py
     python -m mcjax.train --config configs/injection_vgg_cifar.py --config.attack.num_faults=16
 
 Needs the original archives in --config.data.dir, or TFDS (mcjax[tfds]).
 Recipe: the paper's official code (100 epochs of 79 steps for every repair), but with fault sneaking by ADMM.
-Cost: not measured; made for one accelerator.
+Cost: not measured; intended for one accelerator.
 Score: not measured.
 """
 

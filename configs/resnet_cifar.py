@@ -1,10 +1,10 @@
-"""Two pre-activation ResNet-26 on CIFAR-10, and the curve between.
+"""Joins two pre-activation ResNet-26 on CIFAR-10 by a curve.
 
     python -m mcjax.train --config configs/resnet_cifar.py
 
 Needs the original archives in --config.data.dir, or TFDS (mcjax[tfds]).
 Recipe: Garipov et al. 2018.
-Cost: not measured; made for one accelerator.
+Cost: not measured; intended for one accelerator.
 Score: not measured.
 """
 

@@ -1,10 +1,10 @@
-"""Two pre-activation ResNet-26 on SVHN, and the curve between.
+"""Joins two pre-activation ResNet-26 on SVHN by a curve.
 
     python -m mcjax.train --config configs/resnet_svhn.py
 
 Needs the original archives in --config.data.dir, or TFDS (mcjax[tfds]).
 Recipe: epochs and rates of the curve from the official code of Zhao et al. 2020.
-Cost: not measured; made for one accelerator.
+Cost: not measured; intended for one accelerator.
 Score: not measured.
 """
 

@@ -1,10 +1,10 @@
-"""Two VGG16 (no BatchNorm) on SVHN, and the curve between.
+"""Joins two VGG16 (no BatchNorm) on SVHN by a curve.
 
     python -m mcjax.train --config configs/vgg_svhn.py
 
 Needs the original archives in --config.data.dir, or TFDS (mcjax[tfds]).
 Recipe: epochs and rates of the curve from the official code of Zhao et al. 2020.
-Cost: not measured; made for one accelerator.
+Cost: not measured; intended for one accelerator.
 Score: not measured.
 """
 

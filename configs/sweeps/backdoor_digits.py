@@ -3,7 +3,7 @@
     python -m launch.sweep --sweep configs/sweeps/backdoor_digits.py
     python -m mcjax.report runs/sweeps/backdoor_digits
 
-A job a seed: it trains the two tampered networks once, for all sizes and repairs. A job a seed and
+One job per seed: it trains the two tampered networks once, for all sizes and repairs. One job per seed and
 size ({"seed": range(3), "repair.sizes": ((400,), (200,), (100,), (50,))}) would train them four times.
 
 Cost: 3 jobs of 100 seconds on two CPU cores.

@@ -3,10 +3,10 @@
     MCJAX_DATA=FOLDER python -m launch.sweep --sweep configs/sweeps/backdoor_paper.py --engine ray --tpus 1
     python -m launch.cost --sweep configs/sweeps/backdoor_paper.py
 
-A job a network and seed: all sizes and repairs share the seed's networks. Made for accelerators, hence
-bfloat16. FOLDER has the original archives of both data sets.
+One job per network and seed: all sizes and repairs share the seed's networks. Intended for accelerators, hence
+bfloat16. FOLDER holds the original archives of both data sets.
 
-Cost: not measured; on paper in docs/scale.md.
+Cost: not measured; an estimate is in docs/scale.md.
 """
 
 import os

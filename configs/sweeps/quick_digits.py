@@ -1,4 +1,4 @@
-"""A sweep of seconds, to see how sweeps go: two seeds and two kinds of curve, on fake images.
+"""A quick sweep to try the launcher: two seeds and two kinds of curve, on fake images.
 
 python -m launch.sweep --sweep configs/sweeps/quick_digits.py --parallel 2
 
