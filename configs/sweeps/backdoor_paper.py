@@ -20,7 +20,7 @@ CONFIGS = Path(__file__).parents[1]
 
 def get_sweep():
     bases = [base(name) for name in ("backdoor_vgg_cifar.py", "backdoor_resnet_svhn.py")]
-    # The name is what it is already; so it stands in a job's id.
+    # model.name keeps its value; listed as an override, it appears in a job's id.
     return [Sweep(b, grid({"model.name": (b.model.name,), "seed": range(3)})) for b in bases]
 
 
