@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
-from absl import flags, logging
+from absl import flags
 from ml_collections import ConfigDict
 
+from mcjax import cpu_convolution
+from mcjax.cli.quiet import hide_storage_threads
 from mcjax.core import interrupt, processes
 from mcjax.core.errors import UserError
 from mcjax.runs import recipes
@@ -66,7 +68,7 @@ def session(
         The positional arguments.
     """
     name = f"python -m {_module_name()}"
-    logging.set_verbosity(logging.ERROR)
+    hide_storage_threads()
     others = set(flags.FLAGS)
     define_flags()
     own = [name for name in flags.FLAGS if name not in others]
@@ -211,3 +213,8 @@ def config_or_error(config: Any) -> ConfigDict:
     if config is None:
         raise UserError("no config was given; add --config digits, or --config FILE")
     return config
+
+
+def use_cpu_convolution(config: ConfigDict) -> None:
+    """Switches mcjax's convolutions on CPU on or off, as `config.run.cpu_convolution` says."""
+    (cpu_convolution.enable if config.run.cpu_convolution else cpu_convolution.disable)()

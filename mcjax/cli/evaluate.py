@@ -45,6 +45,7 @@ def main() -> None:
         raise UserError("no run was given; add --workdir DIR, the workdir of a run of mcjax.train")
     if num_points < 2:
         raise UserError(f"--num_points is {num_points}; it must be at least 2")
+    command.use_cpu_convolution(config_of(as_path(workdir)))
     evaluate(as_path(workdir), num_points)
 
 

@@ -41,6 +41,7 @@ def main() -> None:
     run_experiment = experiments.get(config.experiment)
     config_file = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = flags.FLAGS.workdir or default_workdir(config_file, config)
+    command.use_cpu_convolution(config)
     result = run_experiment(config, workdir)
     for name, value in result["metrics"].items():
         say(f"{name:32} {'not defined' if value is None else f'{value:.4f}'}")

@@ -1,5 +1,6 @@
 """The exception for mistakes the user can fix."""
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -20,3 +21,14 @@ def shown(value: Any) -> str:
         return f"a {type(value).__name__}"
     text = " ".join(text.split())
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def listed(names: Sequence[str], at_most: int = 4) -> str:
+    """The first few names, in one line.
+
+    Example:
+        >>> listed(["a", "b", "c"], at_most=2)
+        'a, b and 1 more'
+    """
+    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
+    return ", ".join(names[:at_most]) + more

