@@ -36,6 +36,6 @@ def mean_interval(values: np.typing.ArrayLike, *, level: float = 0.95) -> tuple[
     return float(mean), t * std / math.sqrt(n)
 
 
-@functools.cache
+@functools.lru_cache(1024)
 def _t_quantile(q: float, degrees: int) -> float:
     return float(special.stdtrit(degrees, q))  # scipy.stats.t.ppf, without its second of imports

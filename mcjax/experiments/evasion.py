@@ -4,7 +4,6 @@ Stages of each seed: the networks, the plain path of every pair (and the robust 
 all images, the attack and the input Hessian on some, transfer and ensembles; then the report.
 """
 
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from mcjax.core.bound_functions import FewPrograms
 from mcjax.core.errors import UserError
 from mcjax.core.files import write
 from mcjax.core.processes import once
@@ -242,8 +242,15 @@ def transfers(run: Run, name: str, points: CurveWithStats) -> Row:
     batch = {"image": to_unit(images["image"]), "label": jnp.asarray(images["label"])}
     members = jax.lax.map(points, jnp.asarray(ts, jnp.float32))
     attack = run.config.attack.to_dict()
-    found = _transfer(run.network, attack["norm"], attack["num_steps"])(
-        run.key("transfer"), members, batch, attack["eps"], attack["step_size"]
+    found = _transfer(
+        run.key("transfer"),
+        members=members,
+        batch=batch,
+        eps=attack["eps"],
+        step_size=attack["step_size"],
+        network=run.network,
+        norm=attack["norm"],
+        num_steps=attack["num_steps"],
     )
     found = {k: np.asarray(v, np.float64) for k, v in found.items()}
     ensemble = {
@@ -272,18 +279,4 @@ def _read_transfers(file: Path, identity: Mapping[str, str]) -> Row | None:
     return ensemble
 
 
-@functools.cache
-def _transfer(network: Any, norm: str, num_steps: int) -> Any:
-    def compiled(key: Any, members: Any, batch: Any, eps: Any, step_size: Any) -> Any:
-        return transfer(
-            key,
-            network,
-            members,
-            batch,
-            eps=eps,
-            step_size=step_size,
-            num_steps=num_steps,
-            norm=norm,
-        )
-
-    return jax.jit(compiled)
+_transfer = FewPrograms(transfer, static=("network", "norm", "num_steps"))

@@ -14,6 +14,7 @@ from mcjax.report import page
 from mcjax.report.figures import chart_figure
 from mcjax.report.panels import Chart
 from mcjax.report.records import Damaged, read_object, read_result
+from mcjax.runs.result import is_sealed, sealed
 from mcjax.runs.run import Run, describe
 
 
@@ -61,6 +62,7 @@ def finish(
         "batch_stats": run.config.evaluation.batch_stats if run.network.has_batch_stats else None,
         **({"problems": list(problems)} if problems else {}),
     }
+    result = sealed(json.loads(json.dumps(result)))  # as its file will say it
     before = kept(result_file, result) if result_file.exists() else None
     if before is not None:
         return before
@@ -100,10 +102,10 @@ def kept(path: Path, computed: Mapping[str, Any]) -> dict[str, Any] | None:
             f"{path} is the result of another run (config {whose}, this run's is "
             f"{computed['config_hash']}); delete it and run again, or give another --workdir"
         )
-    same = ("experiment", "status", "metrics", "data", "batch_stats")
-    # Through JSON, as the file's contents came.
-    now = json.loads(json.dumps({name: computed[name] for name in same}))
-    different = [name for name in same if not _agree(found.get(name), now[name])]
+    same = ("experiment", "status", "metrics", "data", "batch_stats", "problems")
+    different = [name for name in same if not _agree(found.get(name), computed.get(name))]
+    if not is_sealed(found):
+        different.append("checksum")
     if different or not isinstance(found.get("seconds"), int | float):
         say(f"{path} is not what this run has computed ({', '.join(different)}): written anew")
         return None

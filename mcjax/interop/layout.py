@@ -75,7 +75,7 @@ def rows_of(layout: Layout, module: nn.Module, image_shape: Shape) -> list[Row]:
     return rows
 
 
-@functools.cache  # a deep network takes seconds to trace
+@functools.lru_cache(64)  # a deep network takes seconds to trace
 def shapes_of(module: nn.Module, image_shape: Shape) -> dict[str, Any]:
     """The shapes and dtypes of a network's variables."""
     x = jax.ShapeDtypeStruct((1, *image_shape), np.float32)

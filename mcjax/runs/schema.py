@@ -32,7 +32,7 @@ def _momentum(part: str) -> Settings:
         f"{part}.momentum": Setting(0.9, number(0, 1, below=True), "SGD momentum"),
         f"{part}.nesterov": Setting(False, flag(), "use Nesterov momentum"),
         f"{part}.weight_decay": Setting(
-            5e-4, number(0, 1e3), "weight decay on all parameters: adds weight_decay * ||w||^2 / 2"
+            5e-4, number(0, 1e3), "L2 on all parameters: adds weight_decay times half their squared norm"
         ),
     }
 
@@ -158,7 +158,7 @@ _RUN: Settings = {  # do not change results, except for rounding
         flag(),
         "train networks with equal settings together by vmap; for small networks on accelerators",
     ),
-    "run.cpu_convolution": Setting(True, flag(), "commands use mcjax's faster convolutions on CPU"),
+    "run.cpu_convolution": Setting(True, flag(), "commands use faster convolutions on CPU"),
 }
 
 _ALL: Settings = {"seed": _SEED, **_DATA, **_MODEL, **_ENDPOINT, **_CURVE, **_EVALUATION, **_RUN}

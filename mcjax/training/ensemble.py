@@ -70,7 +70,7 @@ def cyclic_schedule(high: float, low: float, cycle: int) -> optax.Schedule:
     return rate
 
 
-@functools.cache  # equal arguments return the same object, hence one compiled program
+@functools.lru_cache(64)  # equal arguments return the same object, hence one compiled program
 def _optimizer(high: float, low: float, cycle: int, momentum: float, weight_decay: float):
     return optax.chain(
         optax.add_decayed_weights(weight_decay),

@@ -91,7 +91,7 @@ def schedule(learning_rate: float, num_steps: int) -> optax.Schedule:
     )
 
 
-@functools.cache  # equal arguments return the same object, hence one compiled program
+@functools.lru_cache(64)  # equal arguments return the same object, hence one compiled program
 def sgd(
     learning_rate: float,
     num_steps: int,
