@@ -63,7 +63,9 @@ def _momentum(part: str) -> Settings:
         f"{part}.momentum": Setting(0.9, number(0, 1, below=True), "SGD momentum"),
         f"{part}.nesterov": Setting(False, flag(), "use Nesterov momentum"),
         f"{part}.weight_decay": Setting(
-            5e-4, number(0, 1e3), "weight decay on all parameters: adds weight_decay * ||w||^2 / 2"
+            5e-4,
+            number(0, 1e3),
+            "weight decay on all parameters: half of it times their squared norm",
         ),
     }
 
@@ -121,7 +123,7 @@ _CURVE: Settings = {
     "curve.num_strata": Setting(
         1,
         whole(1, 10**6),
-        "this many consecutive steps visit each equal part of [0, 1] once; 1: independent t",
+        "strata of [0, 1]; this many consecutive steps visit each once; 1: independent t",
     ),
 }
 
@@ -187,7 +189,7 @@ _RUN: Settings = {  # do not change results, except for rounding
     "run.side_by_side": Setting(
         False,
         flag(),
-        "train networks with equal settings together by vmap; for small networks on accelerators",
+        "train equal networks together by vmap; for small ones on accelerators",
     ),
     "run.cpu_convolution": Setting(True, flag(), "use mcjax's faster convolutions on CPU"),
 }
@@ -303,7 +305,7 @@ BACKDOOR: Settings = {
     "attack.fraction": Setting(
         0.1,
         number(0, 1, above=True),
-        "fraction of the training images that is poisoned (clean_label: of the target class)",
+        "poisoned fraction of the training images (clean_label: of the target class)",
     ),
     "attack.when": Setting(
         "before", choice("before", "after"), "stamp the trigger before or after augmentation"

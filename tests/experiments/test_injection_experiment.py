@@ -104,7 +104,7 @@ def test_an_attack_that_does_not_get_there_ends_with_3_and_the_tables_of_the_bes
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"attack.num_faults": 9}, "num_faults is 9, more than the 8 images"),
+        ({"attack.num_faults": 9}, "num_faults is 9, more than the 8 of"),
         ({"attack.num_images": 5000}, "are classified correctly"),
         ({"attack.layers": ("conv9",)}, "no layer 'conv9'; there are"),
     ],
