@@ -32,7 +32,9 @@ def _momentum(part: str) -> Settings:
         f"{part}.momentum": Setting(0.9, number(0, 1, below=True), "SGD momentum"),
         f"{part}.nesterov": Setting(False, flag(), "use Nesterov momentum"),
         f"{part}.weight_decay": Setting(
-            5e-4, number(0, 1e3), "L2 on all parameters: adds weight_decay times half their squared norm"
+            5e-4,
+            number(0, 1e3),
+            "weight decay on all parameters: half of it times their squared norm",
         ),
     }
 
@@ -90,7 +92,7 @@ _CURVE: Settings = {
     "curve.num_strata": Setting(
         1,
         whole(1, 10**6),
-        "this many consecutive steps visit each equal part of [0, 1] once; 1: independent t",
+        "strata of [0, 1]; this many consecutive steps visit each once; 1: independent t",
     ),
 }
 
@@ -156,7 +158,7 @@ _RUN: Settings = {  # do not change results, except for rounding
     "run.side_by_side": Setting(
         False,
         flag(),
-        "train networks with equal settings together by vmap; for small networks on accelerators",
+        "train equal networks together by vmap; for small ones on accelerators",
     ),
     "run.cpu_convolution": Setting(True, flag(), "commands use faster convolutions on CPU"),
 }
@@ -238,7 +240,7 @@ BACKDOOR: Settings = {
     "attack.fraction": Setting(
         0.1,
         number(0, 1, above=True),
-        "fraction of the training images that is poisoned (clean_label: of the target class)",
+        "poisoned fraction of the training images (clean_label: of the target class)",
     ),
     "attack.when": Setting(
         "before", choice("before", "after"), "stamp the trigger before or after augmentation"

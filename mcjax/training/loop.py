@@ -105,7 +105,7 @@ def sgd(
     Args:
         learning_rate: The rate in the first half.
         num_steps: Total number of steps.
-        momentum: Momentum.
+        momentum: Momentum coefficient.
         weight_decay: Weight decay on every parameter; 0 for a curve, whose loss includes the term.
         nesterov: Use Nesterov momentum.
 

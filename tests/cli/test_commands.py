@@ -82,7 +82,7 @@ def test_a_reader_that_leaves_ends_a_command_in_silence():
 def test_help_names_every_field():
     done = command("mcjax.train", f"{DIGITS} --help")
     assert done.returncode == 0
-    for text in ("Runs a config's whole experiment", "--workdir", "--config.curve.num_bends=1"):
+    for text in ("Runs an experiment", "--workdir", "--config.curve.num_bends=1"):
         assert text in done.stdout
     assert "mcjax.evaluate" in command("mcjax.evaluate", "--help").stdout
 

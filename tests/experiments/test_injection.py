@@ -107,7 +107,7 @@ def test_an_attack_that_misses_faults_is_a_problem_of_the_result(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"attack.num_faults": 9}, "num_faults is 9, more than the 8 images"),
+        ({"attack.num_faults": 9}, "num_faults is 9, more than the 8 of"),
         ({"attack.num_images": 5000}, "are classified correctly"),
         ({"attack.layers": ("conv9",)}, "no layer 'conv9'; there are"),
     ],

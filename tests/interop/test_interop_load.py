@@ -289,7 +289,7 @@ def test_exports_that_do_not_fit(random_net, tmp_path):
     for arch, code, message in (
         ("mlp:hidden=4x", None, "differ at params/fc1"),
         ("cnn", None, "differ"),
-        ("resnet18", None, "are not those of resnet18"),
+        ("resnet18", None, "do not fit resnet18"),
         ("mlp:hidden=3x", "torchvision", "unknown code 'torchvision' for mlp; use one of mcjax"),
     ):
         with pytest.raises(UserError, match=message):

@@ -59,7 +59,7 @@ def test_a_table_makes_variables_and_tensors_again():
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({"head.weight": None}, "it lacks head.weight; give its own"),
+        ({"head.weight": None}, "it lacks head.weight; give its architecture"),
         ({"other.weight": np.zeros(1)}, "it has other.weight, which the network does not know"),
         (
             {"head.weight": np.zeros((2, 3, 4))},

@@ -230,7 +230,7 @@ def test_a_normalised_networks_layers_see_what_the_network_sees():
 
 @pytest.mark.parametrize(
     ("mean", "std", "message"),
-    [([0.5], [0.0], "positive"), ([0.5, 0.5], [1.0], "positive"), ([0.5], [1.0], "1 means for")],
+    [([0.5], [0.0], "positive"), ([0.5, 0.5], [1.0], "positive"), ([0.5], [1.0], "1 means, but")],
 )
 def test_normalisations_that_do_not_fit(mean, std, message):
     with pytest.raises(UserError, match=message):

@@ -186,7 +186,9 @@ def test_a_config_of_another_experiment_is_named():
 
 
 def test_more_faults_than_images_are_told_before_the_training():
-    with pytest.raises(UserError, match=r"num_faults is 600, more than the 500 images"):
+    with pytest.raises(
+        UserError, match=r"num_faults is 600, more than the 500 of config.attack.num_images"
+    ):
         base.validate(with_value("injection", "attack.num_faults", 600))
 
 

@@ -41,7 +41,7 @@ def test_a_checkpoint_that_names_its_architecture(tmp_path):
 @pytest.mark.parametrize(
     ("arch", "message"),
     [
-        (None, "add --arch"),
+        (None, "give arch, one of"),
         ("cnn", "architecture cnn and .* differ"),
         ("mlp:hidden", "has no value"),
         ("nothing", "unknown network"),
@@ -138,7 +138,7 @@ def test_a_second_network_is_read_as_the_same_file_would_be_as_the_first(tmp_pat
         (scaled, "plain", "normalised by nothing, .*scaled by 0.5/0.05"),
         (scaled, "silent", "normalised by nothing, .*scaled by 0.5/0.05"),
         (plain, "size", "images of 4x16x1, .*plain on 8x8x1"),
-        (plain, "arch", "architecture mlp:hidden=5x5, .*of mlp:hidden=5x"),
+        (plain, "arch", "architecture mlp:hidden=5x5, .* has mlp:hidden=5x"),
     ):
         with pytest.raises(UserError, match=message):
             load_variables(tmp_path / second, suspect)

@@ -145,7 +145,7 @@ def test_at_least_as_strong_as_pgd_and_more_restarts_never_weaker():
         ({"norm": "l1"}, "norm"),
         ({"loss": "margin"}, "loss"),
         ({"eps": -0.1}, "eps"),
-        ({"eps": jnp.full(12, 0.1)}, r"eps has shape \[12\]; give one number"),
+        ({"eps": jnp.full(12, 0.1)}, r"eps has shape \[12\]; give a single number"),
         ({"num_steps": 2.5}, "num_steps is 2.5; give an integer"),
         ({"num_steps": 0}, "num_steps"),
         ({"num_restarts": 0}, "num_restarts"),
