@@ -29,7 +29,7 @@ from mcjax.interop.files import (
     write_state_dict,
 )
 from mcjax.interop.form import default_shape, nearest_form
-from mcjax.interop.layout import Shape
+from mcjax.interop.layouts.layout import Shape
 from mcjax.interop.load import (
     Loaded,
     LoadedCurve,

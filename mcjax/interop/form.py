@@ -9,7 +9,8 @@ from mcjax.core import named_options as spec
 from mcjax.core.errors import UserError, listed
 from mcjax.core.tree import check_same_structure
 from mcjax.interop import layouts
-from mcjax.interop.layout import Layout, Shape, Tensors, rows_of, shapes_of
+from mcjax.interop.layouts import vgg
+from mcjax.interop.layouts.layout import Layout, Shape, Tensors, rows_of, shapes_of
 from mcjax.interop.rows import Row, to_variables, unmatched
 
 
@@ -150,7 +151,7 @@ def _check_published(form: Form, tensors: Tensors, source: str) -> None:
     if form.layout.family != "vgg" or not module.batch_norm:
         return
     try:
-        skipped = layouts.never_run(tensors)
+        skipped = vgg.never_run(tensors)
     except KeyError:
         return  # missing tensors are reported elsewhere
     if skipped and not module.published:

@@ -15,7 +15,7 @@ from mcjax.curves import KINDS, Curve
 from mcjax.interop import files, layouts, normalise
 from mcjax.interop.files import StateDict
 from mcjax.interop.form import Form, default_shape, form_of
-from mcjax.interop.layout import Shape, Tensors, rows_of, shapes_of
+from mcjax.interop.layouts.layout import Shape, Tensors, rows_of, shapes_of
 from mcjax.interop.rows import to_tensors, to_variables
 from mcjax.models.network import Network, from_linen, normalised
 

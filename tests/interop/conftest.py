@@ -4,7 +4,7 @@ import pytest
 
 from mcjax import models
 from mcjax.interop import layouts
-from mcjax.interop.layout import rows_of
+from mcjax.interop.layouts.layout import rows_of
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import pytest
 
 from mcjax import models
 from mcjax.interop import layouts
-from mcjax.interop.layout import rows_of, shapes_of
+from mcjax.interop.layouts import vgg
+from mcjax.interop.layouts.layout import rows_of, shapes_of
 
 SHAPE = (32, 32, 3)
 
@@ -90,6 +91,6 @@ def test_normalisations_that_were_never_run():
             for kind in ("running_mean", "running_var")
         }
 
-    assert layouts.never_run(tensors(0.5, 0.0))
-    assert not layouts.never_run(tensors(0.5, 0.5))
-    assert not layouts.never_run(tensors(0.0, 0.0))  # a network that was never trained
+    assert vgg.never_run(tensors(0.5, 0.0))
+    assert not vgg.never_run(tensors(0.5, 0.5))
+    assert not vgg.never_run(tensors(0.0, 0.0))  # a network that was never trained
