@@ -10,17 +10,24 @@ moved.install()
 
 if TYPE_CHECKING:
     from mcjax.attacks import apgd, fgsm, pgd
+    from mcjax.core.errors import UserError
     from mcjax.curvature import input_hessian_eigenvalue, weight_hessian_eigenvalue
     from mcjax.curves import Bezier, PolyChain
+    from mcjax.curves.batch_stats import CurveWithStats
     from mcjax.evaluation.path import evaluate_path
-    from mcjax.repair.model import repair_model
+    from mcjax.models.network import from_linen
+    from mcjax.repair.model import RepairOptions, repair_model
 
 __all__ = [
     "Bezier",
+    "CurveWithStats",
     "PolyChain",
+    "RepairOptions",
+    "UserError",
     "apgd",
     "evaluate_path",
     "fgsm",
+    "from_linen",
     "input_hessian_eigenvalue",
     "pgd",
     "repair_model",
@@ -29,10 +36,14 @@ __all__ = [
 
 _HOME = {
     "Bezier": "mcjax.curves",
+    "CurveWithStats": "mcjax.curves.batch_stats",
     "PolyChain": "mcjax.curves",
+    "RepairOptions": "mcjax.repair.model",
+    "UserError": "mcjax.core.errors",
     "apgd": "mcjax.attacks",
     "evaluate_path": "mcjax.evaluation.path",
     "fgsm": "mcjax.attacks",
+    "from_linen": "mcjax.models.network",
     "input_hessian_eigenvalue": "mcjax.curvature",
     "pgd": "mcjax.attacks",
     "repair_model": "mcjax.repair.model",
