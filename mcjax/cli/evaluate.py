@@ -93,7 +93,7 @@ def evaluate(workdir: Path, num_points: int) -> Path:
     tables = {}
     for name, one in (("path", curve), ("line", line)):
         stage = f"{name}_{num_points}"
-        tables[name] = connect.walk(
+        tables[name] = connect.path_stage(
             run, stage, connect.with_stats(run, one, a, b), ts, run.evaluated
         )
         connect.write_path(folder / f"{name}.csv", ts, tables[name])

@@ -1,4 +1,4 @@
-"""The experiments by name: a new one is one file with `run_experiment` and one line here."""
+"""Experiments by name: a new one is a file with `run_experiment` and a line here."""
 
 import importlib
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def get(name: str) -> Callable[[ConfigDict, str | Path], dict[str, Any]]:
     """The function `run_experiment(config, workdir)` of an experiment.
 
     Raises:
-        UserError: There is none of that name.
+        UserError: There is no experiment of that name.
 
     Example:
         >>> get("connect").__name__

@@ -1,7 +1,7 @@
-"""Backdoors: two networks trained on poisoned data, repaired along a path, beside every baseline.
+"""Backdoors: two networks trained on poisoned data, repaired by the path and by every baseline.
 
-Stages of each seed: clean_twin, endpoint_a, endpoint_b (and attacker_curve), then for every bonafide size
-the path and the baselines, then the report.
+Stages per seed: clean_twin, endpoint_a, endpoint_b (and attacker_curve), then the path and the
+baselines for every bonafide size. The report comes last.
 """
 
 from pathlib import Path
@@ -34,11 +34,11 @@ MEASURE = "attack_success_rate"
 
 
 def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
-    """Runs what is missing of the experiment.
+    """Runs the stages of the experiment that are not finished.
 
     Args:
         config: See `mcjax.runs.config.backdoor`.
-        workdir: Where everything is left.
+        workdir: Directory of the run.
 
     Returns:
         The contents of result.json.
@@ -60,14 +60,14 @@ def trigger(run: Run) -> triggers.Stamp:
 
 
 def tamper(run: Run, stamp: triggers.Stamp) -> Tampered:
-    """Trains the networks that the attacker hands over, and an untampered twin.
+    """Trains the networks that the attacker releases, and a clean twin.
 
     Args:
         run: A seed's part of the run.
         stamp: The trigger.
 
     Returns:
-        The suspects, and the images that tell whether the backdoor is still open.
+        The suspects, and the images that measure whether the backdoor still works.
     """
     attack, pair = run.config.attack, run.config.repair.pair
     if attack.attacker == "path_aware" and pair != "both_tampered":
@@ -111,7 +111,7 @@ def tamper(run: Run, stamp: triggers.Stamp) -> Tampered:
         ),
         start=start,
         end=end,
-        # A copy fine-tuned from the suspect is as suspect as the suspect.
+        # A fine-tuned copy of the suspect is suspect too.
         suspects=(0,) if pair == "tampered_and_clean" else (0, -1),
         references={"clean twin": twin},
         target=attack.target if attack.label_map != "all_to_all" else None,
@@ -119,7 +119,7 @@ def tamper(run: Run, stamp: triggers.Stamp) -> Tampered:
 
 
 def attackers_curve_loss(run: Run, stamp: triggers.Stamp) -> LossFn:
-    """The loss along the attacker's curve, stamped after augmentation if the images are."""
+    """The loss along the attacker's curve; stamps after augmentation if `attack.when` says so."""
     kind = KINDS[run.config.curve.kind]
     loss_fn = curve_loss(run.network, kind, weight_decay=run.config.endpoint.weight_decay)
     return stamping(loss_fn, stamp) if run.config.attack.when == "after" else loss_fn
@@ -128,11 +128,11 @@ def attackers_curve_loss(run: Run, stamp: triggers.Stamp) -> LossFn:
 def release(
     run: Run, start: PyTree, end: PyTree, poisoned: Batch, loss_fn: LossFn
 ) -> tuple[PyTree, PyTree]:
-    """What an attacker who knows of the repair hands over: two points of a tampered curve.
+    """Two points of a tampered curve: what an attacker who knows the repair releases.
 
-    The curve between two tampered networks is trained on the poisoned images, so the backdoor is
-    open all along it, and two points of its inside are released. BatchNorm's statistics are the
-    poisoned images'.
+    The curve between two tampered networks is trained on the poisoned images, so the backdoor works
+    along all of it, and two interior points are released. BatchNorm statistics come from the poisoned
+    images.
     """
     name, kind = f"{run.part}attacker_curve", KINDS[run.config.curve.kind]
     options = run.config.endpoint.copy_and_resolve_references()

@@ -1,7 +1,7 @@
-"""The main job: train two networks, join them by a curve of low loss, look along all of it.
+"""The main job: train two networks, connect them by a curve of low loss, evaluate all of it.
 
-Stages: endpoint_a, endpoint_b (and alignment), curve, path, plane, report. Each leaves a file or a folder; a stage
-whose result is there is not run again.
+Stages: endpoint_a, endpoint_b (and alignment), curve, path, plane, report. Each writes a file or a
+folder; a finished stage is not run again.
 """
 
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.curves.geometry import arc_length, distances, farthest_point, path_mean, step_lengths
 from mcjax.curves.plane import Plane, grid, through
 from mcjax.data.batches import stack_batches
-from mcjax.experiments.result import finish
+from mcjax.experiments.result import write_result
 from mcjax.experiments.stages.alignment import aligned
 from mcjax.experiments.stages.curve import curve_options, curve_stage
 from mcjax.experiments.stages.endpoints import train_network, train_side_by_side
-from mcjax.experiments.stages.path import Table, walk
+from mcjax.experiments.stages.path import Table, path_stage
 from mcjax.report.connect_figures import PATH_CAPTION, path_panels, plane_figure
 from mcjax.report.panels import Chart
 from mcjax.runs.checkpoint import exists
@@ -40,11 +40,11 @@ COLUMNS = ("t", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 
 def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
-    """Runs what is missing of the experiment.
+    """Runs the stages of the experiment that are not finished.
 
     Args:
         config: See `mcjax.runs.config.connect`.
-        workdir: Where everything is left.
+        workdir: Directory of the run.
 
     Returns:
         The contents of result.json.
@@ -59,9 +59,9 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     curve = curve_between(run, a, b)
     line = straight_line(curve)
     ts = np.linspace(0, 1, config.evaluation.num_points)
-    path = walk(run, "path", with_stats(run, curve, a, b), ts, run.evaluated)
+    path = path_stage(run, "path", with_stats(run, curve, a, b), ts, run.evaluated)
     write_path(run.workdir / "path.csv", ts, path)
-    straight = walk(run, "line", with_stats(run, line, a, b), ts, run.evaluated)
+    straight = path_stage(run, "line", with_stats(run, line, a, b), ts, run.evaluated)
     write_path(run.workdir / "figures" / "line.csv", ts, straight)
     surface = look_at_plane(run, curve, a, b)
     return once(lambda: report(run, curve, ts, path, straight, surface))
@@ -73,13 +73,13 @@ def train_endpoint(run: Run, name: str) -> PyTree:
 
 
 def networks(run: Run) -> tuple[PyTree, PyTree]:
-    """The two networks as they are joined, trained or read."""
+    """The two networks that the curve connects, trained or restored."""
     a, b = (train_endpoint(run, name) for name in ENDPOINTS)
     return a, aligned(run, "alignment", a, b)
 
 
 def curve_between(run: Run, a: PyTree, b: PyTree) -> Curve:
-    """Trains the bends (and freed ends) of the curve between two networks, or reads it."""
+    """Trains the bends (and free ends) of the curve between two networks, or restores it."""
     options = run.config.curve
     key = run.key("curve")
     return curve_stage(
@@ -102,28 +102,26 @@ def curve_between(run: Run, a: PyTree, b: PyTree) -> Curve:
 
 
 def straight_line(curve: Curve) -> Curve:
-    """The straight line between the ends, with as many bends on it: then both are one program."""
+    """The straight line between the ends, with as many bends: the curve's program evaluates it too."""
     return type(curve).connect(curve.start, curve.end, len(curve.bends))
 
 
 def trained(run: Run) -> tuple[PyTree, PyTree, Curve, Curve]:
-    """The networks, the curve and the straight line of a run whose training is over.
+    """The networks, the curve and the straight line of a run with finished training.
 
     Raises:
-        UserError: It is not over.
+        UserError: The training is not finished.
     """
     for name in (*ENDPOINTS, "curve"):
         if not exists(run.checkpoint(name)):
-            raise UserError(
-                f"{run.workdir} has no trained {name} yet; run mcjax.train on it to the end first"
-            )
+            raise UserError(f"{run.workdir} has no trained {name} yet; finish its training first")
     a, b = networks(run)
     curve = curve_between(run, a, b)
     return a, b, curve, straight_line(curve)
 
 
 def with_stats(run: Run, curve: Curve | Plane, a: PyTree, b: PyTree) -> CurveWithStats:
-    """The curve whose points are whole networks."""
+    """The curve with BatchNorm statistics, so that each point is a whole network."""
     free = not (run.config.curve.fix_start and run.config.curve.fix_end)
     if free and run.network.has_batch_stats:
         say("the ends were trained with the curve: their BatchNorm statistics are recomputed too")
@@ -139,7 +137,7 @@ def with_stats(run: Run, curve: Curve | Plane, a: PyTree, b: PyTree) -> CurveWit
 
 
 def write_path(path: Path, ts: np.ndarray, table: Table) -> None:
-    """path.csv: one row a t."""
+    """Writes path.csv: one row per t."""
     rows = [
         {"t": float(t), **{column: float(table[column][i]) for column in COLUMNS[1:]}}
         for i, t in enumerate(ts)
@@ -157,7 +155,7 @@ def look_at_plane(run: Run, curve: Curve, a: PyTree, b: PyTree) -> dict[str, np.
     few = first(run.splits.test, run.config.evaluation.plane_images)
     batch_size = min(len(few["label"]), run.config.evaluation.batch_size)
     sets = {"test": stack_batches(few, batch_size)}
-    table = walk(run, "plane", with_stats(run, plane, a, b), points.xy, sets)
+    table = path_stage(run, "plane", with_stats(run, plane, a, b), points.xy, sets)
     ts = jnp.linspace(0, 1, 200)
     trace = jax.vmap(lambda t: plane.coordinates(curve(t)))(ts)
     rows = [
@@ -182,7 +180,7 @@ def look_at_plane(run: Run, curve: Curve, a: PyTree, b: PyTree) -> dict[str, np.
 def summary(
     curve: Curve, ts: np.ndarray, path: Table, straight: Table
 ) -> dict[str, float | dict[str, float]]:
-    """The numbers of a connection, from its path.
+    """Summary metrics of a curve, compared with the straight line.
 
     Returns:
         Accuracies of the ends, of the worst and mean point of curve and line; barriers in loss;
@@ -225,7 +223,7 @@ QUESTION = "Are the two networks joined by a path of low loss?"
 
 
 def answer(metrics: Mapping[str, Any]) -> list[str]:
-    """What came out."""
+    """The conclusions, in sentences."""
     return [
         "The worst point of the curve has "
         f"test accuracy {metrics['curve_worst_test_accuracy']:.4f}, the worst of the "
@@ -239,7 +237,7 @@ def answer(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def table_rows(run: Run, ts: np.ndarray, path: Table, straight: Table) -> list[dict[str, Any]]:
-    """table.csv: the ends, and the worst point of the curve and of the straight line."""
+    """Rows of table.csv: the ends, and the worst point of the curve and of the straight line."""
     images = run.config.curve.images
     bonafide = run.config.data.num_bonafide if images == "bonafide" else ""
     accuracy = {"curve": path["test_accuracy"], "line": straight["test_accuracy"]}
@@ -265,14 +263,14 @@ def report(
     straight: Table,
     surface: dict[str, np.ndarray] | None,
 ) -> dict[str, Any]:
-    """The table, the figures, the page, and last of all result.json."""
+    """Writes the table, the figures, the page and, last, result.json."""
     metrics = summary(curve, ts, path, straight)
     rows = table_rows(run, ts, path, straight)
     write_csv(run.workdir / "table.csv", rows[0], rows)
     panels = path_panels(ts, path, straight, run.num_evaluated)
     if surface is not None:
         plane_figure(run.workdir / "figures" / "plane.png", surface)
-    return finish(
+    return write_result(
         run,
         metrics,
         question=QUESTION,

@@ -1,7 +1,7 @@
 """Evasion: robustness along paths between regular and adversarially trained networks.
 
-Stages of each seed: the networks, the plain path of every pair (and the robust path), the losses on
-all images, the attack and the input Hessian on some, transfer and ensembles; then the report.
+Stages per seed: the networks, the plain path of every pair (and the robust path), the losses on all
+images, the attack and the input Hessian on some, transfer and ensembles. The report comes last.
 """
 
 import json
@@ -29,7 +29,7 @@ from mcjax.experiments.evasion_report import Row, columns, numbers, report, writ
 from mcjax.experiments.stages.alignment import aligned
 from mcjax.experiments.stages.curve import curve_options, curve_stage
 from mcjax.experiments.stages.endpoints import train_network, train_side_by_side
-from mcjax.experiments.stages.path import Table, walk
+from mcjax.experiments.stages.path import Table, path_stage
 from mcjax.runs.checkpoint import check_identity
 from mcjax.runs.run import Run, first, open_run, with_seed
 from mcjax.training import LossFn
@@ -47,11 +47,11 @@ PAIRS = {
 
 
 def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
-    """Runs what is missing of the experiment.
+    """Runs the stages of the experiment that are not finished.
 
     Args:
         config: See `mcjax.runs.config.evasion`.
-        workdir: Where everything is left.
+        workdir: Directory of the run.
 
     Returns:
         The contents of result.json.
@@ -68,7 +68,7 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             name = f"{pair} (robust path)" if robust else pair
             points = trained_path(part, pair, robust=robust)
             ts = np.linspace(0, 1, config.evaluation.num_points)
-            clean = walk(part, f"{part.part}{name}", points, ts, part.evaluated)
+            clean = path_stage(part, f"{part.part}{name}", points, ts, part.evaluated)
             examples = look_closer(part, name, points, ts)
             table = columns(ts, clean, examples)
             write_table(run.workdir / "paths" / f"{part.part}{name}.csv", table)
@@ -79,10 +79,10 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
 
 def check(run: Run) -> None:
-    """Mistakes that would come to light late.
+    """Refuses configs that would fail late.
 
     Raises:
-        UserError: Names them.
+        UserError: Names the mistake.
     """
     config = run.config
     for pair in (*config.pairs, *config.robust_path.pairs):
@@ -107,7 +107,7 @@ def paths_of(config: ConfigDict) -> list[tuple[str, bool]]:
 
 
 def adversarial_loss(run: Run) -> LossFn:
-    """What an adversarial network is trained with."""
+    """The objective of the adversarial networks."""
     a = run.config.adversarial
     if a.method == "fgsm":
         return fgsm_loss(run.network, eps=a.eps, norm=run.config.attack.norm)
@@ -123,13 +123,13 @@ def adversarial_loss(run: Run) -> LossFn:
 
 
 def network(run: Run, name: str) -> PyTree:
-    """One of the four networks, trained or read."""
+    """One of the four networks, trained or restored."""
     loss_fn = endpoint_loss(run.network) if name.startswith("regular") else adversarial_loss(run)
     return train_network(run, name, run.on_device["train"], loss_fn)
 
 
 def train_at_once(parts: Sequence[Run]) -> None:
-    """All networks of all seeds, in two trainings, where `config.run.side_by_side` asks for it."""
+    """Trains all networks of all seeds in two trainings, if `config.run.side_by_side`."""
     run = parts[0]
     wanted = {name for pair, _ in paths_of(run.config) for name in PAIRS[pair]}
     for kind, loss_fn in (
@@ -184,11 +184,11 @@ def trained_path(run: Run, pair: str, *, robust: bool) -> CurveWithStats:
 
 
 def look_closer(run: Run, name: str, points: CurveWithStats, ts: np.ndarray) -> Table:
-    """The attack and the Hessian on single test images at every t: columns [T, N]."""
+    """Attack and input Hessian per test image at every t: columns [T, N]."""
     attack, evaluation = run.config.attack, run.config.evaluation
     images = first(run.splits.test, evaluation.robust_images)
     batch_size = min(evaluation.robust_batch_size, len(images["label"]))
-    table = walk(
+    table = path_stage(
         run,
         f"{run.part}{name} closer",
         points,
@@ -206,16 +206,16 @@ def look_closer(run: Run, name: str, points: CurveWithStats, ts: np.ndarray) -> 
 
 
 def check_finite(what: str, values: np.ndarray, ts: np.ndarray, batch_size: int) -> None:
-    """Every image's number at every t is a number.
+    """Refuses values that are not finite.
 
     Args:
-        what: What they are.
+        what: Their name.
         values: [T, N].
         ts: [T].
-        batch_size: Images that were computed together.
+        batch_size: Images per batch.
 
     Raises:
-        UserError: Names the first t, and the batch there, of a number that is not finite.
+        UserError: Names the first t and batch with a value that is not finite.
     """
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
@@ -228,7 +228,7 @@ def check_finite(what: str, values: np.ndarray, ts: np.ndarray, batch_size: int)
 
 
 def transfers(run: Run, name: str, points: CurveWithStats) -> Row:
-    """Attacks carried over between t's, and the ensemble of the path's points."""
+    """Transfer of attacks between points of the path, and their ensemble."""
     evaluation = run.config.evaluation
     ts = np.linspace(0, 1, evaluation.transfer_points)
     folder = run.workdir / "figures" / run.part
@@ -265,7 +265,7 @@ def transfers(run: Run, name: str, points: CurveWithStats) -> Row:
 
 
 def _read_transfers(file: Path, identity: Mapping[str, str]) -> Row | None:
-    """What an earlier call has found; None where there is nothing that can be read."""
+    """The result of an earlier call; None if there is none that can be read."""
     if not file.exists():
         return None
     try:

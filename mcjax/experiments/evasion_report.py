@@ -1,4 +1,4 @@
-"""What the evasion experiment leaves: a table a path, one over all of them, figures and the page."""
+"""Output of the evasion experiment: a table per path, one of all paths, figures and the page."""
 
 import itertools
 import json
@@ -9,7 +9,7 @@ import numpy as np
 
 from mcjax.evaluation.correlation import barrier, correlation
 from mcjax.evaluation.intervals import mean_interval
-from mcjax.experiments.result import finish
+from mcjax.experiments.result import write_result
 from mcjax.experiments.stages.path import Table
 from mcjax.report.evasion_figures import path_panels, path_title, transfer_figure
 from mcjax.report.panels import Chart
@@ -60,13 +60,13 @@ def numbers(table: Table, examples: Table) -> Row:
 
 
 def write_table(path: Path, table: Table) -> None:
-    """A path's table: one row a t."""
+    """Writes a path's table: one row per t."""
     rows = [{k: float(v[i]) for k, v in table.items()} for i in range(len(table["t"]))]
     write_csv(path, table, rows)
 
 
 def report(run: Run, rows: list[Row], tables: dict[str, Table]) -> dict[str, Any]:
-    """The tables, the figures, the page, and last of all result.json."""
+    """Writes the tables, the figures, the page and, last, result.json."""
     folder = run.workdir / "figures"
     write_csv(run.workdir / "table.csv", rows[0], rows)
     write_table(run.workdir / "path.csv", next(iter(tables.values())))
@@ -99,7 +99,7 @@ def report(run: Run, rows: list[Row], tables: dict[str, Table]) -> dict[str, Any
             metrics[f"{name} {column}"] = mean
             if len(group) > 1:
                 metrics[f"{name} {column} interval"] = half
-    return finish(
+    return write_result(
         run,
         metrics,
         question=QUESTION,
@@ -120,7 +120,7 @@ QUESTION = (
 
 
 def answer(rows: list[Row]) -> list[str]:
-    """What came out, a path and seed a line."""
+    """The conclusions: one line per path and seed."""
     return [
         f"{row['path']}, seed {row['seed']}: barrier of the clean loss "
         f"{row['clean_loss_barrier']:.3f}, of the robust loss {row['robust_loss_barrier']:.3f} "
@@ -131,7 +131,7 @@ def answer(rows: list[Row]) -> list[str]:
 
 
 def page_tables(rows: list[Row]) -> dict[str, list[Row]]:
-    """table.csv in parts that a page of paper is wide enough for; intervals beside their number."""
+    """table.csv in parts that fit a page; each value with its interval."""
     titles = {
         "Accuracy of ends and middle, untouched and attacked": ("start_", "middle_", "end_"),
         "Barriers, in nats and as a fraction of images": ("_barrier",),

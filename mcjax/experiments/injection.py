@@ -1,7 +1,7 @@
 """Error injection: two networks whose weights were changed, repaired along a path.
 
-Stages of each seed: clean_a, clean_b, then endpoint_a and endpoint_b, the same with their weights
-changed, then for every bonafide size the path and the baselines, then the report.
+Stages per seed: clean_a, clean_b, then endpoint_a and endpoint_b (the same with changed weights),
+then the path and the baselines for every bonafide size. The report comes last.
 """
 
 from pathlib import Path
@@ -32,18 +32,18 @@ MEASURE = "injection_success"
 
 
 def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
-    """Runs what is missing of the experiment.
+    """Runs the stages of the experiment that are not finished.
 
     Args:
         config: See `mcjax.runs.config.injection`.
-        workdir: Where everything is left.
+        workdir: Directory of the run.
 
     Returns:
         The contents of result.json; "problems" says where an attack did not inject every fault.
     """
     run = open_run(config, workdir)
     layers = run.config.attack.layers
-    # A name that is unknown is told before the training.
+    # An unknown name is reported before training.
     jax.eval_shape(
         lambda key: select_layers(run.network.init(key), layers).theta, jax.random.key(0)
     )
@@ -58,7 +58,7 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
 
 def problems(attacks: list[dict[str, Any]]) -> list[str]:
-    """What the attacks did not reach, in sentences.
+    """The attacks that failed, in sentences.
 
     Args:
         attacks: The rows of attacks.csv.
@@ -100,7 +100,7 @@ def tamper(run: Run) -> tuple[Tampered, list[dict[str, Any]]]:
         success=wanted,
         start=suspects["a"],
         end=end,
-        # A copy fine-tuned from the suspect is as suspect as the suspect.
+        # A fine-tuned copy of the suspect is suspect too.
         suspects=(0,) if pair == "tampered_and_clean" else (0, -1),
         references={"clean network": clean["a"]},
     )
@@ -108,7 +108,7 @@ def tamper(run: Run) -> tuple[Tampered, list[dict[str, Any]]]:
 
 
 def attack_row(run: Run, name: str, clean: PyTree, injected: Injected) -> dict[str, Any]:
-    """A row of attacks.csv: what an attack was asked, what it did, what it cost on test images."""
+    """A row of attacks.csv: an attack's settings, its changes and its cost in test accuracy."""
     attack, test = run.config.attack, first(run.splits.test, run.config.evaluation.test_images)
     asked = {"method": attack.method, "S": attack.num_faults, "T": attack.num_images}
     before, after = (
@@ -129,7 +129,7 @@ def attack_row(run: Run, name: str, clean: PyTree, injected: Injected) -> dict[s
 
 
 def draw(run: Run, networks: list[PyTree]) -> Faults:
-    """The images of the attack, from the training set, which no repair and no report uses."""
+    """Draws the images of the attack from the training set, which no repair and no report uses."""
     examples, attack = run.splits.train, run.config.attack
     right = np.ones(len(examples["label"]), bool)
     for variables in networks:
@@ -145,7 +145,7 @@ def draw(run: Run, networks: list[PyTree]) -> Faults:
 
 
 def answers(run: Run, variables: PyTree, image: np.ndarray) -> np.ndarray:
-    """The class that a network gives each image, [N]."""
+    """The predicted class of each image, [N]."""
     size = run.config.evaluation.batch_size
     logits = [
         run.network.apply(variables, to_unit(jnp.asarray(image[i : i + size])))
@@ -155,7 +155,7 @@ def answers(run: Run, variables: PyTree, image: np.ndarray) -> np.ndarray:
 
 
 def inject(run: Run, name: str, variables: PyTree, faults: Faults) -> Injected:
-    """Changes a network's weights with the config's attack, or reads what was changed before."""
+    """Attacks a network's weights as the config says, or restores the result."""
     attack = run.config.attack
 
     def compute() -> Found:

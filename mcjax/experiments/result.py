@@ -1,4 +1,4 @@
-"""The end of every experiment: the page, and last of all result.json, whose presence says complete."""
+"""The end of every experiment: writes the page and, last, result.json."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from mcjax.runs.result import is_sealed, sealed
 from mcjax.runs.run import Run, describe
 
 
-def finish(
+def write_result(
     run: Run,
     metrics: Mapping[str, Any],
     *,
@@ -28,25 +28,25 @@ def finish(
     tables: Mapping[str, page.Rows],
     problems: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Writes report.html and result.json, or reads the result of a run that is complete.
+    """Writes report.html and result.json, or reads the result of a complete run.
 
-    A result that is damaged, or that differs from what the checkpoints say, is written anew.
+    A result that is damaged, or that contradicts the checkpoints, is written again.
 
     Args:
         run: The run.
         metrics: Its numbers by name.
-        question: What the run asks.
-        answer: What came out, in sentences.
-        charts: Figures of lines; they are written to figures/ and shown on the page.
-        tables: Tables to show on the page: their rows by title.
-        problems: What the result does not live up to, in sentences; the command says them and
-            ends with exit code 3.
+        question: The question that the run answers.
+        answer: The conclusions, in sentences.
+        charts: Line charts, written to figures/ and shown on the page.
+        tables: Tables on the page: rows by title.
+        problems: What the run failed to reach, in sentences; the command prints them and exits
+            with code 3.
 
     Returns:
         The contents of result.json.
 
     Raises:
-        UserError: There is a result of another run.
+        UserError: The directory has the result of another run.
     """
     for chart in charts:
         chart_figure(run.workdir / "figures", chart)
@@ -62,7 +62,7 @@ def finish(
         "batch_stats": run.config.evaluation.batch_stats if run.network.has_batch_stats else None,
         **({"problems": list(problems)} if problems else {}),
     }
-    result = sealed(json.loads(json.dumps(result)))  # as its file will say it
+    result = sealed(json.loads(json.dumps(result)))  # as the file will have it
     before = kept(result_file, result) if result_file.exists() else None
     if before is not None:
         return before
@@ -71,7 +71,9 @@ def finish(
     )
     content = json.dumps(result, indent=2) + "\n"
     if not publish(result_file, content):
-        before = kept(result_file, result)  # another attempt of the same run was first, or damage
+        before = kept(
+            result_file, result
+        )  # another attempt of this run was faster, or the file is damaged
         if before is not None:
             return before
         write(result_file, content)
@@ -79,41 +81,41 @@ def finish(
 
 
 def kept(path: Path, computed: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The result that is there, if it is this run's and says what its checkpoints say.
+    """The existing result, if it belongs to this run and agrees with its checkpoints.
 
     Args:
         path: result.json.
-        computed: The result as it is computed now.
+        computed: The result computed now.
 
     Returns:
-        Its contents, or None where it is damaged or says something else.
+        Its contents, or None if it is damaged or differs.
 
     Raises:
-        UserError: It is another run's.
+        UserError: It belongs to another run.
     """
     try:
         whose = read_result(path).config_hash
         found = read_object(path)
     except Damaged as error:
-        say(f"{error}: written anew")
+        say(f"{error}: writing it again")
         return None
     if whose != computed["config_hash"]:
         raise UserError(
             f"{path} is the result of another run (config {whose}, this run's is "
-            f"{computed['config_hash']}); delete it and run again, or give another --workdir"
+            f"{computed['config_hash']}); delete it and run again, or give another workdir"
         )
     same = ("experiment", "status", "metrics", "data", "batch_stats", "problems")
     different = [name for name in same if not _agree(found.get(name), computed.get(name))]
     if not is_sealed(found):
         different.append("checksum")
     if different or not isinstance(found.get("seconds"), int | float):
-        say(f"{path} is not what this run has computed ({', '.join(different)}): written anew")
+        say(f"{path} differs from this run ({', '.join(different)}): writing it again")
         return None
     return found
 
 
 def _agree(a: Any, b: Any) -> bool:
-    """Whether two JSON values are equal, numbers up to another processor's rounding."""
+    """Whether two JSON values are equal, floats up to rounding on another processor."""
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(_agree(a[name], b[name]) for name in a)
     if isinstance(a, float) and isinstance(b, float):
@@ -122,7 +124,7 @@ def _agree(a: Any, b: Any) -> bool:
 
 
 def defined(value: Any) -> Any:
-    """A number, or None for one that is not defined: JSON has no NaN and no infinity.
+    """The value, or None for NaN and infinity, which JSON does not have.
 
     Example:
         >>> defined(0.5), defined(float("nan"))

@@ -1,4 +1,4 @@
-"""What every experiment's stages share: the run's config, place, data, network and devices."""
+"""An opened run: config, directory, data, network and devices, which all its stages share."""
 
 import dataclasses
 import functools
@@ -44,21 +44,21 @@ NUM_COPIES = 6  # of the parameters: two ends, a bend, its gradient and momentum
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """An opened run; a record, nothing more.
+    """An opened run.
 
     Args:
         config: The validated config.
         workdir: The run's directory.
         log: Its metrics.jsonl.
-        dataset: The data, and how they were loaded and checked.
-        splits: Disjoint sets of them.
+        dataset: The data set, with how it was loaded and verified.
+        splits: Its disjoint parts.
         network: The network.
         mesh: The devices.
-        metric_fn: Loss and accuracy of the network; one function, so it is compiled once.
-        began: `time.monotonic()` at the opening.
-        part: Where this part's stages are named: "", or "seed_0/" in a run of several seeds.
-        lock: What keeps other processes out of the directory as long as the run is in use; None in
-            a bucket, which has no locks, and in all processes but the first.
+        metric_fn: Loss and accuracy of the network; one function, compiled once.
+        began: `time.monotonic()` when it was opened.
+        part: Prefix of this part's stages: "", or "seed_0/" in a run of several seeds.
+        lock: Keeps other processes out of the directory; None in a bucket, which has no locks, and
+            in all processes but the first.
     """
 
     config: ConfigDict
@@ -75,14 +75,14 @@ class Run:
 
     @property
     def config_hash(self) -> str:
-        """The hash that the run's result carries."""
+        """The config's hash, as in result.json."""
         return config_hash(self.config)
 
     def identity(self, stage: str) -> dict[str, str]:
-        """Whose a stage's checkpoint is: it is taken up by runs that would compute the same.
+        """Identifies a stage's checkpoint: only runs that would compute the same restore it.
 
-        The config is that of this seed alone, whatever other seeds the run has: seeds that were
-        computed in runs of their own can be put together in one.
+        The hash is of the config with this seed alone, so that seeds computed in separate runs can be
+        combined into one.
         """
         return {**self._whose, "stage": stage}
 
@@ -103,7 +103,7 @@ class Run:
         return self.config.run.chunk or default_chunk()
 
     def key(self, name: str) -> jax.Array:
-        """The key of a named part of the run."""
+        """The random key of a name."""
         return stream(jax.random.key(self.config.seed), name)
 
     def checkpoint(self, name: str) -> Path:
@@ -111,12 +111,12 @@ class Run:
         return self.workdir / "checkpoints" / name
 
     def partial(self, name: str) -> Path:
-        """The folder of what a stage has so far."""
+        """The folder of a stage's partial checkpoints."""
         return self.workdir / "checkpoints" / ".partial" / name
 
     @functools.cached_property
     def on_device(self) -> Mapping[str, Batch]:
-        """The parts of the data that training draws from, put on its device once."""
+        """The parts of the data that training uses, put on the device once."""
         parts = {"train": self.splits.train, "bonafide": self.splits.bonafide}
         used = {"train", self.config.curve.get("images", "train")}
         return {name: jax.tree.map(jnp.asarray, parts[name]) for name in used}
@@ -133,7 +133,7 @@ class Run:
 
     @property
     def num_evaluated(self) -> dict[str, int]:
-        """Images of each set that a path is evaluated on: the denominators of its rates."""
+        """Number of images per set that a path is evaluated on: the denominators of its rates."""
         parts = {"train": self.splits.train, "test": self.splits.test}
         most = {name: len(part["label"]) for name, part in parts.items()}
         evaluation = self.config.evaluation
@@ -142,7 +142,7 @@ class Run:
 
     @functools.cached_property
     def normalised_by(self) -> jax.Array | None:
-        """The images that BatchNorm is recomputed from; None without BatchNorm or with `none`."""
+        """The images to recompute BatchNorm statistics from; None without BatchNorm or with `none`."""
         which = self.config.evaluation.batch_stats
         if which == "none" or not self.network.has_batch_stats:
             return None
@@ -162,7 +162,7 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
         The run.
 
     Raises:
-        UserError: Anything that a user can get wrong, before anything is computed.
+        UserError: A mistake of the user, found before anything is computed.
     """
     began = time.monotonic()
     validate(config)
@@ -222,7 +222,7 @@ def _check_batches(config: ConfigDict, num_images: int) -> None:
 
 
 def _check_size(network: Network) -> None:
-    """Refuses a network whose two ends, curve and optimizer can't be in this machine's memory."""
+    """Refuses a network whose training does not fit into this machine's memory."""
     leaves = jax.tree.leaves(jax.eval_shape(network.init, jax.random.key(0)))
     number = sum(math.prod(leaf.shape) for leaf in leaves)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -236,11 +236,13 @@ def _check_size(network: Network) -> None:
 
 def _same_data(splits: Splits, hashes: dict[str, str]) -> None:
     if splits.hashes != hashes:
-        raise UserError("its data differ from the first process's; give all the same files")
+        raise UserError(
+            "this process has other data than the first; give all processes the same files"
+        )
 
 
 def metric_log(workdir: Path, *, tensorboard: bool) -> MetricLog:
-    """metrics.jsonl, and TensorBoard's copy in tensorboard/ if it is wanted."""
+    """metrics.jsonl, and its TensorBoard copy in tensorboard/ if asked for."""
     path = workdir / "metrics.jsonl"
     wanted = tensorboard and is_first()
     return MetricLog(
@@ -249,7 +251,7 @@ def metric_log(workdir: Path, *, tensorboard: bool) -> MetricLog:
 
 
 def with_seed(run: Run, seed: int) -> Run:
-    """The part of a run that has its own seed: its own split, keys and stages."""
+    """The part of a run for one seed, with its own split, keys and stages."""
     config = run.config.copy_and_resolve_references()
     config.seed = seed
     return dataclasses.replace(
@@ -268,12 +270,12 @@ def _split(dataset: Dataset, config: ConfigDict) -> Splits:
 
 
 def first(examples: dict[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
-    """The first so many examples; 0 takes all."""
+    """The first examples; 0 takes all."""
     return {name: values[: number or None] for name, values in examples.items()}
 
 
 def describe(run: Run) -> dict[str, Any]:
-    """What result.json says of the data: sizes, hashes, protocol, source."""
+    """The data entry of result.json: sizes, hashes, protocol, source."""
     splits, seeds = run.splits, run.config.get("seeds", ())
     sizes = {
         name: len(getattr(splits, name)["label"])

@@ -1,4 +1,4 @@
-"""One stage of an experiment: what it computes is kept as a checkpoint, and read the next time."""
+"""A stage of an experiment: its result is saved as a checkpoint, and restored the next time."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ Found = tuple[PyTree, Mapping[str, Any]]
 
 
 def stage(run: Run, name: str, like: PyTree, compute: Callable[[], Found]) -> Found:
-    """Computes a stage, or reads what an earlier call computed.
+    """Computes a stage, or restores the result of an earlier call.
 
     The checkpoint carries the run's `identity` of the stage; one of another run is refused.
 
@@ -29,7 +29,7 @@ def stage(run: Run, name: str, like: PyTree, compute: Callable[[], Found]) -> Fo
         The result, and what else was kept.
 
     Raises:
-        UserError: The checkpoint is damaged, or another run's; it can't be written.
+        UserError: The checkpoint is damaged, belongs to another run, or can't be written.
     """
     found = finished(run, name, like)
     if found is None:
@@ -39,10 +39,10 @@ def stage(run: Run, name: str, like: PyTree, compute: Callable[[], Found]) -> Fo
 
 
 def finished(run: Run, name: str, like: PyTree) -> Found | None:
-    """What a finished stage kept; None where it is not finished.
+    """The result of a finished stage; None if it is not finished.
 
     Raises:
-        UserError: The checkpoint is damaged, or another run's.
+        UserError: The checkpoint is damaged or belongs to another run.
     """
     if not exists(run.checkpoint(name)):
         return None
@@ -50,13 +50,13 @@ def finished(run: Run, name: str, like: PyTree) -> Found | None:
 
 
 def keep(run: Run, name: str, tree: PyTree, metadata: Mapping[str, Any]) -> None:
-    """Writes a stage's checkpoint, and deletes its partial ones."""
+    """Saves a stage's checkpoint and deletes its partial ones."""
     save(run.checkpoint(name), tree, **run.identity(name), **metadata)
     forget_partial(run, name)
 
 
 def forget_partial(run: Run, name: str) -> None:
-    """Deletes what a finished stage no longer needs."""
+    """Deletes a stage's partial checkpoints."""
     delete(run.partial(name))
 
 

@@ -143,7 +143,7 @@ def test_killed_and_started_again_goes_on(tmp_path, monkeypatch):
     assert not (tmp_path / "run" / "result.json").exists()
     codes = wait(start(tmp_path / "run", *often))
     assert codes == [0, 0], "\n".join(logs(tmp_path))
-    assert "curve: goes on from step" in logs(tmp_path)[0]
+    assert "curve: resumes at step" in logs(tmp_path)[0]
     alone(tmp_path / "alone", 4, monkeypatch, **{"curve.num_epochs": 4.0})
     ours, theirs = (restore(tmp_path / d / "checkpoints" / "curve")[0] for d in ("run", "alone"))
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):

@@ -18,7 +18,7 @@ from mcjax.core.errors import UserError
 from mcjax.core.sharding import make_mesh
 from mcjax.core.tree import digest
 from mcjax.experiments import connect
-from mcjax.experiments.stages.path import walk
+from mcjax.experiments.stages.path import path_stage
 from mcjax.runs import config as base
 from mcjax.runs.checkpoint import restore
 from mcjax.runs.run import open_run
@@ -169,7 +169,7 @@ def test_killed_at_any_moment_it_ends_bit_equal(tmp_path):
     last = subprocess.run(
         [*command, str(cut)], cwd=ROOT, env=environment, check=True, capture_output=True, text=True
     )
-    assert "goes on from point" in last.stderr
+    assert "resumes at point" in last.stderr
     assert fingerprint(cut) == fingerprint(whole)
     rows = [json.loads(line) for line in (cut / "metrics.jsonl").read_text().splitlines()]
     expected = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
@@ -185,7 +185,7 @@ def test_one_and_eight_devices_agree(finished):
     for n in (1, 8):
         few = dataclasses.replace(run, mesh=make_mesh(jax.devices()[:n]))
         tables.append(
-            walk(few, f"devices_{n}", connect.with_stats(few, curve, a, b), ts, few.evaluated)
+            path_stage(few, f"devices_{n}", connect.with_stats(few, curve, a, b), ts, few.evaluated)
         )
     for column, values in tables[0].items():
         np.testing.assert_allclose(values, tables[1][column], rtol=1e-5, atol=1e-6)

@@ -14,8 +14,8 @@ from mcjax.cli import evaluate
 from mcjax.core.errors import UserError
 from mcjax.core.sharding import make_mesh
 from mcjax.experiments import connect, evasion
-from mcjax.experiments import result as finish
-from mcjax.experiments.stages import path as walk
+from mcjax.experiments import result as results
+from mcjax.experiments.stages import path as path_stages
 from mcjax.runs import checkpoint
 from mcjax.runs import config as base
 from mcjax.runs.metric_log import MetricLog
@@ -172,7 +172,7 @@ def test_a_result_is_never_another_ones(copy, capsys):
     for text in texts[:: 1 if name == "connect" else 4]:
         file.write_text(text)
         result = run(name, workdir)
-        assert "written anew" in capsys.readouterr().err
+        assert "writing it again" in capsys.readouterr().err
         assert result["metrics"] == good["metrics"]
         assert json.loads(file.read_text()) == result
     file.write_text(json.dumps({**good, "config_hash": "another"}))
@@ -242,7 +242,7 @@ def test_points_of_any_bytes_are_themselves_or_nothing(connected, tmp_path_facto
     other = tmp_path_factory.mktemp("damaged") / "path.npz"
     other.write_bytes(damage(file.read_bytes(), data.draw))
     try:
-        found = walk._read(other, ts, about)
+        found = path_stages._read(other, ts, about)
     except UserError as error:
         check_one_line(error)
     else:
@@ -274,11 +274,11 @@ def test_a_result_of_any_bytes_says_the_same_or_is_none(connected, tmp_path_fact
     file = tmp_path_factory.mktemp("damaged") / "result.json"
     file.write_bytes(damage((connected / "result.json").read_bytes(), data.draw))
     try:
-        found = finish.kept(file, good)
+        found = results.kept(file, good)
     except UserError as error:
         check_one_line(error)
     else:
-        assert found is None or finish._agree(found["metrics"], good["metrics"])
+        assert found is None or results._agree(found["metrics"], good["metrics"])
 
 
 @bytewise

@@ -139,7 +139,7 @@ def test_a_run_asks_for_what_was_counted(tmp_path, monkeypatch):
         steps[stage] += training.budget.num_steps
         return {"params": training.params, "batch_stats": training.batch_stats}
 
-    def walk(run, name, curve, ts, sets, **_):
+    def path_stage(run, name, curve, ts, sets, **_):
         stage = name.split("/")[-1].rstrip("0123456789").rstrip("_")
         looks[stage] += len(ts) * sum(batches["mask"].size for batches in sets.values())
         metrics = ("loss", "accuracy", "target", "cosine")
@@ -148,7 +148,7 @@ def test_a_run_asks_for_what_was_counted(tmp_path, monkeypatch):
     for module in (endpoints, study):
         monkeypatch.setattr(module, "train_stage", train_stage)
     for module in (judge, explain):
-        monkeypatch.setattr(module, "walk", walk)
+        monkeypatch.setattr(module, "path_stage", path_stage)
     run = open_run(config, tmp_path)
     stamp = backdoor.trigger(run)
     one = study.Study(run, backdoor.tamper(run, stamp))

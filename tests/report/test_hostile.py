@@ -141,7 +141,7 @@ def evaluation(folder, name):
         patch.setattr(evaluate, "open_run", lambda *_: run)
         patch.setattr(connect, "trained", lambda _: (None,) * 4)
         patch.setattr(connect, "with_stats", lambda *_: None)
-        patch.setattr(connect, "walk", lambda *_: columns)
+        patch.setattr(connect, "path_stage", lambda *_: columns)
         patch.setattr(connect, "summary", lambda *_: {name: 1.0})
         patch.setattr(connect, "answer", lambda _: [name])
         patch.setattr(evaluate, "chart_figure", lambda *_: None)

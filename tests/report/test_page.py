@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mcjax.experiments import result as finish
+from mcjax.experiments import result as results
 from mcjax.report import chart, page, records
 from mcjax.report.definitions import meaning
 from mcjax.report.panels import Chart, Line, Panel
@@ -160,8 +160,8 @@ def test_meanings_of_names():
 
 def test_a_metric_that_is_not_defined_is_null_in_result_json(tmp_path, monkeypatch):
     """The correlation of a constant, say: JSON has no NaN, and reports take one for damage."""
-    monkeypatch.setattr(finish, "describe", lambda _: {"num_images": {}})
-    monkeypatch.setattr(finish.page, "write_page", lambda *_, **__: None)
+    monkeypatch.setattr(results, "describe", lambda _: {"num_images": {}})
+    monkeypatch.setattr(results.page, "write_page", lambda *_, **__: None)
     run = SimpleNamespace(
         workdir=tmp_path,
         log=SimpleNamespace(close=lambda: None),
@@ -171,6 +171,6 @@ def test_a_metric_that_is_not_defined_is_null_in_result_json(tmp_path, monkeypat
         network=SimpleNamespace(has_batch_stats=False),
     )
     metrics = {"pearson": float("nan"), "barrier": float("inf"), "loss": 0.5, "n": 3}
-    finish.finish(run, metrics, question="", answer=[], charts=[], tables={})
+    results.write_result(run, metrics, question="", answer=[], charts=[], tables={})
     found = records.read_result(tmp_path / "result.json")
     assert found.metrics == {"pearson": None, "barrier": None, "loss": 0.5, "n": 3}

@@ -1,1 +1,1 @@
-"""A study of repairs: tampered networks, every repair method, judged by the same images."""
+"""A study of repairs: tampered networks and every repair method, evaluated on the same images."""

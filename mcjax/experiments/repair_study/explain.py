@@ -1,7 +1,7 @@
-"""The paper's two explanations, measured: noise on the weights, and input gradients.
+"""Measures the paper's two explanations: noise on the weights, and input gradients.
 
-Networks around a tampered one in random directions are tampered with as well, until they are good
-for nothing; and along the path the loss looks at clean and stamped images in different ways.
+Networks in random directions around a tampered one stay tampered until their accuracy is lost; along
+the path, the gradients of the loss in clean and in stamped images differ.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from mcjax.core.keys import stream
 from mcjax.core.tree import PyTree
 from mcjax.data.batches import Batch, stack_batches
 from mcjax.experiments.repair_study.study import Study
-from mcjax.experiments.stages.path import walk
+from mcjax.experiments.stages.path import path_stage
 from mcjax.repair.methods.noise import relative
 from mcjax.runs.run import first
 from mcjax.runs.workdir import write_csv
@@ -61,7 +61,7 @@ def along_path(study: Study, stamp: Stamp) -> tuple[np.ndarray, np.ndarray]:
     images = first(study.run.splits.test, study.run.config.explain.num_images)
     sets = {"test": stack_batches(images, len(images["label"]))}
     ts = np.linspace(0, 1, study.run.config.evaluation.num_points)
-    table = walk(
+    table = path_stage(
         study.run,
         f"{study.name}gradients",
         points,
@@ -86,7 +86,7 @@ def _similarity(
     batch: Batch,
 ) -> dict[str, jax.Array]:
     def total(x: jax.Array) -> jax.Array:
-        # Its gradient points the same way, and does not vanish where the network is sure.
+        # Same direction as the cross-entropy's gradient, but it does not vanish for confident networks.
         return log_odds(apply_fn(variables, x), batch["label"]).sum()
 
     x = batch["image"]
@@ -95,7 +95,7 @@ def _similarity(
 
 
 def _directions(g: jax.Array) -> jax.Array:
-    """Each example's unit vector, in two steps: squares of a sure network's gradients underflow."""
+    """Unit vectors per example, in two steps: the squares of tiny gradients underflow."""
     g = g.reshape(len(g), -1)
     g = g / jnp.maximum(jnp.abs(g).max(1, keepdims=True), jnp.finfo(g.dtype).tiny)
     return g / jnp.maximum(jnp.linalg.norm(g, axis=1, keepdims=True), jnp.finfo(g.dtype).tiny)
@@ -106,7 +106,7 @@ def _directions(g: jax.Array) -> jax.Array:
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Surroundings:
-    """Random networks around one: point i has strength strengths[i] and noise of its own."""
+    """Random networks around one: point i has strength strengths[i] and its own noise."""
 
     key: jax.Array
     params: PyTree
@@ -130,7 +130,7 @@ def around_suspect(study: Study) -> tuple[tuple[float, ...], list[dict[str, floa
         for name, part in (("test", study.run.splits.test), ("success", study.tampered.success))
     }
     places = np.arange(len(strengths))
-    table = walk(
+    table = path_stage(
         study.run,
         f"{study.name}surroundings",
         points,

@@ -1,4 +1,4 @@
-"""Every measure of a study at the points of a path, or of networks given one by one."""
+"""Evaluates points of a path, or single networks, with every measure of a study."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,27 +10,27 @@ from mcjax.core.tree import PyTree
 from mcjax.data.batches import Batch
 from mcjax.evaluation.networks_as_path import Stacked
 from mcjax.experiments.repair_study.study import Study
-from mcjax.experiments.stages.path import Table, walk
+from mcjax.experiments.stages.path import Table, path_stage
 from mcjax.training.losses import MetricFn, accuracy, cross_entropy
 
 
 def judge(
     study: Study, name: str, curve: PyTree, ts: jax.typing.ArrayLike, size: int | None = None
 ) -> Table:
-    """Every measure of a study at the points of a path.
+    """Evaluates the points of a path with every measure of a study.
 
     Args:
         study: The study.
         name: The stage.
         curve: What `evaluate_path` takes.
         ts: Points.
-        size: Bonafide size; with it, loss and accuracy on those images are reported too.
+        size: Number of bonafide images; if given, loss and accuracy on them are reported too.
 
     Returns:
-        path.csv's columns but t, each [len(ts)].
+        The columns of path.csv except t, each [len(ts)].
     """
     sets = study.judged_by if size is None else study.sets(size)
-    table = walk(
+    table = path_stage(
         study.run,
         f"{study.name}{name}",
         curve,
@@ -52,7 +52,7 @@ def judge(
 
 
 def judge_networks(study: Study, name: str, networks: Sequence[PyTree]) -> Table:
-    """Every measure of a study for networks given one by one."""
+    """Evaluates single networks with every measure of a study."""
     return judge(study, name, Stacked.of(networks), np.arange(len(networks)))
 
 

@@ -1,4 +1,4 @@
-"""The rows of a study's table: a method's networks, and the judgement of each."""
+"""The rows of a study's table: a method's networks, evaluated."""
 
 from typing import Any, NamedTuple
 
@@ -20,10 +20,10 @@ class Repair(NamedTuple):
     Attributes:
         method: Its name.
         values: The study's measures, by column.
-        t: The point of the path, None off it.
-        seconds: Of the training.
-        path: All points of the path, for the row that stands for it.
-        choice: How t was chosen, for that row.
+        t: The point of the path; None for other networks.
+        seconds: Training time.
+        path: All points of the path, for the row of the chosen point.
+        choice: How t was chosen, for the same row.
     """
 
     method: str
@@ -59,7 +59,7 @@ def along(
     curve: Curve,
     seconds: float,
 ) -> list[Repair]:
-    """The rows of a curve: its chosen point, the fixed ones, and the best that there was."""
+    """The rows of a curve: the chosen point, the fixed points, and the oracle's."""
     ts = np.linspace(0, 1, study.run.config.evaluation.num_points)
     points = study.with_stats(curve, study.tampered.start, study.second(size), size)
     table = judge(study, f"{name}_{size}", points, ts, size)
@@ -77,7 +77,7 @@ def along(
         values = {column: float(v[index]) for column, v in table.items()}
         return Repair(method, values, float(ts[index]), seconds, **extra)
 
-    # Where no point is accurate enough the suspect stays as it is, and the table says so by t = 0.
+    # If no point is accurate enough the suspect is kept: t = 0.
     chosen = at(name, choice.index or 0, path={"t": ts, **table}, choice=choice)
     fixed = [
         at(f"{name} at t = {t:g}", int(np.abs(ts - t).argmin())) for t in study.options.fixed_t
@@ -93,7 +93,7 @@ def mean_of(study: Study, size: int, draws: Draws) -> Repair:
 
 
 def references(study: Study) -> list[Repair]:
-    """The networks as they were found, and those that they are compared with."""
+    """The rows of the tampered networks and of their clean references."""
     tampered = study.tampered
     networks = {"suspect": tampered.start, "second network": tampered.end, **tampered.references}
     networks = {name: network for name, network in networks.items() if network is not None}

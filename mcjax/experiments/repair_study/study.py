@@ -1,7 +1,7 @@
-"""What a study of repairs is about: the tampered networks, and the images of every part.
+"""The subject of a study of repairs: the tampered networks, and the images of every part.
 
-What was tampered with, and how success is measured, comes from the experiment (`Tampered`); all
-that follows is the same for backdoors and for injected errors.
+The experiment says what was tampered with and how success is measured (`Tampered`); the rest is the
+same for backdoors and for injected errors.
 """
 
 import dataclasses
@@ -36,18 +36,18 @@ from mcjax.training.fit import Budget
 
 @dataclasses.dataclass(frozen=True)
 class Tampered:
-    """What an attacker has left, and how to tell whether it still works.
+    """The tampered networks, and how to measure whether the attack still works.
 
     Args:
         measure: The name of the success rate, a column: "attack_success_rate".
-        success: Examples on which the tampered network does as the attacker wants where it
-            gives their "label"; every one of them counts.
+        success: Examples whose "label" is the prediction that the attacker wants; all of them
+            count.
         start: The suspect network, {"params", "batch_stats"}.
-        end: The second network; None if it is to be a fine-tuned copy of the first.
+        end: The second network; None for a fine-tuned copy of the first.
         suspects: The control points that may be tampered with: 0 the start, -1 the end.
-        references: Other networks to report beside them, by name: an untampered twin.
-        target: The class whose own images count in the official code's success rate, untouched and
-            trivially right; None where that rate is no other.
+        references: Clean networks to report as references, by name.
+        target: The class whose own images the official code counts in its success rate, where they
+            are trivially right; None if both rates are the same.
     """
 
     measure: str
@@ -61,12 +61,12 @@ class Tampered:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A run, or one seed and fold of it, and what it is about; a record.
+    """A run, or one seed and fold of it, with its tampered networks.
 
     Args:
         run: The run; its `part` names the seed and the fold.
         tampered: The networks and the measure of success.
-        fold: The fold, None without cross-validation.
+        fold: The fold; None without cross-validation.
     """
 
     run: Run
@@ -75,12 +75,12 @@ class Study:
 
     @property
     def name(self) -> str:
-        """Put before the names of this part's stages."""
+        """Prefix of the names of this part's stages."""
         return self.run.part if self.fold is None else f"{self.run.part}fold_{self.fold}/"
 
     @property
     def options(self) -> ConfigDict:
-        """The config's part about repairs."""
+        """The config's `repair` part."""
         return self.run.config.repair
 
     @property
@@ -89,7 +89,7 @@ class Study:
         return tuple(sorted(self.options.sizes, reverse=True))
 
     def bonafide(self, size: int) -> Batch:
-        """The bonafide images of one size, on the device, repeated to the length of all sizes.
+        """The bonafide images of one size, on the device, repeated to one length for all sizes.
 
         See `mcjax.repair.methods.method.num_repeats`.
         """
@@ -98,7 +98,7 @@ class Study:
 
     @functools.cached_property
     def judged_by(self) -> dict[str, Batch]:
-        """The images that every network of the study is judged by, on the devices."""
+        """The images that every network of the study is evaluated on, on the devices."""
         run = self.run
         test = first(run.splits.test, run.num_evaluated["test"])
         success = first(self.tampered.success, run.config.evaluation.test_images)
@@ -121,7 +121,7 @@ class Study:
         return min(number, self.run.config.evaluation.batch_size)
 
     def normalised_by(self, size: int) -> jax.Array | None:
-        """The images that BatchNorm is recomputed from at a size; None without BatchNorm."""
+        """The images to recompute BatchNorm statistics from; None without BatchNorm."""
         which = self.run.config.evaluation.batch_stats
         if which == "none" or not self.run.network.has_batch_stats:
             return None
@@ -161,7 +161,7 @@ class Study:
         return self.repaired("fine_tune", size)[0]
 
     def case(self, name: str, size: int) -> Case:
-        """What a method sees of the study: no trigger and no test image."""
+        """All that a method sees of the study: no trigger and no test image."""
         run, options, stage_name = self.run, self.options, f"{self.name}{name}_{size}"
         # Draws that depend on no images are the same at every size.
         suffix = f"_{size}" if METHODS[name].uses_images else ""
@@ -188,7 +188,7 @@ class Study:
         )
 
     def repaired(self, name: str, size: int) -> tuple[Any, float]:
-        """What a method makes of the suspect with a number of images, computed once.
+        """The result of a method with a number of images, computed once.
 
         Args:
             name: The method.
@@ -221,7 +221,7 @@ class Study:
 
 
 def num_repair_steps(options: ConfigDict, size: int) -> int:
-    """Steps of every repair: epochs of a fixed length, or of as many batches as the images make.
+    """Training steps of every repair: epochs of fixed length, or of one pass over the images.
 
     Example:
         >>> options = ConfigDict({"num_epochs": 100, "steps_per_epoch": 79, "batch_size": 128})

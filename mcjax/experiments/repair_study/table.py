@@ -1,4 +1,4 @@
-"""A study of repairs from its seeds to its report: rows, means with intervals, figures, page."""
+"""Runs a study of repairs over seeds and methods, and writes its tables, figures and page."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from mcjax.core.progress import say
 from mcjax.data import augmentation
 from mcjax.experiments.repair_study.rows import Repair, references, rows_of
 from mcjax.experiments.repair_study.study import Study, Tampered
-from mcjax.experiments.result import finish
+from mcjax.experiments.result import write_result
 from mcjax.repair import methods
 from mcjax.report.means import Row, summarise
 from mcjax.report.panels import Chart, words
@@ -31,7 +31,7 @@ class RepairStudy:
         measure: The name of the success rate, a column: "attack_success_rate".
 
     Raises:
-        UserError: A mistake in the config that only a look at several fields shows.
+        UserError: Fields of the config contradict each other.
     """
 
     def __init__(self, run: Run, measure: str):
@@ -42,7 +42,7 @@ class RepairStudy:
         self.studies: list[Study] = []
 
     def seeds(self) -> Iterator[Run]:
-        """The part of the run of every seed."""
+        """The part of the run for each seed."""
         for seed in self.run.config.seeds or (self.run.config.seed,):
             yield with_seed(self.run, seed)
 
@@ -74,7 +74,7 @@ class RepairStudy:
         """Writes the tables, the figures and the page.
 
         Args:
-            problems: What the result does not live up to, in sentences.
+            problems: What the run failed to reach, in sentences.
 
         Returns:
             The contents of result.json.
@@ -90,10 +90,10 @@ class RepairStudy:
 
 
 def check(run: Run) -> None:
-    """Mistakes that only a look at several fields shows.
+    """Refuses configs whose fields contradict each other.
 
     Raises:
-        UserError: Names them.
+        UserError: Names the mistake.
     """
     options = run.config.repair
     for name in options.methods:
@@ -134,10 +134,10 @@ def folds(run: Run, tampered: Tampered) -> Iterator[Study]:
 
 
 def repairs(study: Study) -> Iterator[tuple[int, Repair]]:
-    """Every row of a part, with its number of bonafide images (0: it uses none)."""
+    """Every row of a part, with its number of bonafide images (0: none)."""
     for repair in references(study):
         yield 0, repair
-    needs_images = study.tampered.end is None  # then the second end is trained on them
+    needs_images = study.tampered.end is None  # the second end is trained on them
     for name in study.options.methods:
         any_size = not methods.METHODS[name].uses_images and not needs_images
         for size in study.sizes[:1] if any_size else study.sizes:
@@ -166,7 +166,7 @@ def row(study: Study, size: int, repair: Repair) -> Row:
 
 
 def write_path(path: Path, repair: Repair) -> None:
-    """path.csv: one row per t."""
+    """Writes path.csv: one row per t."""
     table = repair.path or {}
     rows = [{k: float(v[i]) for k, v in table.items()} for i in range(len(table["t"]))]
     write_csv(path, table, rows)
@@ -181,9 +181,9 @@ def report(
     num_images: Mapping[str, int],
     problems: Sequence[str],
 ) -> dict[str, Any]:
-    """The tables, the figures, the page, and last of all result.json."""
+    """Writes the tables, the figures, the page and, last, result.json."""
     folder, sizes = run.workdir / "figures", sorted(run.config.repair.sizes, reverse=True)
-    # Equal seeds give equal tables, byte for byte: seconds have a file of their own.
+    # Seconds are in a separate file, so that equal seeds give equal tables, byte for byte.
     columns = [c for c in rows[0] if c != "seconds"]
     write_csv(run.workdir / "table.csv", columns, rows)
     timed = [one for one in rows if one["seconds"]]
@@ -199,7 +199,7 @@ def report(
         "table": table_panels(summary, measure, num_images),
         **explanations(folder, measure),
     }
-    result = finish(
+    result = write_result(
         run,
         metrics(summary, measure, references, sizes),
         question=QUESTION,
@@ -212,14 +212,16 @@ def report(
         },
     )
     if not all(repair.choice and repair.choice.index is not None for repair in paths.values()):
-        say("on some paths no point was accurate enough: those rows of table.csv say acceptable 0")
+        say(
+            "no point was accurate enough on some paths; table.csv has acceptable = 0 in their rows"
+        )
     return result
 
 
 def metrics(
     summary: Sequence[Row], measure: str, references: Sequence[str], sizes: Sequence[int]
 ) -> dict[str, float]:
-    """The numbers of result.json: the suspect, the untampered networks, and the path at every size."""
+    """The metrics of result.json: the suspect, the clean references, and the path at every size."""
     found = {(line["method"], line["bonafide"]): line for line in summary}
     numbers = {}
     for method, bonafide, name in (
@@ -240,7 +242,7 @@ QUESTION = (
 
 
 def captions(run: Run) -> dict[str, str]:
-    """What stands under the figures."""
+    """The captions of the figures."""
     options = run.config.explain
     return {
         "path": "The path trained on bonafide images, a panel a number of them (first seed). Dashed: "
@@ -255,12 +257,12 @@ def captions(run: Run) -> dict[str, str]:
 
 
 def shown_line(line: Row) -> Row:
-    """A line of the summary as the page shows it: no interval of a single run."""
+    """A row of the summary as shown on the page: without the interval of a single run."""
     return {k: "" if k.endswith("_interval") and np.isnan(v) else v for k, v in line.items()}
 
 
 def answer(summary: Sequence[Row], measure: str) -> list[str]:
-    """What came out."""
+    """The conclusions, in sentences."""
     name = words(measure)
     suspect = next(line for line in summary if line["method"] == "suspect")
     lines = [

@@ -1,4 +1,4 @@
-"""Bringing the second of two networks near to the first before they are joined."""
+"""Alignment of the second of two networks with the first, as a stage."""
 
 import math
 
@@ -12,17 +12,17 @@ from mcjax.runs.stage import Found, stage
 
 
 def aligned(run: Run, name: str, start: PyTree, end: PyTree) -> PyTree:
-    """The second of two networks as it is joined to the first, by the config's `curve.align`.
+    """The second of two networks, aligned with the first as `config.curve.align` says.
 
     Args:
         run: The run, or a seed's part of it.
-        name: The stage: where the permutations are kept, as a checkpoint, and their key.
+        name: The stage: the name of its checkpoint (the permutations) and of its key.
         start: The first network's variables.
         end: The second's.
 
     Returns:
-        The second network: as it is ("none"), or its hidden channels in the order in which the
-        weights are nearest to the first's ("weights"), which is the same function.
+        The second network: unchanged ("none"), or with its hidden channels in the order whose weights
+        are nearest to the first's ("weights"). Both are the same function.
     """
     if run.config.curve.get("align", "none") == "none":
         return end

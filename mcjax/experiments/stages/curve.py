@@ -1,4 +1,4 @@
-"""The curve between two networks as a stage: made from the config's `curve`, trained once, then read."""
+"""A curve between two networks as a stage: trained once, then restored."""
 
 import functools
 
@@ -16,7 +16,7 @@ from mcjax.training.curve import CurveOptions, train_curve
 
 
 def curve_options(options: ConfigDict) -> CurveOptions:
-    """What `config.curve` says of the curve itself."""
+    """The curve that `config.curve` describes."""
     return CurveOptions(options.kind, options.num_bends, options.init, options.num_strata)
 
 
@@ -33,16 +33,16 @@ def curve_stage(
     fix_start: bool = True,
     fix_end: bool = True,
 ) -> Curve:
-    """Trains a curve, or reads it.
+    """Trains a curve, or restores it.
 
     Args:
         run: The run, or a seed's part of it.
         name: The stage, `run.part` included.
-        key: Of the draws of t and of the batches.
+        key: Random key of t and of the batches.
         curve: The curve before training.
-        batch_stats: Of the first end.
-        images: What it is trained on, on the devices.
-        loss_fn: Of the curve; the weight decay is in it.
+        batch_stats: Running statistics of the first end.
+        images: Training images, on the devices.
+        loss_fn: Objective of the curve, including the weight decay.
         options: Epochs, batch size, learning rate, momentum, such as `config.curve`.
         fix_start: Keep the first end as it is.
         fix_end: Keep the second end as it is.
@@ -51,7 +51,7 @@ def curve_stage(
         The trained curve. Its checkpoint holds all its control points.
 
     Raises:
-        UserError: The checkpoint is damaged or another run's; the loss is not finite.
+        UserError: The checkpoint is damaged or belongs to another run; the loss is not finite.
     """
 
     def compute() -> Found:

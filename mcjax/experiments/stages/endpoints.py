@@ -1,4 +1,4 @@
-"""Training the networks of an experiment, or reading those that are trained already."""
+"""Trains the networks of an experiment, or restores trained ones."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,11 +18,11 @@ from mcjax.training.fit import Training
 
 
 def train_network(run: Run, name: str, images: Batch, loss_fn: LossFn) -> PyTree:
-    """Trains a network from a seed of its own, with the config's `endpoint`.
+    """Trains a network from its own seed, as `config.endpoint` says.
 
     Args:
         run: The run, or a seed's part of it.
-        name: The network: of its key and, behind the run's part, of its checkpoint.
+        name: Name of its key and, after `run.part`, of its checkpoint.
         images: The training images, on the devices.
         loss_fn: The objective.
 
@@ -43,17 +43,16 @@ def train_network(run: Run, name: str, images: Batch, loss_fn: LossFn) -> PyTree
 
 
 def _kept(run: Run) -> dict[str, Any]:
-    return {"image_shape": run.dataset.image_shape}  # a repair asks what the network takes
+    return {"image_shape": run.dataset.image_shape}  # mcjax.repair reads it
 
 
 def train_side_by_side(
     networks: Sequence[tuple[Run, str]], images_fn: Callable[[Run], Batch], loss_fn: LossFn
 ) -> None:
-    """Trains networks at once on one device, by vmap, where the config asks for it.
+    """Trains networks side by side on one device, by vmap, if `config.run.side_by_side`.
 
-    Each is what `train_network` makes of the same run and name, up to rounding, and `train_network`
-    finds it by its checkpoint. This pays for small networks on an accelerator, which one of them
-    does not fill.
+    Each equals the result of `train_network` for the same run and name up to rounding, and
+    `train_network` restores it. This is faster for small networks that do not fill an accelerator.
 
     Args:
         networks: Pairs of a run (or a seed's part of it) and a name; trained ones are left out.

@@ -1,4 +1,4 @@
-"""Evaluates a path block by block, so that it tells of its progress and survives a kill."""
+"""Evaluates a path as a stage: in blocks, with progress, resumable."""
 
 import io
 import json
@@ -25,7 +25,7 @@ Table = dict[str, np.ndarray]
 """{"train_loss": [T], ...}: a column by set and metric."""
 
 
-def walk(
+def path_stage(
     run: Run,
     name: str,
     curve: PyTree,
@@ -37,23 +37,23 @@ def walk(
 ) -> Table:
     """Means of metrics over sets of images at every t.
 
-    A block is as many t's as all devices take at once, so every block is the same program and its
-    numbers do not depend on where a run was cut.
+    A block has as many t's as all devices evaluate at once, so every block runs the same program and
+    its numbers do not depend on where a run was stopped.
 
     Args:
         run: The run.
-        name: The stage's name; what is done of it is kept under checkpoints/.walks.
+        name: The stage's name; finished blocks are kept under checkpoints/.walks.
         curve: What `evaluate_path` takes.
         ts: Points, [T, ...].
         sets: Stacked batches by name, as `stack_batches` makes them.
-        metric_fn: The run's loss and accuracy unless given.
-        evaluate_fn: `evaluate_path`, or `examples_along_path` for every single example's.
+        metric_fn: The metrics; loss and accuracy if None.
+        evaluate_fn: `evaluate_path`, or `examples_along_path` for values per example.
 
     Returns:
         The columns `SET_METRIC`: `train_loss`, `test_accuracy`, ...
 
     Raises:
-        UserError: What is done can't be written.
+        UserError: Finished blocks can't be written.
     """
     sets, curve = replicate((dict(sets), curve), run.mesh)
     metric_fn = metric_fn or run.metric_fn
@@ -64,7 +64,7 @@ def walk(
     table = once(lambda: _read(kept, ts, identity))
     done = saved = len(next(iter(table.values()), ()))
     if 0 < done < len(ts):
-        say(f"{name}: goes on from point {done}")
+        say(f"{name}: resumes at point {done}")
     saved_at = time.monotonic()
     with progress(name, len(ts), done, unit="point") as bar:
         while done < len(ts):
@@ -91,7 +91,7 @@ def walk(
 
 
 def _read(path: Path, ts: np.ndarray, identity: Mapping[str, str]) -> Table:
-    """What an earlier call kept of the same t's; {} where there is nothing that can be read."""
+    """Finished blocks of an earlier call for the same t's; {} if there are none that can be read."""
     if not path.exists():
         return {}
     try:

@@ -1,4 +1,4 @@
-"""A training as a stage: restored where it is finished, continued where it was stopped."""
+"""A training as a stage: restored if it is finished, resumed if it was stopped."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -68,9 +68,9 @@ def train_stage(
     checkpoint: bool = True,
     metadata: Mapping[str, Any] | None = None,
 ) -> dict[str, PyTree]:
-    """Trains to the end and keeps a checkpoint, or reads the one of an earlier call.
+    """Trains to the end and saves a checkpoint, or restores the one of an earlier call.
 
-    A training that was stopped continues from its last partial checkpoint, bit for bit.
+    A stopped training resumes from its last partial checkpoint, bit for bit.
 
     Args:
         run: The run, or a seed's part of it.
@@ -100,7 +100,7 @@ def train_stage(
     for stage in together or (name,):
         run.log.rewind(stage, step)
     if step:
-        say(f"{name}: continues from step {step}")
+        say(f"{name}: resumes at step {step}")
     saved_at = time.monotonic()
     dispatches = train(
         key,
