@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": ("mcjax.evaluate", "evaluate a trained path at other points"),
     "repair": ("mcjax.repair", "repair a suspect network"),
     "report": ("mcjax.report", "collect runs in a table, with figures and a page"),
+    "markdown": ("mcjax.report.markdown", "print a summary.csv as Markdown tables"),
     "sweep": ("launch.sweep", "run many configs"),
     "torch": ("mcjax.interop.torch", "check and convert PyTorch files"),
 }

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
+from mcjax.core.atomic_files import put_file
 from mcjax.core.bucket import in_bucket, local
 from mcjax.core.errors import UserError
 from mcjax.core.processes import once
@@ -63,46 +64,9 @@ def publish(path: Path, content: str | bytes) -> bool:
 def _put(path: Path, content: str | bytes, *, replace: bool) -> bool:
     data = content.encode() if isinstance(content, str) else content
     try:
-        return (_put_object if in_bucket(path) else _put_file)(path, data, replace=replace)
+        return (_put_object if in_bucket(path) else put_file)(path, data, replace=replace)
     except OSError as error:
         raise cannot_write(path, error) from None
-
-
-def _put_file(path: Path, data: bytes, *, replace: bool) -> bool:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            temporary.replace(path)
-            return True
-        try:
-            os.link(temporary, path)  # unlike a rename, fails if the path exists
-        except FileExistsError:
-            return False
-        except OSError:  # a file system without links, such as a mounted bucket
-            return _create(path, data)
-        return True
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _create(path: Path, data: bytes) -> bool:
-    try:
-        file = path.open("xb")
-    except FileExistsError:
-        return False
-    try:
-        with file:
-            file.write(data)
-    except OSError:
-        path.unlink(missing_ok=True)  # remove the partial file
-        raise
-    return True
 
 
 def _put_object(path: Path, data: bytes, *, replace: bool) -> bool:

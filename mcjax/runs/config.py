@@ -28,13 +28,6 @@ __all__ = [
 # Fields that do not change a run's result; not part of the hash.
 NOT_HASHED = ("run", "data.dir")
 
-# Fields added later, with the value that reproduces older runs: hashed only if different, so that
-# older runs can be resumed.
-ADDED = {"model.bfloat16": False, "curve.align": "none"}
-
-# Fields that older runs lack: the above, and execution switches that were added later.
-LATER = (*ADDED, "run.tensorboard", "run.data_parallel", "run.side_by_side")
-
 
 def connect() -> ConfigDict:
     """The config of `experiment = "connect"` with the defaults of the digits run.
@@ -133,7 +126,7 @@ def validate(config: ConfigDict) -> None:
         )
     settings = SETTINGS[experiment]
     expected = set(settings)
-    missing, added = sorted(expected - set(fields) - set(LATER)), sorted(set(fields) - expected)
+    missing, added = sorted(expected - set(fields)), sorted(set(fields) - expected)
     if missing or added:
         what = f"lacks {missing[0]}" if missing else f"has an unknown field, {added[0]}"
         raise UserError(
@@ -203,14 +196,13 @@ def deciding(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a flat config that determine the result.
 
     Example:
-        >>> deciding({"seed": 1, "run.chunk": 8, "model.bfloat16": False})
+        >>> deciding({"seed": 1, "run.chunk": 8})
         {'seed': 1}
     """
     return {
         name: value
         for name, value in fields.items()
         if not any(name == skip or name.startswith(skip + ".") for skip in NOT_HASHED)
-        and not (name in ADDED and value == ADDED[name])
     }
 
 

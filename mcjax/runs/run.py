@@ -177,7 +177,7 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
     module = models.create(config.model.name, num_classes=dataset.num_classes, **options)
     network = from_linen(module, image_shape)
     _check_size(network)
-    network = in_bfloat16(network) if config.model.get("bfloat16", False) else network
+    network = in_bfloat16(network) if config.model.bfloat16 else network
     augmentation.get(config.data.augmentation)
     splits = _split(dataset, config)
     _check_batches(config, len(splits.train["label"]))
@@ -188,9 +188,7 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
     workdir = open_workdir(place, config, splits.hashes)
     say(f"workdir {workdir}")
     if several():
-        shared = (
-            "" if config.run.get("data_parallel", False) else "; training: see run.data_parallel"
-        )
+        shared = "" if config.run.data_parallel else "; training: see run.data_parallel"
         say(f"{jax.device_count()} devices of {jax.process_count()} processes{shared}")
     shape = "x".join(map(str, image_shape))
     say(
@@ -200,7 +198,7 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
     return Run(
         config=config,
         workdir=workdir,
-        log=metric_log(workdir, tensorboard=config.run.get("tensorboard", False)),
+        log=metric_log(workdir, tensorboard=config.run.tensorboard),
         dataset=dataset,
         splits=splits,
         network=network,

@@ -21,11 +21,11 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from launch import engines, jobs
 from mcjax import experiments
 from mcjax.cli import command
 from mcjax.core.errors import UserError
 from mcjax.runs.config import flat, validate
+from mcjax.sweeps import declare, engines
 
 # ml_collections loads config files in a way that Python will give up.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -120,7 +120,7 @@ def _check_flags(module, define_flags, words, complete):
                 if field not in flat(values.config):
                     raise UserError(f"the config has no field {field!r}")
         if "sweep" in values and values.sweep:
-            jobs.load(values.sweep)
+            declare.load(values.sweep)
             if "engine" in values and values.engine not in engines.ENGINES:
                 raise UserError(f"there is no engine {values.engine}")
 

@@ -1,4 +1,4 @@
-"""A job's files damaged in every way: it is marked, with the reason, and the other jobs go on."""
+"""Damaged files of a job: the job is marked, with the reason, and other jobs are not affected."""
 
 import csv
 import io
@@ -12,11 +12,11 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
-from mcjax.report import groups, index_page, records, tidy
 from mcjax.report.__main__ import gather
-from mcjax.report.jobs import find
-from mcjax.report.records import Damaged
-from mcjax.runs import csv_text
+from mcjax.runs import csv_text, records
+from mcjax.runs.records import Damaged
+from mcjax.sweeps.gathered import groups, page, tidy_tables
+from mcjax.sweeps.gathered.jobs import find
 
 FIELDS = {"experiment": "backdoor", "seed": 0, "attack.trigger": "square", "repair.sizes": [50]}
 RESULT = {
@@ -32,7 +32,7 @@ TABLE = "suspect,0,0,,0.9,0.99\npath,50,0,0.5,0.8,0.1\n"
 
 
 def leave(folder, seed=0):
-    """What mcjax.train leaves."""
+    """Writes what mcjax.train writes."""
     folder.mkdir(parents=True)
     config_hash = f"h{seed}"
     config = {**CONFIG, "hash": config_hash, "hashed": {**FIELDS, "seed": seed}}
@@ -50,7 +50,7 @@ def read(path):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two good runs, and one to be damaged."""
+    """Two good runs, and one to damage."""
     folder = tmp_path_factory.mktemp("runs")
     for name, seed in (("bad", 0), ("good", 1), ("better", 2)):
         leave(folder / name, seed)
@@ -58,7 +58,7 @@ def runs(tmp_path_factory):
 
 
 def damaged(runs, file, content):
-    """The bad run's job and the groups, when one of its files has this content."""
+    """Gives a file of the bad run some content; returns the run's job."""
     path = runs / "bad" / file
     before = path.read_bytes()
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -67,15 +67,15 @@ def damaged(runs, file, content):
     finally:
         path.write_bytes(before)
     found = groups.of(jobs)
-    for rows in (tidy.job_rows(jobs), tidy.table_rows(jobs), groups.means(found)):
-        table = tidy.arrow(rows)
+    for rows in (tidy_tables.job_rows(jobs), tidy_tables.table_rows(jobs), groups.means(found)):
+        table = tidy_tables.arrow(rows)
         csv_text.to_csv(table.column_names, zip(*table.to_pydict().values(), strict=True)).encode()
-    index_page._jobs_table(runs, jobs).encode()
-    index_page.remarks(jobs, found)
-    assert [job.state for job in jobs if job.id != "bad"] == ["done", "done"]
+    page._jobs_table(runs, jobs).encode()
+    page.remarks(jobs, found)
+    assert [job.status for job in jobs if job.id != "bad"] == ["done", "done"]
     means = groups.means([group for group in found if group.experiment == "backdoor"])
     (bad,) = (job for job in jobs if job.id == "bad")
-    if bad.state != "done":
+    if bad.status != "done":
         assert {(row["num"], row["num_seeds"]) for row in means} == {(2, 2)}
         assert bad.note.isprintable()
         assert not bad.rows
@@ -154,6 +154,7 @@ DAMAGES = {
         "line 3: 5 cells, not 6": table("suspect,0,0,,0.9,0.9", "path,50,0,0.5,0.8"),
         "line 2: 7 cells, not 6": table("path,50,0,0.5,0.8,0.1,9"),
         "clean_accuracy is 'good', not a number": table("path,50,0,0.5,good,0.1"),
+        r"t is '\x1c0', not a number": table("path,50,0,\x1c0,0.9,0.1"),
         "clean_accuracy is '1_0'": table("path,50,0,0.5,1_0,0.1"),
         "clean_accuracy is '2024-01-01'": table("path,50,0,0.5,2024-01-01,0.1"),
         "clean_accuracy is 'true'": table("path,50,0,0.5,true,0.1"),
@@ -179,38 +180,38 @@ DAMAGES = {
 def test_damage_is_marked_with_its_reason(runs, file):
     for reason, content in DAMAGES[file].items():
         bad = damaged(runs, file, content)
-        assert (bad.state, reason in bad.note) == ("damaged", True), (reason, bad)
+        assert (bad.status, reason in bad.note) == ("damaged", True), (reason, bad)
         assert len(bad.note) < 1000
 
 
 def test_a_result_of_another_config_is_foreign(runs):
-    assert damaged(runs, "result.json", result(config_hash="h1")).state == "other config"
-    assert damaged(runs, "config.json", config(hash="h1")).state == "other config"
+    assert damaged(runs, "result.json", result(config_hash="h1")).status == "other config"
+    assert damaged(runs, "config.json", config(hash="h1")).status == "other config"
 
 
 def test_an_attempt_of_another_config_is_foreign(tmp_path):
-    """The published result is the job's own; the folder with the table is another one's."""
+    """The published result is the job's own, but the folder with the table is not."""
     job = tmp_path / "jobs" / "a"
     leave(job / "attempts" / "0001", seed=1)
     (job / "result.json").write_text(result(attempt="0001"))
     row = {"id": "a", "overrides": {"seed": 0}, "config_hash": "h0", "config": FIELDS}
     (tmp_path / "sweep.json").write_text(json.dumps({"jobs": [row]}))
     (found,) = find([tmp_path])[0]
-    assert found.state == "other config"
+    assert found.status == "other config"
     assert found.note == "the folder is of config h1, the job of h0"
 
 
 def test_what_is_undefined_is_no_damage(runs):
     bad = damaged(runs, "result.json", result(metrics={"pearson": None}))
-    assert (bad.state, bad.metrics) == ("done", {"pearson": None})
+    assert (bad.status, bad.metrics) == ("done", {"pearson": None})
     bad = damaged(runs, "table.csv", table("path,50,0,,nan,inf"))
-    assert bad.state == "done"
+    assert bad.status == "done"
     assert np.isnan(bad.rows[0]["clean_accuracy"])
     assert bad.rows[0]["t"] is None
 
 
 def test_what_is_no_file(runs, tmp_path):
-    """A pipe is not waited for, a file of another kind not read into memory."""
+    """A pipe does not block, and a huge file is not read into memory."""
     path = runs / "bad" / "result.json"
     before = path.read_bytes()
     try:
@@ -233,7 +234,7 @@ def test_what_is_no_file(runs, tmp_path):
 
 
 def test_gathering_goes_on_and_the_page_says_why(tmp_path):
-    """The three of the issue at once, with every file that is gathered."""
+    """Three kinds of damage at once, with every gathered file."""
     for name, seed in (("text", 0), ("huge", 1), ("seed", 2), ("good", 3), ("better", 4)):
         leave(tmp_path / name, seed)
     (tmp_path / "text" / "result.json").write_text(result(seconds="abc"))
@@ -251,14 +252,14 @@ def test_gathering_goes_on_and_the_page_says_why(tmp_path):
         "text": "damaged",
     }
     page = (tmp_path / "out" / "index.html").read_text()
-    assert "seconds is &#x27;abc&#x27;, not a finite number" in page
+    assert "seconds is &#39;abc&#39;, not a finite number" in page
     assert "5 jobs: 2 done, 3 damaged" in page
     means = read(tmp_path / "out" / "means.csv")
     assert {row["num"] for row in means} == {"2"}
 
 
 def test_settings_beyond_64_bits_are_written_as_text(tmp_path):
-    """A setting may be any number: it decides no table."""
+    """A setting may be any number; no table depends on it."""
     leave(tmp_path / "a")
     (tmp_path / "a" / "config.json").write_text(hashed(x=2**70, y=10**400))
     leave(tmp_path / "b", 1)
@@ -276,7 +277,7 @@ def test_metrics_can_not_take_the_place_of_a_jobs_own_columns(tmp_path):
 
 
 def test_seeds_of_a_metric_are_those_of_the_config(tmp_path):
-    """A run that is one path is one number: its metrics can't say that it is another seed."""
+    """The metrics of a run cannot change its seed."""
     for name in ("a", "b"):
         leave(tmp_path / name)
         fields = hashed(experiment="connect")
@@ -290,7 +291,7 @@ def test_seeds_of_a_metric_are_those_of_the_config(tmp_path):
 
 
 def test_the_same_run_counts_once_however_it_is_given(tmp_path):
-    """A copy, a link, a sweep and its own attempt: one seed, and the page names what is left out."""
+    """A copy, a link, and a sweep with its attempt count as one seed; the page names what is left out."""
     leave(tmp_path / "runs" / "a")
     shutil.copytree(tmp_path / "runs" / "a", tmp_path / "runs" / "copy")
     (tmp_path / "runs" / "link").symlink_to(tmp_path / "runs" / "a")
@@ -304,7 +305,7 @@ def test_the_same_run_counts_once_however_it_is_given(tmp_path):
     page = (tmp_path / "out" / "index.html").read_text()
     assert "1 rows repeat a seed that is counted already" in page
     assert "Left out are rows of copy (of a)." in page
-    assert "Of these, other numbers" not in page  # NaN is no conflict with NaN
+    assert "Of these, other numbers" not in page  # NaN does not conflict with NaN
     assert page.count("was given twice") == 2
 
 
@@ -345,14 +346,14 @@ FILES = {"result.json": RESULT, "config.json": CONFIG}
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_wrong_values_in_json(runs, data):
-    """Every value of a file replaced by anything: damaged, or the numbers that stand there."""
+    """Any value of a file is replaced: the job is damaged, or has the numbers of the file."""
     file = data.draw(st.sampled_from(sorted(FILES)))
     content = json.loads(json.dumps(FILES[file]))
     inside = content["metrics"] if file == "result.json" else content["hashed"]
     node = data.draw(st.sampled_from([content, inside]))
     node[data.draw(st.sampled_from(sorted(node)))] = data.draw(JSON)
     bad = damaged(runs, file, json.dumps(content))
-    if bad.state == "done":
+    if bad.status == "done":
         assert bad.metrics == content.get("metrics", RESULT["metrics"])
         assert [row["clean_accuracy"] for row in bad.rows] == [0.9, 0.8]
 
@@ -360,7 +361,7 @@ def test_wrong_values_in_json(runs, data):
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from([*FILES, "table.csv"]), st.data())
 def test_damaged_bytes(runs, file, data):
-    """Bytes changed, cut or added: damaged, or another number that can be read off the file."""
+    """Bytes are changed, cut or added: the job is damaged, or has the numbers of the file."""
     content = bytearray((runs / "bad" / file).read_bytes())
     at = data.draw(st.integers(0, len(content) - 1))
     match data.draw(st.sampled_from(["change", "cut", "add"])):
@@ -371,7 +372,7 @@ def test_damaged_bytes(runs, file, data):
         case "add":
             content[at:at] = data.draw(st.binary(max_size=4))
     bad = damaged(runs, file, bytes(content))
-    if bad.state == "done" and file == "table.csv":
+    if bad.status == "done" and file == "table.csv":
         text = io.StringIO(content.decode("utf-8-sig"), newline="")
         rows = list(csv.DictReader(text))
         assert [str(r["method"]) for r in bad.rows] == [

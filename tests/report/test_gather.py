@@ -1,4 +1,4 @@
-"""Sweeps and runs gathered: nothing dropped, every seed once, hand-worked means, equal bytes."""
+"""Gathered sweeps and runs: no job is dropped, each seed counts once, means are right, bytes repeat."""
 
 import csv
 import json
@@ -15,12 +15,12 @@ import pytest
 
 from mcjax.core.errors import UserError
 from mcjax.evaluation.intervals import mean_interval
-from mcjax.report import gathered_figures, groups, layout
 from mcjax.report.__main__ import default_out, gather
 from mcjax.report.chart import BOTTOM, TOP, chart
-from mcjax.report.jobs import find
 from mcjax.report.means import summarise
 from mcjax.report.panels import Chart
+from mcjax.sweeps.gathered import figures, groups, tables
+from mcjax.sweeps.gathered.jobs import find
 
 COLUMNS = ("method", "bonafide", "seed", "t", "clean_accuracy", "attack_success_rate")
 
@@ -38,7 +38,7 @@ def table(seed, sizes=(50,), success=0.1):
 
 
 def leave_run(folder, fields, rows, *, metrics=None, result=True):
-    """What mcjax.train leaves."""
+    """Writes what mcjax.train writes."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"hash of {json.dumps(fields)}"
     record = {"hash": name, "hashed": fields, "git_revision": "r", "device_kind": "cpu"}
@@ -52,7 +52,7 @@ def leave_run(folder, fields, rows, *, metrics=None, result=True):
 
 
 def leave_sweep(folder, jobs):
-    """What launch.sweep leaves: jobs is {id: (fields, what became of it)}."""
+    """Writes what launch.sweep writes; jobs is {id: (fields, outcome)}."""
     declared = []
     for name, (fields, fate) in jobs.items():
         config_hash = f"hash of {json.dumps(fields)}"
@@ -167,7 +167,7 @@ def test_groups_are_what_differs_apart_from_seeds(tmp_path):
 
 
 def test_a_field_that_came_later_has_the_value_of_the_runs_before(tmp_path):
-    """align = none stands in no config's hashed fields unless a sweep declared it."""
+    """align = none is not among the hashed fields unless a sweep declares it."""
     for i, align in enumerate((None, "none", "weights")):
         fields = config(seed=i, **({"curve__align": align} if align else {}))
         leave_run(tmp_path / f"{i}", fields, table(i))
@@ -183,7 +183,7 @@ def test_the_papers_layout(tmp_path):
     for seed, content in enumerate(rows):
         leave_run(tmp_path / str(seed), config(seed=seed), content)
     (group,) = groups.of(find([tmp_path])[0])
-    networks, repairs, chosen = layout.tables(group)
+    networks, repairs, chosen = tables.of_group(group)
     assert networks.title.endswith("n = 3 seeds")
     half = mean_interval([0.90, 0.91, 0.92])[1]
     assert networks.rows == [["suspect", f"0.910 ± {half:.3f} / 0.990 ± 0.000"]]
@@ -202,7 +202,7 @@ def test_folds(tmp_path):
     leave_run(tmp_path / "a", config(), "\n".join(content) + "\n")
     (group,) = groups.of(find([tmp_path])[0])
     assert {(row["num"], row["num_seeds"]) for row in groups.means([group])} == {(3, 1)}
-    assert layout.tables(group)[0].title.endswith("n = 3 (folds of 1 seed)")
+    assert tables.of_group(group)[0].title.endswith("n = 3 (folds of 1 seed)")
 
 
 def test_other_experiments_have_sections_of_their_own(tmp_path):
@@ -258,17 +258,17 @@ def test_a_result_of_another_config_is_left_out(tmp_path):
     path = tmp_path / "jobs" / "a" / "result.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "config_hash": "other"}))
     (job,) = find([tmp_path])[0]
-    assert job.state == "other config"
+    assert job.status == "other config"
     assert not groups.of([job])[0].rows
 
 
 def test_rates_end_at_0_and_100_percent(tmp_path):
-    """The interval of two seeds may reach far beyond; the axis and the bars do not."""
+    """The interval of two seeds can exceed 100 %; the axis and the bars do not."""
     for seed, success in ((0, 0.0), (1, 1.0)):
         leave_run(tmp_path / str(seed), config(seed=seed), table(seed, success=success))
     (group,) = groups.of(find([tmp_path])[0])
     assert mean_interval([0.0, 1.0])[1] > 6
-    _, success = gathered_figures.rates(summarise(group.rows, group.measure), group.measure)
+    _, success = figures.rates(summarise(group.rows, group.measure), group.measure)
     assert success.ylim == (-2, 102)
     (bar,) = re.findall(
         r'class="bar" d="M[\d.]+,([\d.]+)V([\d.]+)"', chart(Chart("a", [success], ""))
@@ -289,7 +289,7 @@ def test_equal_bytes(tmp_path):
 def test_mistakes(tmp_path):
     with pytest.raises(UserError, match="there is no folder"):
         find([tmp_path / "nope"])
-    with pytest.raises(UserError, match="holds no run and no sweep"):
+    with pytest.raises(UserError, match="contains no run and no sweep"):
         find([tmp_path])
     (tmp_path / "sweep.json").write_text("[")
     with pytest.raises(UserError, match=r"sweep\.json can't be read"):
@@ -332,9 +332,9 @@ def test_nan_stays_visible(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "no directory was given"),
+        ("", "no folder was given"),
         ("nope", "there is no folder nope"),
-        (".", "holds no run and no sweep"),
+        (".", "contains no run and no sweep"),
         ("a --out a/config.json", "give another --out"),
     ],
 )
@@ -362,7 +362,7 @@ def test_where_it_is_left(tmp_path):
 
 
 def test_a_thousand_jobs(tmp_path):
-    """300 settings of three seeds and 100 missing ones: to be gathered in seconds; the bound is generous."""
+    """300 settings of three seeds and 100 missing jobs are gathered in seconds; the bound is generous."""
     triggers = [f"blended:alpha={i}" for i in range(300)]
     jobs = {
         f"{trigger}_{seed}": (config(seed=seed, attack__trigger=trigger), "done")

@@ -1,4 +1,4 @@
-"""The page: whole in itself, well formed, and every number on it has a meaning."""
+"""The page is self-contained and well formed, and every number on it has a meaning."""
 
 import json
 import re
@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 
 from mcjax.experiments import result as results
-from mcjax.report import chart, page, records
+from mcjax.report import chart, html, page
 from mcjax.report.definitions import meaning
 from mcjax.report.panels import Chart, Line, Panel
+from mcjax.runs import records
 
 VOID = {"meta", "link", "img", "br", "wbr", "hr"}
 
 
 class Tags(HTMLParser):
-    """Opens and closes tags in order, and keeps them with their attributes."""
+    """Checks that tags close in order, and collects them with their attributes."""
 
     def __init__(self, text):
         super().__init__()
@@ -77,25 +78,39 @@ def test_what_a_user_wrote_is_text(text):
     assert "&lt;digits&gt;" in text
     assert "<digits>" not in text
     assert "Is a &lt; b?" in text
-    assert "<td>True</td>" in text  # fix_start is no number
+    assert "<td>True</td>" in text  # fix_start is not a number
+
+
+def gathered(**values):
+    experiment = {"name": "x", "figures": [], "compared": [], "groups": [], **values}
+    return html.render(
+        "gathered.html",
+        title="a",
+        titles=[],
+        counts="1 job",
+        notes=[],
+        experiments=[experiment],
+        jobs=page.table(("x",), [(1,)]),
+        definitions="",
+    )
 
 
 def test_titles_are_text_in_links_and_places_too():
-    text = "".join(page.parts({'<img src="x">': ["a"]}))
+    text = gathered(name='<img src="x">')
     assert "<img" not in text
     assert 'href="#-img-src-x-"' in text
     assert 'id="-img-src-x-"' in text
 
 
 def test_equal_runs_make_equal_pages(workdir, tmp_path, text):
-    assert page.document("a", ["b"]) == page.document("a", ["b"])
+    assert gathered() == gathered()
     assert page.picture(workdir / "figures" / "plane.png", "c") in text.replace(
         page.CAPTIONS["plane"], "c"
     )
 
 
 def test_a_page_without_charts_has_no_script():
-    assert "<script" not in page.document("a", [page.table(("x",), [(1,)])])
+    assert "<script" not in gathered()
 
 
 def test_numbers_of_a_table():
@@ -126,7 +141,7 @@ def test_the_numbers_of_a_chart_are_those_of_its_lines():
     height = chart.BOTTOM - chart.TOP
     assert data["py"][0][0] == chart.BOTTOM - 0.25 * height
     assert data["py"][0][1] is None
-    # Two pieces, and no line between them.
+    # Two pieces without a line between them.
     path = re.search(r'<g class="c0"><path class="line" d="(.*?)"', text)[1]
     assert path.count("M") == 2
     assert "L" not in path
@@ -159,7 +174,7 @@ def test_meanings_of_names():
 
 
 def test_a_metric_that_is_not_defined_is_null_in_result_json(tmp_path, monkeypatch):
-    """The correlation of a constant, say: JSON has no NaN, and reports take one for damage."""
+    """For example, the correlation of a constant: JSON has no NaN, and reports treat NaN as damage."""
     monkeypatch.setattr(results, "describe", lambda _: {"num_images": {}})
     monkeypatch.setattr(results.page, "write_page", lambda *_, **__: None)
     run = SimpleNamespace(

@@ -53,12 +53,13 @@ def test_hash_is_of_what_changes_the_result():
         assert (base.config_hash(config) == reference) == same
 
 
-def test_a_run_of_before_a_field_was_added_can_be_taken_up():
+@pytest.mark.parametrize("name", ["model.bfloat16", "run.tensorboard"])
+def test_a_config_that_lacks_a_field_is_refused(name):
     config = base.connect()
-    assert not {"model.bfloat16", "curve.align"} & set(base.hashed_fields(config))
-    del config.model.bfloat16
-    del config.curve.align
-    assert base.config_hash(config) == base.config_hash(base.connect())
+    part, field = name.split(".")
+    del config[part][field]
+    with pytest.raises(UserError, match=f"the config lacks {name}"):
+        base.validate(config)
 
 
 def test_a_switch_is_true_or_false():

@@ -24,7 +24,7 @@ def aligned(run: Run, name: str, start: PyTree, end: PyTree) -> PyTree:
         The second network: unchanged ("none"), or with its hidden channels in the order whose weights
         are nearest to the first's ("weights"). Both are the same function.
     """
-    if run.config.curve.get("align", "none") == "none":
+    if run.config.curve.align == "none":
         return end
     image_shape = run.dataset.image_shape
     spec = alignment.permutation_spec(run.network.apply, start, image_shape)

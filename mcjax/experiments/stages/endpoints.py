@@ -59,7 +59,7 @@ def train_side_by_side(
         images_fn: The training images of a run, on the device.
         loss_fn: The objective of all.
     """
-    if not networks or not networks[0][0].config.run.get("side_by_side", False):
+    if not networks or not networks[0][0].config.run.side_by_side:
         return
     missing = [(run, name) for run, name in networks if not exists(run.checkpoint(run.part + name))]
     sets = [images_fn(part) for part, _ in missing]

@@ -152,7 +152,7 @@ def batch_mesh(run: Run, name: str, batch_size: int) -> Mesh | None:
         UserError: The batch can't be divided among them.
     """
     number = run.mesh.size
-    if not run.config.run.get("data_parallel", False) or number == 1:
+    if not run.config.run.data_parallel or number == 1:
         return None
     if batch_size % number:
         raise UserError(
