@@ -19,13 +19,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch import jobs
-from launch.jobs import Job
 from mcjax.experiments.methods import METHODS
+from mcjax.sweeps import declare, store
+from mcjax.sweeps.store import Job
 
 ROOT = Path(__file__).parents[1]
 SWEEP = """
-from launch.jobs import Sweep, grid
+from mcjax.sweeps.declare import Sweep, grid
 from mcjax import config
 
 def get_sweep():
@@ -46,7 +46,7 @@ def main() -> None:
         sweep.write_text(SWEEP.format(num_settings=args.jobs // 5))
         launch = (*("-m", "launch.sweep"), f"--sweep={sweep}", f"--workdir={folder}", "--dry_run")
         timed("dry run, nothing done", launch, args.repeats)
-        leave(folder, jobs.load(sweep))
+        leave(folder, declare.load(sweep))
         scanned = timed("dry run, all done", launch, args.repeats)
         gathered = timed("gathering", ("-m", "mcjax.report", str(folder)), args.repeats)
         print(f"dry run with its scan, and gathering: {scanned + gathered:.1f} s")
@@ -72,11 +72,9 @@ def timed(what: str, command: Sequence[str], repeats: int) -> float:
 
 def leave(folder: Path, declared: Sequence[Job]) -> None:
     """What launch.sweep leaves when every job has its result."""
-    rows = []
+    store.write_sweep(folder, "many", {}, declared)
     for number, job in enumerate(declared):
-        row = {"id": job.id, "overrides": dict(job.overrides), "config_hash": job.config_hash}
-        rows.append({**row, "config": dict(job.config)})
-        attempt = folder / "jobs" / job.id / "attempts" / "0001"
+        attempt = store.job_dir(folder, job.id) / "attempts" / "0001"
         attempt.mkdir(parents=True)
         result = {"config_hash": job.config_hash, "attempt": "0001", "exit_code": 0}
         metrics = {"path_2500": number / len(declared)}
@@ -88,7 +86,6 @@ def leave(folder: Path, declared: Sequence[Job]) -> None:
             for method in METHODS:
                 for size in (2500, 1000, 500, 250, 50):
                     table.writerow([method, size, job.config["seed"], 0.5, 0.9, number / 1000])
-    write(folder / "sweep.json", {"name": "many", "code": {}, "jobs": rows})
 
 
 def write(path: Path, content: object) -> None:

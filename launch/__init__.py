@@ -1,8 +1,4 @@
-"""Batch launches: sweeps over existing engines, and TPU VM recipes.
-
-`python -m launch.sweep` declares jobs (`launch.jobs`), looks at what is done (`launch.state`) and
-hands the rest to an engine (`launch.engines`), which runs `python -m launch.worker` for each.
-"""
+"""Commands that start sweeps (`mcjax.sweeps`), and recipes for TPU VMs, SkyPilot and Slurm."""
 
 from mcjax import interrupt
 

@@ -23,6 +23,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mcjax import spec
+from mcjax.atomic import put_file
 from mcjax.bucket import in_bucket, local
 from mcjax.config import config_hash, hashed_fields
 from mcjax.csv_text import to_csv
@@ -231,46 +232,9 @@ def publish(path: Path, content: str | bytes) -> bool:
 def _put(path: Path, content: str | bytes, *, replace: bool) -> bool:
     data = content.encode() if isinstance(content, str) else content
     try:
-        return (_put_object if in_bucket(path) else _put_file)(path, data, replace=replace)
+        return (_put_object if in_bucket(path) else put_file)(path, data, replace=replace)
     except OSError as error:
         raise cannot_write(path, error) from None
-
-
-def _put_file(path: Path, data: bytes, *, replace: bool) -> bool:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            temporary.replace(path)
-            return True
-        try:
-            os.link(temporary, path)  # unlike a rename it fails where the name is taken
-        except FileExistsError:
-            return False
-        except OSError:  # a file system without links, such as a mounted bucket
-            return _create(path, data)
-        return True
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _create(path: Path, data: bytes) -> bool:
-    try:
-        file = path.open("xb")
-    except FileExistsError:
-        return False
-    try:
-        with file:
-            file.write(data)
-    except OSError:
-        path.unlink(missing_ok=True)  # half a result is none
-        raise
-    return True
 
 
 def _put_object(path: Path, data: bytes, *, replace: bool) -> bool:

@@ -26,7 +26,12 @@ def test_a_damaged_package_is_not_called_missing(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("package", "command"),
     [
-        ("pyarrow", lambda: __import__("mcjax.report.tidy", fromlist=["arrow"]).arrow([{"a": 1}])),
+        (
+            "pyarrow",
+            lambda: __import__("mcjax.report.gathered.tidy_tables", fromlist=["arrow"]).arrow(
+                [{"a": 1}]
+            ),
+        ),
         ("tensorflow_datasets", lambda: __import__("mcjax.data", fromlist=["load"]).load("tfds:x")),
     ],
 )

@@ -9,7 +9,7 @@ size ({"seed": range(3), "repair.sizes": ((400,), (200,), (100,), (50,))}) would
 Cost: 3 jobs of 100 seconds on two CPU cores.
 """
 
-from launch.jobs import Sweep, grid
+from mcjax.sweeps.declare import Sweep, grid
 
 
 def get_sweep():

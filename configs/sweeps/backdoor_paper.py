@@ -13,7 +13,7 @@ import os
 import runpy
 from pathlib import Path
 
-from launch.jobs import Sweep, grid
+from mcjax.sweeps.declare import Sweep, grid
 
 CONFIGS = Path(__file__).parents[1]
 

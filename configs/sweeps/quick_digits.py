@@ -5,7 +5,7 @@ python -m launch.sweep --sweep configs/sweeps/quick_digits.py --parallel 2
 Cost: half a minute on two CPU cores.
 """
 
-from launch.jobs import Sweep, grid
+from mcjax.sweeps.declare import Sweep, grid
 
 
 def get_sweep():

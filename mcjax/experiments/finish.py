@@ -13,7 +13,7 @@ from mcjax.logs import say
 from mcjax.report import page
 from mcjax.report.figures import chart_figure
 from mcjax.report.panels import Chart
-from mcjax.report.records import Damaged, read_object, read_result
+from mcjax.runs.records import Damaged, read_object, read_result
 from mcjax.workdir import publish, write
 
 

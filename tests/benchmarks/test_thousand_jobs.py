@@ -5,16 +5,16 @@ import csv
 import pytest
 
 from benchmarks import thousand_jobs
-from launch import jobs, state
 from mcjax.report.__main__ import gather
+from mcjax.sweeps import declare, store
 
 
 def test_what_it_leaves(tmp_path):
     sweep = tmp_path / "many.py"
     sweep.write_text(thousand_jobs.SWEEP.format(num_settings=2))
-    declared = jobs.load(sweep)
+    declared = declare.load(sweep)
     thousand_jobs.leave(tmp_path / "sweep", declared)
-    states = state.scan(tmp_path / "sweep", declared)
+    states = store.scan(tmp_path / "sweep", declared)
     assert [s.status for s in states.values()] == ["done"] * 10
     gather([tmp_path / "sweep"], tmp_path / "gathered")
     with (tmp_path / "gathered" / "means.csv").open() as file:

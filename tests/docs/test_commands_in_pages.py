@@ -21,10 +21,10 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from launch import engines, jobs
 from mcjax import command, experiments
 from mcjax.config import flat, validate
 from mcjax.errors import UserError
+from mcjax.sweeps import declare, engines
 
 # ml_collections loads config files in a way that Python will give up.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -115,7 +115,7 @@ def _check_flags(module, define_flags, words, complete):
                 if field not in flat(values.config):
                     raise UserError(f"the config has no field {field!r}")
         if "sweep" in values and values.sweep:
-            jobs.load(values.sweep)
+            declare.load(values.sweep)
             if "engine" in values and values.engine not in engines.ENGINES:
                 raise UserError(f"there is no engine {values.engine}")
 

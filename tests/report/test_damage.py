@@ -13,10 +13,11 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from mcjax import csv_text
-from mcjax.report import groups, index_page, records, tidy
 from mcjax.report.__main__ import gather
-from mcjax.report.jobs import find
-from mcjax.report.records import Damaged
+from mcjax.report.gathered import groups, page, tidy_tables
+from mcjax.report.gathered.jobs import find
+from mcjax.runs import records
+from mcjax.runs.records import Damaged
 
 FIELDS = {"experiment": "backdoor", "seed": 0, "attack.trigger": "square", "repair.sizes": [50]}
 RESULT = {
@@ -67,15 +68,15 @@ def damaged(runs, file, content):
     finally:
         path.write_bytes(before)
     found = groups.of(jobs)
-    for rows in (tidy.job_rows(jobs), tidy.table_rows(jobs), groups.means(found)):
-        table = tidy.arrow(rows)
+    for rows in (tidy_tables.job_rows(jobs), tidy_tables.table_rows(jobs), groups.means(found)):
+        table = tidy_tables.arrow(rows)
         csv_text.to_csv(table.column_names, zip(*table.to_pydict().values(), strict=True)).encode()
-    index_page._jobs_table(runs, jobs).encode()
-    index_page.remarks(jobs, found)
-    assert [job.state for job in jobs if job.id != "bad"] == ["done", "done"]
+    page._jobs_table(runs, jobs).encode()
+    page.remarks(jobs, found)
+    assert [job.status for job in jobs if job.id != "bad"] == ["done", "done"]
     means = groups.means([group for group in found if group.experiment == "backdoor"])
     (bad,) = (job for job in jobs if job.id == "bad")
-    if bad.state != "done":
+    if bad.status != "done":
         assert {(row["num"], row["num_seeds"]) for row in means} == {(2, 2)}
         assert bad.note.isprintable()
         assert not bad.rows
@@ -179,13 +180,13 @@ DAMAGES = {
 def test_damage_is_marked_with_its_reason(runs, file):
     for reason, content in DAMAGES[file].items():
         bad = damaged(runs, file, content)
-        assert (bad.state, reason in bad.note) == ("damaged", True), (reason, bad)
+        assert (bad.status, reason in bad.note) == ("damaged", True), (reason, bad)
         assert len(bad.note) < 1000
 
 
 def test_a_result_of_another_config_is_foreign(runs):
-    assert damaged(runs, "result.json", result(config_hash="h1")).state == "other config"
-    assert damaged(runs, "config.json", config(hash="h1")).state == "other config"
+    assert damaged(runs, "result.json", result(config_hash="h1")).status == "other config"
+    assert damaged(runs, "config.json", config(hash="h1")).status == "other config"
 
 
 def test_an_attempt_of_another_config_is_foreign(tmp_path):
@@ -196,15 +197,15 @@ def test_an_attempt_of_another_config_is_foreign(tmp_path):
     row = {"id": "a", "overrides": {"seed": 0}, "config_hash": "h0", "config": FIELDS}
     (tmp_path / "sweep.json").write_text(json.dumps({"jobs": [row]}))
     (found,) = find([tmp_path])[0]
-    assert found.state == "other config"
+    assert found.status == "other config"
     assert found.note == "the folder is of config h1, the job of h0"
 
 
 def test_what_is_undefined_is_no_damage(runs):
     bad = damaged(runs, "result.json", result(metrics={"pearson": None}))
-    assert (bad.state, bad.metrics) == ("done", {"pearson": None})
+    assert (bad.status, bad.metrics) == ("done", {"pearson": None})
     bad = damaged(runs, "table.csv", table("path,50,0,,nan,inf"))
-    assert bad.state == "done"
+    assert bad.status == "done"
     assert np.isnan(bad.rows[0]["clean_accuracy"])
     assert bad.rows[0]["t"] is None
 
@@ -352,7 +353,7 @@ def test_wrong_values_in_json(runs, data):
     node = data.draw(st.sampled_from([content, inside]))
     node[data.draw(st.sampled_from(sorted(node)))] = data.draw(JSON)
     bad = damaged(runs, file, json.dumps(content))
-    if bad.state == "done":
+    if bad.status == "done":
         assert bad.metrics == content.get("metrics", RESULT["metrics"])
         assert [row["clean_accuracy"] for row in bad.rows] == [0.9, 0.8]
 
@@ -371,7 +372,7 @@ def test_damaged_bytes(runs, file, data):
         case "add":
             content[at:at] = data.draw(st.binary(max_size=4))
     bad = damaged(runs, file, bytes(content))
-    if bad.state == "done" and file == "table.csv":
+    if bad.status == "done" and file == "table.csv":
         text = io.StringIO(content.decode("utf-8-sig"), newline="")
         rows = list(csv.DictReader(text))
         assert [str(r["method"]) for r in bad.rows] == [

@@ -15,10 +15,10 @@ import pytest
 
 from mcjax.errors import UserError
 from mcjax.intervals import mean_interval
-from mcjax.report import gathered_figures, groups, layout
 from mcjax.report.__main__ import default_out, gather
 from mcjax.report.chart import BOTTOM, TOP, chart
-from mcjax.report.jobs import find
+from mcjax.report.gathered import figures, groups, tables
+from mcjax.report.gathered.jobs import find
 from mcjax.report.means import summarise
 from mcjax.report.panels import Chart
 
@@ -183,7 +183,7 @@ def test_the_papers_layout(tmp_path):
     for seed, content in enumerate(rows):
         leave_run(tmp_path / str(seed), config(seed=seed), content)
     (group,) = groups.of(find([tmp_path])[0])
-    networks, repairs, chosen = layout.tables(group)
+    networks, repairs, chosen = tables.of_group(group)
     assert networks.title.endswith("n = 3 seeds")
     half = mean_interval([0.90, 0.91, 0.92])[1]
     assert networks.rows == [["suspect", f"0.910 ± {half:.3f} / 0.990 ± 0.000"]]
@@ -202,7 +202,7 @@ def test_folds(tmp_path):
     leave_run(tmp_path / "a", config(), "\n".join(content) + "\n")
     (group,) = groups.of(find([tmp_path])[0])
     assert {(row["num"], row["num_seeds"]) for row in groups.means([group])} == {(3, 1)}
-    assert layout.tables(group)[0].title.endswith("n = 3 (folds of 1 seed)")
+    assert tables.of_group(group)[0].title.endswith("n = 3 (folds of 1 seed)")
 
 
 def test_other_experiments_have_sections_of_their_own(tmp_path):
@@ -258,7 +258,7 @@ def test_a_result_of_another_config_is_left_out(tmp_path):
     path = tmp_path / "jobs" / "a" / "result.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "config_hash": "other"}))
     (job,) = find([tmp_path])[0]
-    assert job.state == "other config"
+    assert job.status == "other config"
     assert not groups.of([job])[0].rows
 
 
@@ -268,7 +268,7 @@ def test_rates_end_at_0_and_100_percent(tmp_path):
         leave_run(tmp_path / str(seed), config(seed=seed), table(seed, success=success))
     (group,) = groups.of(find([tmp_path])[0])
     assert mean_interval([0.0, 1.0])[1] > 6
-    _, success = gathered_figures.rates(summarise(group.rows, group.measure), group.measure)
+    _, success = figures.rates(summarise(group.rows, group.measure), group.measure)
     assert success.ylim == (-2, 102)
     (bar,) = re.findall(
         r'class="bar" d="M[\d.]+,([\d.]+)V([\d.]+)"', chart(Chart("a", [success], ""))
@@ -289,7 +289,7 @@ def test_equal_bytes(tmp_path):
 def test_mistakes(tmp_path):
     with pytest.raises(UserError, match="there is no folder"):
         find([tmp_path / "nope"])
-    with pytest.raises(UserError, match="holds no run and no sweep"):
+    with pytest.raises(UserError, match="contains no run and no sweep"):
         find([tmp_path])
     (tmp_path / "sweep.json").write_text("[")
     with pytest.raises(UserError, match=r"sweep\.json can't be read"):
@@ -332,9 +332,9 @@ def test_nan_stays_visible(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "no directory was given"),
+        ("", "no folder was given"),
         ("nope", "there is no folder nope"),
-        (".", "holds no run and no sweep"),
+        (".", "contains no run and no sweep"),
         ("a --out a/config.json", "give another --out"),
     ],
 )

@@ -17,13 +17,14 @@ from test_repaired_page import repaired
 from mcjax import config as base
 from mcjax import csv_text, evaluate
 from mcjax.experiments import connect
-from mcjax.report import chart, gathered_figures, markup, page, repaired_page
+from mcjax.report import chart, markup, page, repaired_page
 from mcjax.report.__main__ import gather
 from mcjax.report.figures import chart_figure, label
+from mcjax.report.gathered import figures as gathered_figures
 from mcjax.report.markup import Markup
 from mcjax.report.panels import Chart, Line, Panel
-from mcjax.report.records import read_table
 from mcjax.report.repaired_page import write_repaired
+from mcjax.runs.records import read_table
 from mcjax.workdir import write_csv
 
 HARMLESS = "a word"

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from mcjax.experiments import finish
-from mcjax.report import chart, page, records
+from mcjax.report import chart, page
 from mcjax.report.definitions import meaning
 from mcjax.report.panels import Chart, Line, Panel
+from mcjax.runs import records
 
 VOID = {"meta", "link", "img", "br", "wbr", "hr"}
 

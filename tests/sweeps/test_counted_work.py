@@ -1,0 +1,208 @@
+"""The counted work of a backdoor run: by hand, by the program, and beside a run that counts along."""
+
+import collections
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mcjax import config as base
+from mcjax import models
+from mcjax.errors import UserError
+from mcjax.experiments import backdoor, endpoints, explain, repair_table, study
+from mcjax.experiments.fit import num_training_steps
+from mcjax.experiments.methods import METHODS
+from mcjax.experiments.run import open_run
+from mcjax.network import from_linen
+from mcjax.operations import count
+from mcjax.repair import i_bau
+from mcjax.sweeps import counted_work
+
+
+def paper_config():
+    config = base.backdoor()
+    config.data.name = "cifar10"
+    config.data.num_bonafide = 2500
+    config.data.num_selection = 1000
+    config.model.name = "vgg"
+    config.model.options.depth = 16
+    config.endpoint.num_epochs = 100.0
+    config.endpoint.batch_size = 128
+    config.repair.sizes = (2500, 1000, 500, 250, 50)
+    config.repair.num_epochs = 100.0
+    config.repair.steps_per_epoch = 79
+    config.repair.batch_size = 128
+    config.evaluation.batch_size = 1000
+    return config
+
+
+def images(stages, name):
+    """Images of all steps of a stage."""
+    (stage,) = (s for s in stages if s.name == name)
+    return round(stage.num_steps * stage.images)
+
+
+def test_the_papers_run_by_hand():
+    stages = counted_work.stages(paper_config(), has_batch_stats=True)
+    steps = {s.name: s.num_steps for s in stages}
+    assert steps["two networks and a twin"] == 3 * 36_328  # 100 * 46,500 / 128
+    for name in ("path", "fine_tune", "scratch", "prune", "fine_prune"):
+        assert steps[f"train {name}"] == 5 * 7_900
+    # The sizes are repeated to their least common multiple, 5,000: 39 batches a round.
+    assert steps["train i_bau"] == 5 * 100 * 39
+    assert steps["ascents of i_bau"] == 5 * 100 * 10
+    judged = 1_000 + 10_000 + 9_000
+    bonafide = 2_500 + 1_000 + 500 + 250 + 50
+    assert images(stages, "61 points of each path") == 61 * (5 * (judged + 2_500) + bonafide)
+    assert images(stages, "61 points of each line") == 61 * (judged + 2_500 + 2_500)
+    assert images(stages, "noise") == 40 * (judged + 2_500)
+    assert images(stages, "other networks") == (3 + 5 * 5) * judged
+    assert images(stages, "search of fine_prune") == bonafide + 5 * 65 * 1_000
+
+
+def test_without_batch_norm_nothing_is_recomputed():
+    stages = counted_work.stages(paper_config(), has_batch_stats=False)
+    assert images(stages, "noise") == 40 * 20_000
+    assert images(stages, "61 points of each path") == 61 * 5 * 22_500
+
+
+def test_other_attackers_pairs_and_seeds():
+    plain = {s.name: s for s in counted_work.stages(paper_config(), has_batch_stats=False)}
+    config = paper_config()
+    config.attack.attacker = "path_aware"
+    aware = {s.name: s for s in counted_work.stages(config, has_batch_stats=False)}
+    assert set(aware) - set(plain) == {"the attacker's curve"}
+    assert aware["the attacker's curve"].num_steps == 14_531  # 40 * 46,500 / 128
+
+    config = paper_config()
+    config.attack.label_map = "all_to_all"
+    stages = counted_work.stages(config, has_batch_stats=False)
+    assert images(stages, "noise") == 40 * 21_000  # every image is attacked
+
+    config = paper_config()
+    config.repair.pair = "tampered_and_fine_tuned"
+    config.repair.methods = ("path", "line")
+    stages = {s.name: s for s in counted_work.stages(config, has_batch_stats=False)}
+    assert stages["two networks and a twin"].num_steps == 2 * 36_328
+    assert stages["train fine_tune"].num_steps == 5 * 7_900
+    assert images(stages.values(), "61 points of each line") == 61 * 5 * 22_500
+
+    config = paper_config()
+    config.seeds = (0, 1, 2)
+    three = {s.name: s for s in counted_work.stages(config, has_batch_stats=False)}
+    assert three["train path"].num_steps == 3 * plain["train path"].num_steps
+    assert three["surroundings"] == plain["surroundings"]  # of the first seed
+
+
+def test_the_passes_of_i_bau_are_those_of_its_program():
+    network = from_linen(models.create("cnn", num_classes=10), (8, 8, 1))
+    variables = {"batch_stats": {}, **jax.eval_shape(network.init, jax.random.key(0))}
+    examples = {
+        "image": jax.ShapeDtypeStruct((40, 8, 8, 1), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((40,), jnp.int32),
+    }
+    opt_state = jax.eval_shape(optax.adam(1.0).init, variables["params"])
+    one = count(network.apply, variables, jax.ShapeDtypeStruct((4, 8, 8, 1), jnp.float32))
+
+    def passes(num_inner, num_fixed_point):
+        def run(key, variables, opt_state, examples):
+            return i_bau._round(
+                *(key, variables, opt_state, examples, 3.0, 0.1, 0.5, 1e-3),
+                network=network,
+                num_inner=num_inner,
+                num_fixed_point=num_fixed_point,
+                batch_size=4,
+            )
+
+        arguments = (jax.random.key(0), variables, opt_state, examples)
+        return count(run, *arguments).operations / one.operations
+
+    assert passes(11, 5) - passes(10, 5) == pytest.approx(counted_work.ASCENT_PASSES, rel=0.02)
+    for terms in (2, 5):
+        descents = passes(10, terms) - 10 * counted_work.ASCENT_PASSES
+        # 10 batches of 4; the first layer's input gradients, which not every pass needs, are small.
+        assert descents / 10 == pytest.approx(counted_work.descent_passes(terms), rel=0.05)
+
+
+def test_a_run_asks_for_what_was_counted(tmp_path, monkeypatch):
+    """The stages of a real run, with trainings and looks that only write down what they are asked."""
+    config = base.quick(base.backdoor())
+    config.model.name = "mlp"
+    config.repair.methods = ("path", "line", "fine_tune", "scratch", "noise")
+    config.evaluation.batch_size = 50
+    steps, looks = collections.Counter(), collections.Counter()
+
+    def fit(run, name, key, params, batch_stats, fixed, examples, *, options, **_):
+        stage = name.split("/")[-1].rstrip("0123456789").rstrip("_")
+        steps[stage] += options.get("num_steps") or num_training_steps(
+            options.num_epochs, len(examples["label"]), options.batch_size
+        )
+        return SimpleNamespace(params=params, batch_stats=batch_stats)
+
+    def walk(run, name, curve, ts, sets, **_):
+        stage = name.split("/")[-1].rstrip("0123456789").rstrip("_")
+        looks[stage] += len(ts) * sum(batches["mask"].size for batches in sets.values())
+        metrics = ("loss", "accuracy", "target", "cosine")
+        return {f"{part}_{metric}": np.ones(len(ts)) for part in sets for metric in metrics}
+
+    for module in (endpoints, study):
+        monkeypatch.setattr(module, "fit", fit)
+    for module in (study, explain):
+        monkeypatch.setattr(module, "walk", walk)
+    run = open_run(config, tmp_path)
+    stamp = backdoor.trigger(run)
+    one = study.Study(run, backdoor.tamper(run, stamp))
+    list(repair_table.repairs(one))
+    explain.explain(one, stamp)
+
+    monkeypatch.setitem(counted_work.DATA, "fake:digits", ((8, 8, 1), 10, 800, 400))
+    counted = {s.name: s for s in counted_work.stages(config, has_batch_stats=False)}
+    networks = sum(steps.pop(name) for name in ("clean_twin", "endpoint_a", "endpoint_b"))
+    assert counted["two networks and a twin"].num_steps == networks
+    assert {name: counted[f"train {name}"].num_steps for name in steps} == steps
+    assert set(steps) == {"path", "fine_tune", "scratch"}
+    # Batches are filled up, and a tenth of the attacked images stands for the target's class.
+    near = {"rel": 0.2}
+    assert images(counted.values(), "3 points of each path") == pytest.approx(looks["path"], **near)
+    assert images(counted.values(), "3 points of each line") == pytest.approx(looks["line"], **near)
+    noise = looks["noise at t = 0"] + looks["noise at t = 1"]
+    assert images(counted.values(), "noise") == pytest.approx(noise, **near)
+    others = looks["references"] + looks["fine_tune"] + looks["scratch"]
+    assert images(counted.values(), "other networks") == pytest.approx(others, **near)
+    around = looks["surroundings"]
+    assert images(counted.values(), "surroundings") == pytest.approx(around, **near)
+    # An input gradient is two passes, and there are two: of the clean and of the stamped image.
+    gradients = 4 * looks["gradients"]
+    assert images(counted.values(), "input gradients") == pytest.approx(gradients, **near)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("experiment", "evasion", "only the work of backdoor can be counted"),
+        ("repair.methods", ("path", "magic"), "the cost of the repair method 'magic' is unknown"),
+        ("data.name", "npz:mine.npz", "the size of npz:mine.npz is unknown; use one of cifar10"),
+    ],
+)
+def test_what_can_not_be_counted(field, value, message):
+    config = paper_config()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=message):
+        counted_work.stages(config, has_batch_stats=False)
+
+
+def test_the_size_of_a_network():
+    config = paper_config()
+    config.model.options.batch_norm = False
+    size = counted_work.size(config)
+    assert size.operations == pytest.approx(0.627e9, rel=1e-3)  # docs/performance.md
+    assert size.activations == pytest.approx(0.28e6, rel=0.02)
+    assert not size.has_batch_stats
+    assert counted_work.size(base.backdoor()).operations > 0
+
+
+def test_every_method_of_a_study_is_counted():
+    assert set(METHODS) == counted_work.COUNTED_METHODS

@@ -1,0 +1,88 @@
+"""The local engine with real training: killed launchers and workers, and what goes on after them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_sweep
+from tiny_sweep import until
+
+from mcjax.sweeps import attempts
+
+
+def launch(folder):
+    return tiny_sweep.launcher(
+        f"--sweep={folder / 'tiny.py'}", f"--workdir={folder / 'sweep'}", stderr=subprocess.PIPE
+    )
+
+
+def finish(folder):
+    launcher = launch(folder)
+    _, told = launcher.communicate(timeout=300)
+    assert launcher.returncode == 0, told
+    return told
+
+
+def processes(folder):
+    """The processes, by id, that name a folder on their command line."""
+    found = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            line = Path(f"/proc/{pid}/cmdline").read_text()
+        except OSError:
+            continue
+        if str(folder) in line:
+            found[int(pid)] = line
+    return found
+
+
+def is_in_the_middle(sweep_dir):
+    """Whether the first attempt of the only job has saved a stage that is not at its end."""
+    return any(map(tiny_sweep.has_begun, (sweep_dir / "jobs").glob("*/attempts/0001")))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+@pytest.mark.parametrize("victim", ["launcher", "worker"])
+def test_a_kill_in_the_middle_costs_no_result(tmp_path, victim):
+    tiny_sweep.declare(tmp_path, 1)
+    sweep_dir = tmp_path / "sweep"
+
+    launcher = launch(tmp_path)
+    try:
+        until(lambda: is_in_the_middle(sweep_dir))
+        (job_dir,) = (sweep_dir / "jobs").iterdir()
+        if victim == "launcher":
+            launcher.kill()
+            launcher.communicate()
+            until(lambda: not processes(sweep_dir), 20)  # no orphan goes on writing
+            assert not (job_dir / "result.json").exists()
+            finish(tmp_path)
+        else:
+            os.kill(attempts.read(job_dir / "attempts" / "0001")["pid"], signal.SIGKILL)
+            _, told = launcher.communicate(timeout=300)
+            assert launcher.returncode == 0, told
+    finally:
+        launcher.kill()
+
+    one, two = attempts.folders(job_dir)
+    ended = 128 + signal.SIGTERM if victim == "launcher" else None  # by itself, left alone
+    assert attempts.read(one).get("exit_code") == ended
+    last = attempts.read(two)
+    assert (last["exit_code"], last["resumed_from"]) == (0, "0001")
+    assert last["resumed"]["finished"] or any(last["resumed"]["partial"].values())
+    published = (job_dir / "result.json").read_bytes()
+    assert json.loads(published)["attempt"] == "0002"
+    assert "1 jobs, 1 done; 0 to run" in finish(tmp_path)
+    assert attempts.folders(job_dir) == [one, two]
+    assert (job_dir / "result.json").read_bytes() == published
+
+    (tmp_path / "sweep").rename(tmp_path / "interrupted")
+    finish(tmp_path)
+    (unbroken,) = (tmp_path / "sweep" / "jobs").glob("*/attempts/0001")
+    mended = tmp_path / "interrupted" / two.relative_to(sweep_dir)
+    for name in ("path.csv", "figures/line.csv"):
+        assert (mended / name).read_bytes() == (unbroken / name).read_bytes()
