@@ -22,9 +22,8 @@ from mcjax.report.chart import chart
 from mcjax.report.connect_figures import PATH_CAPTION, path_panels
 from mcjax.report.definitions import TERMS
 from mcjax.report.figures import chart_figure
-from mcjax.report.markup import Markup
 from mcjax.report.panels import Chart
-from mcjax.workdir import as_path, read_config, write
+from mcjax.workdir import as_path, read_config
 
 
 def define_flags() -> None:
@@ -97,14 +96,17 @@ def evaluate(workdir: Path, num_points: int) -> Path:
     chart_figure(folder, figure)
     metrics = connect.summary(curve, ts, tables["path"], tables["line"])
     title = f"{run.config.data.name}: {num_points} points of a trained path"
-    shown = {
-        "Path": [chart(figure)],
-        "Numbers": [page.numbers(metrics, caption=f"Over these {num_points} points")],
-        "What the words mean": [page.definitions(TERMS.items())],
-        "Run": [Markup("<p>Config {}.</p>").format(run.config_hash)],
-    }
-    head = page.head(title, connect.QUESTION, connect.answer(metrics))
-    write(folder / "report.html", page.document(title, [*head, *page.parts(shown)]))
+    page.write_document(
+        folder / "report.html",
+        "evaluation.html",
+        title=title,
+        question=connect.QUESTION,
+        answer=connect.answer(metrics),
+        path=chart(figure),
+        numbers=page.numbers(metrics, caption=f"Over these {num_points} points"),
+        definitions=page.definitions(TERMS.items()),
+        config_hash=run.config_hash,
+    )
     accuracy = tables["path"]["test_accuracy"]
     say(f"worst test accuracy {accuracy.min():.4f} at t = {ts[accuracy.argmin()]:.4f}")
     say(f"left in {folder}")

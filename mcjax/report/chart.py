@@ -1,81 +1,66 @@
-"""Lines on a page: a drawing (SVG) of every panel, with numbers under the pointer (chart.js).
+"""Draws charts on pages: every panel as SVG, with the numbers under the pointer (chart.js).
 
-The drawing is there without the script, too: on paper, in a mail, in a browser that runs none.
+Without the script, as on paper or in a mail, the drawing remains.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from mcjax.report.markup import Markup, joined, script_data
+from mcjax.report.html import render
 from mcjax.report.panels import COLOURS, Chart, Line, Panel
 
 WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 350, 10, 188
-DASHES = Markup(' stroke-dasharray="2 3"')
+AREA = {
+    "width": WIDTH,
+    "height": HEIGHT,
+    "left": LEFT,
+    "right": RIGHT,
+    "top": TOP,
+    "bottom": BOTTOM,
+}
 
 
 def chart(chart: Chart) -> Markup:
     """A chart as HTML: its panels, each with its legend, and the caption.
 
     Args:
-        chart: What it shows.
+        chart: The chart.
     """
     drawn = [_panel(panel) for panel in chart.panels]
-    caption = Markup("<figcaption>{}</figcaption>").format(chart.caption) if chart.caption else ""
-    title = Markup('<p class="title">{}</p>').format(chart.title) if chart.title else ""
-    return Markup(
-        '<figure class="chart" id="{}">{}<div class="panels">{}</div>'
-        '<p class="hint">Point, tap or use the arrow keys for the numbers at every place.</p>'
-        '{}<script type="application/json">{}</script></figure>'
-    ).format(
-        chart.name,
-        title,
-        joined(drawing for drawing, _ in drawn),
-        caption,
-        script_data([numbers for _, numbers in drawn]),
+    return render(
+        "chart.html",
+        chart=chart,
+        area=AREA,
+        panels=[drawing for drawing, _ in drawn],
+        numbers=[numbers for _, numbers in drawn],
     )
 
 
-def _panel(panel: Panel) -> tuple[Markup, dict[str, Any]]:
-    """A panel's HTML, and what the script needs: places and values, in pixels and in numbers."""
+def _panel(panel: Panel) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the template draws, and what the script needs: positions in pixels, and values."""
     x = np.asarray(panel.x, float)
     px = _scale(np.log(x) if panel.log_x else x, *_x_range(panel, x), LEFT, RIGHT)
     low, high = _y_range(panel)
     py = [_scale(line.y, low, high, BOTTOM, TOP) for line in panel.lines]
-    parts = [_axes(panel, x, px, low, high)]
-    for line, y in zip(panel.lines, py, strict=True):
-        if line.band is not None:
-            edges = [_scale(edge, low, high, BOTTOM, TOP) for edge in line.band]
-            parts.append(_band(line, px, *edges))
-        parts.append(_line(line, px, y, low, high))
-    if panel.chosen is not None:
-        at = np.interp(panel.chosen, x, px)
-        parts.append(Markup('<path class="chosen" d="M{:.1f},{}V{}"/>').format(at, TOP, BOTTOM))
-    dots = joined(
-        Markup('<circle r="3.5" class="{}"/>').format(_colour(line)) for line in panel.lines
-    )
-    cursor = Markup('<g class="cursor" visibility="hidden"><path d="M0,{}V{}"/>{}</g>').format(
-        TOP, BOTTOM, dots
-    )
     labels = ", ".join(line.label for line in panel.lines)
-    text = f"{panel.title} {panel.ylabel} against {panel.xlabel}: {labels}".strip()
-    drawing = Markup(
-        '<div class="panel"><p>{} <output></output></p>'
-        '<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}</svg><ul>{}{}</ul></div>'
-    ).format(
-        panel.title,
-        WIDTH,
-        HEIGHT,
-        text,
-        joined(parts),
-        cursor,
-        joined(map(_legend, panel.lines)),
-        "" if panel.chosen is None else _CHOSEN.format(panel.chosen),
-    )
+    chosen = panel.chosen
+    drawing = {
+        "title": panel.title,
+        "xlabel": panel.xlabel,
+        "ylabel": panel.ylabel,
+        "aria_label": f"{panel.title} {panel.ylabel} against {panel.xlabel}: {labels}".strip(),
+        "x_ticks": _x_ticks(panel, x, px),
+        "y_ticks": _y_ticks(low, high),
+        "lines": [_line(line, px, y, low, high) for line, y in zip(panel.lines, py, strict=True)],
+        "chosen": None if chosen is None else {"t": chosen, "x": np.interp(chosen, x, px)},
+    }
     numbers = {
         "name": panel.xlabel,
         "x": [_number(value) for value in x],
@@ -84,12 +69,6 @@ def _panel(panel: Panel) -> tuple[Markup, dict[str, Any]]:
         "py": [[_pixel(value) for value in y] for y in py],
     }
     return drawing, numbers
-
-
-_CHOSEN = Markup(
-    '<li><svg viewBox="0 0 24 8"><path class="chosen" d="M0,4H24"/></svg>'
-    '<span>chosen t</span><span class="value">{:.4g}</span></li>'
-)
 
 
 def _x_range(panel: Panel, x: np.ndarray) -> tuple[float, float]:
@@ -102,7 +81,7 @@ def _x_range(panel: Panel, x: np.ndarray) -> tuple[float, float]:
 
 
 def _y_range(panel: Panel) -> tuple[float, float]:
-    """The given limits, else those of all finite values with a small margin."""
+    """The given limits, else those of all finite values, with a small margin."""
     edges: list[Any] = []
     for line in panel.lines:
         half = 0 if line.half is None else np.nan_to_num(line.half)
@@ -118,7 +97,7 @@ def _y_range(panel: Panel) -> tuple[float, float]:
 
 
 def _scale(v: ArrayLike, low: float, high: float, start: float, end: float) -> np.ndarray:
-    """Pixels of values; one beyond the limits stands at the edge, one that is not finite nowhere."""
+    """Values as pixels: values beyond the limits are moved to the edge, those not finite become NaN."""
     v = np.where(np.isfinite(v), v, np.nan)
     return start + np.clip((v - low) / (high - low), 0, 1) * (end - start)
 
@@ -128,89 +107,64 @@ def _ticks(low: float, high: float) -> np.ndarray:
     return ticks[(ticks >= low) & (ticks <= high)]
 
 
-def _axes(panel: Panel, x: np.ndarray, px: np.ndarray, low: float, high: float) -> Markup:
-    parts = []
-    ticks = _ticks(low, high)
-    for value, y in zip(ticks, _scale(ticks, low, high, BOTTOM, TOP), strict=True):
-        parts.append(Markup('<path class="grid" d="M{},{:.1f}H{}"/>').format(LEFT, y, RIGHT))
-        parts.append(
-            Markup('<text x="{}" y="{:.1f}" text-anchor="end">{:.4g}</text>').format(
-                LEFT - 5, y + 4, value
-            )
-        )
+def _x_ticks(panel: Panel, x: np.ndarray, px: np.ndarray) -> list[tuple[float, float]]:
+    """Values and positions of the ticks on the x axis."""
     if not panel.log_x:
         left, right = _x_range(panel, x)
         x = _ticks(left, right)
         px = _scale(x, left, right, LEFT, RIGHT)
-    for value, at in zip(x, px, strict=True):
-        parts.append(Markup('<path class="grid" d="M{:.1f},{}V{}"/>').format(at, TOP, BOTTOM))
-        parts.append(
-            Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{:.4g}</text>').format(
-                at, BOTTOM + 15, value
-            )
-        )
-    middle = (TOP + BOTTOM) / 2
-    parts.append(
-        Markup(
-            '<text x="{}" y="{}" text-anchor="middle">{}</text>'
-            '<text transform="translate(12,{}) rotate(-90)" text-anchor="middle">{}</text>'
-        ).format((LEFT + RIGHT) / 2, HEIGHT - 8, panel.xlabel, middle, panel.ylabel)
-    )
-    return joined(parts)
+    return list(zip(x, px, strict=True))
 
 
-def _line(line: Line, px: np.ndarray, py: np.ndarray, low: float, high: float) -> Markup:
-    """The line in pieces between values that are no numbers, its bars, marks and ends."""
-    pieces, piece = [], ""
-    for at, y in zip(px, py, strict=True):
-        if np.isfinite(y):
-            piece += f"{'L' if piece else 'M'}{at:.1f},{y:.1f}"
-        elif piece:
-            pieces.append(piece)
-            piece = ""
-    path = "".join([*pieces, piece])
-    if line.level:
-        path = f"M{LEFT},{py[0]:.1f}H{RIGHT}"
-    dashes = DASHES if line.dotted else ""
-    drawn = [Markup('<path class="line" d="{}"{}/>').format(path, dashes)]
+def _y_ticks(low: float, high: float) -> list[tuple[float, float]]:
+    """Values and positions of the ticks on the y axis."""
+    ticks = _ticks(low, high)
+    return list(zip(ticks, _scale(ticks, low, high, BOTTOM, TOP), strict=True))
+
+
+def _line(line: Line, px: np.ndarray, py: np.ndarray, low: float, high: float) -> dict[str, Any]:
+    """A line with its band, bars and marks, in pixels."""
+    there = np.isfinite(py)
+    bars = []
     if line.half is not None:
         half = np.nan_to_num(line.half) * (BOTTOM - TOP) / (high - low)
-        drawn += (
-            Markup('<path class="bar" d="M{:.1f},{:.1f}V{:.1f}"/>').format(
-                at, max(y - h, TOP), min(y + h, BOTTOM)
-            )
-            for at, y, h in zip(px, py, half, strict=True)
-            if np.isfinite(y) and h > 0
-        )
+        bars = [
+            (x, max(y - h, TOP), min(y + h, BOTTOM))
+            for x, y, h in zip(px[there], py[there], half[there], strict=True)
+            if h > 0
+        ]
     marked = range(len(px)) if line.mark else (0, len(px) - 1) if line.ends else ()
-    drawn += (
-        Markup('<circle cx="{:.1f}" cy="{:.1f}" r="3"/>').format(px[i], py[i])
-        for i in marked
-        if np.isfinite(py[i])
-    )
-    return Markup('<g class="{}">{}</g>').format(_colour(line), joined(drawn))
+    return {
+        "label": line.label,
+        "colour": f"c{COLOURS.index(line.colour)}",
+        "dotted": line.dotted,
+        "has_marks": bool(line.mark or line.ends),
+        "path": f"M{LEFT},{py[0]:.1f}H{RIGHT}" if line.level else _path(zip(px, py, strict=True)),
+        "band": "" if line.band is None else _band(line.band, px, low, high),
+        "bars": bars,
+        "marks": [(px[i], py[i]) for i in marked if there[i]],
+    }
 
 
-def _band(line: Line, px: np.ndarray, low: np.ndarray, high: np.ndarray) -> Markup:
-    there = np.isfinite(low) & np.isfinite(high)
-    down = list(zip(px[there], low[there], strict=True))
-    up = list(zip(px[there], high[there], strict=True))[::-1]
-    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in down + up)
-    return Markup('<polygon class="band {}" points="{}"/>').format(_colour(line), points)
+def _path(points: Iterable[tuple[float, float]]) -> str:
+    """An SVG path through points, with gaps at values that are not finite."""
+    path, pen = "", "M"
+    for x, y in points:
+        if np.isfinite(y):
+            path += f"{pen}{x:.1f},{y:.1f}"
+        pen = "L" if np.isfinite(y) else "M"
+    return path
 
 
-def _legend(line: Line) -> Markup:
-    dashes = DASHES if line.dotted else ""
-    mark = Markup('<circle cx="12" cy="4" r="3"/>') if line.mark or line.ends else ""
-    return Markup(
-        '<li><svg viewBox="0 0 24 8" class="{}" aria-hidden="true">'
-        '<path class="line" d="M0,4H24"{}/>{}</svg>'
-        '<span>{}</span><span class="value"></span></li>'
-    ).format(_colour(line), dashes, mark, line.label)
-
-
-def _colour(line: Line) -> str:
-    return f"c{COLOURS.index(line.colour)}"
+def _band(edges: tuple[ArrayLike, ArrayLike], px: np.ndarray, low: float, high: float) -> str:
+    """The corners of a shaded band."""
+    below, above = (_scale(edge, low, high, BOTTOM, TOP) for edge in edges)
+    there = np.isfinite(below) & np.isfinite(above)
+    corners = [
+        *zip(px[there], below[there], strict=True),
+        *zip(px[there][::-1], above[there][::-1], strict=True),
+    ]
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
 
 
 def _number(value: float) -> float | None:

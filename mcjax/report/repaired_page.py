@@ -9,8 +9,8 @@ import numpy as np
 
 from mcjax.repair.model import Repaired
 from mcjax.report import page
+from mcjax.report.chart import chart
 from mcjax.report.figures import chart_figure
-from mcjax.report.markup import Markup
 from mcjax.report.panels import BLUE, GREY, ORANGE, Chart, Line, Panel
 from mcjax.workdir import write, write_csv
 
@@ -48,15 +48,19 @@ def write_repaired(folder: Path, repaired: Repaired, settings: Mapping[str, Any]
     chart_figure(folder, path)
     numbers = {k: v for k, v in report.items() if not hasattr(v, "__len__") or isinstance(v, str)}
     numbers = {"t": repaired.t, **numbers}
-    title = "Repair of a suspect network"
-    shown = {
-        "Path": [page.chart(path)],
-        "What this does not promise": [Markup("<p>{}</p>").format(NO_PROMISE)],
-        "Numbers": [page.numbers(numbers)],
-        "Settings": [page.table(("setting", "value"), settings.items(), caption="The command's")],
-    }
-    sections = [*page.head(title, QUESTION, what_happened(repaired)), *page.parts(shown)]
-    write(folder / "report.html", page.document(title, sections))
+    page.write_document(
+        folder / "report.html",
+        "repaired.html",
+        title="Repair of a suspect network",
+        question=QUESTION,
+        answer=what_happened(repaired),
+        path=chart(path),
+        no_promise=NO_PROMISE,
+        numbers=page.numbers(numbers),
+        settings=page.table(
+            ("setting", "value"), settings.items(), caption="Settings of the command"
+        ),
+    )
     status = "complete" if repaired.t is not None else "no acceptable point"
     result = {"status": status, "settings": dict(settings), "metrics": numbers}
     write(folder / "result.json", json.dumps(result, indent=2) + "\n")

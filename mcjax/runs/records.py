@@ -13,6 +13,7 @@ import math
 import os
 import re
 import stat
+import string
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -193,7 +194,7 @@ def read_table(path: Path, experiment: str) -> list[Row]:
                 if name in TEXT:
                     row[name] = unescape(cell) or None
                 else:
-                    row[name] = _cell(name, cell.strip(), where)
+                    row[name] = _cell(name, cell.strip(string.whitespace), where)
                 if row[name] is None and name in required:
                     raise Damaged(f"{where}: {name} is empty")
             rows.append(row)

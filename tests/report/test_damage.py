@@ -155,6 +155,7 @@ DAMAGES = {
         "line 3: 5 cells, not 6": table("suspect,0,0,,0.9,0.9", "path,50,0,0.5,0.8"),
         "line 2: 7 cells, not 6": table("path,50,0,0.5,0.8,0.1,9"),
         "clean_accuracy is 'good', not a number": table("path,50,0,0.5,good,0.1"),
+        r"t is '\x1c0', not a number": table("path,50,0,\x1c0,0.9,0.1"),
         "clean_accuracy is '1_0'": table("path,50,0,0.5,1_0,0.1"),
         "clean_accuracy is '2024-01-01'": table("path,50,0,0.5,2024-01-01,0.1"),
         "clean_accuracy is 'true'": table("path,50,0,0.5,true,0.1"),
@@ -252,7 +253,7 @@ def test_gathering_goes_on_and_the_page_says_why(tmp_path):
         "text": "damaged",
     }
     page = (tmp_path / "out" / "index.html").read_text()
-    assert "seconds is &#x27;abc&#x27;, not a finite number" in page
+    assert "seconds is &#39;abc&#39;, not a finite number" in page
     assert "5 jobs: 2 done, 3 damaged" in page
     means = read(tmp_path / "out" / "means.csv")
     assert {row["num"] for row in means} == {"2"}

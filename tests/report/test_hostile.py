@@ -3,25 +3,27 @@
 import csv
 import json
 import os
+import re
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
+import jinja2
 import numpy as np
 import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markupsafe import Markup
 from test_damage import COLUMNS, CONFIG, FIELDS, RESULT
 from test_repaired_page import repaired
 
 from mcjax import config as base
 from mcjax import csv_text, evaluate
 from mcjax.experiments import connect
-from mcjax.report import chart, markup, page, repaired_page
+from mcjax.report import chart, html, page, repaired_page
 from mcjax.report.__main__ import gather
 from mcjax.report.figures import chart_figure, label
 from mcjax.report.gathered import figures as gathered_figures
-from mcjax.report.markup import Markup
 from mcjax.report.panels import Chart, Line, Panel
 from mcjax.report.repaired_page import write_repaired
 from mcjax.runs.records import read_table
@@ -195,29 +197,35 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
 
 
 @given(st.text())
-def test_escaped_text_comes_back(text):
+def test_any_text_stays_text(text):
     assert csv_text.unescape(csv_text.escape(text)) == text
-    assert Skeleton(f'<p title="{markup.escape(text)}">{markup.escape(text)}</p>').tags == [
-        ("p", "title"),
-        ("/p",),
-    ]
-    data = markup.script_data(text)
-    assert json.loads(data) == text
+    assert Skeleton(html.render("link.html", url=text, text=text)).tags == [("a", "href"), ("/a",)]
+    drawn = chart.chart(Chart("c", panels(text), text))
+    (data,) = re.findall('<script type="application/json">(.*?)</script>', drawn)
+    assert json.loads(data)[0]["name"] == text
     assert not set(data) & set("<>&\u2028\u2029")
+    drawn.encode()  # no lone surrogates
 
 
 def test_what_is_markup_is_not_escaped_again():
     bold = Markup("<b>{}</b>").format("a & b")
-    assert Markup("<p>{}</p>").format(bold) == "<p><b>a &amp; b</b></p>"
-    assert markup.joined([bold, "<"]) == "<b>a &amp; b</b>&lt;"
-    assert Markup("{x:.2f} {x}").format(x=0.125) == "0.12 0.125"
+    assert html.render("link.html", url="", text=bold) == '<a href=""><b>a &amp; b</b></a>'
     assert page.table(("a", "b"), [("<", bold)]).count("<b>a &amp; b</b>") == 1
+
+
+def test_every_template_escapes_and_needs_all_its_values():
+    """No template marks a value as safe, and a misspelt name is an error, not an empty text."""
+    for file in html.TEMPLATES.iterdir():
+        text = file.read_text()
+        assert "safe" not in text, file
+        assert "autoescape" not in text, file
+    with pytest.raises(jinja2.UndefinedError, match="'text' is undefined"):
+        html.render("link.html", url="")
 
 
 def test_no_markup_is_made_of_a_filled_in_string():
     """Markup(...) stands before constants: what is put in afterwards is escaped."""
-    folder = page.HERE
-    for file in [*folder.glob("*.py"), folder.parent / "evaluate.py"]:
+    for file in [*html.HERE.rglob("*.py"), html.HERE.parent / "evaluate.py"]:
         text = "".join(file.read_text().split())
         assert 'Markup(f"' not in text, file
         assert "Markup(f'" not in text, file

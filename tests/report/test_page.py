@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mcjax.experiments import finish
-from mcjax.report import chart, page
+from mcjax.report import chart, html, page
 from mcjax.report.definitions import meaning
 from mcjax.report.panels import Chart, Line, Panel
 from mcjax.runs import records
@@ -81,22 +81,36 @@ def test_what_a_user_wrote_is_text(text):
     assert "<td>True</td>" in text  # fix_start is no number
 
 
+def gathered(**values):
+    experiment = {"name": "x", "figures": [], "compared": [], "groups": [], **values}
+    return html.render(
+        "gathered.html",
+        title="a",
+        titles=[],
+        counts="1 job",
+        notes=[],
+        experiments=[experiment],
+        jobs=page.table(("x",), [(1,)]),
+        definitions="",
+    )
+
+
 def test_titles_are_text_in_links_and_places_too():
-    text = "".join(page.parts({'<img src="x">': ["a"]}))
+    text = gathered(name='<img src="x">')
     assert "<img" not in text
     assert 'href="#-img-src-x-"' in text
     assert 'id="-img-src-x-"' in text
 
 
 def test_equal_runs_make_equal_pages(workdir, tmp_path, text):
-    assert page.document("a", ["b"]) == page.document("a", ["b"])
+    assert gathered() == gathered()
     assert page.picture(workdir / "figures" / "plane.png", "c") in text.replace(
         page.CAPTIONS["plane"], "c"
     )
 
 
 def test_a_page_without_charts_has_no_script():
-    assert "<script" not in page.document("a", [page.table(("x",), [(1,)])])
+    assert "<script" not in gathered()
 
 
 def test_numbers_of_a_table():

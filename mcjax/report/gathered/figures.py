@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
@@ -12,7 +13,6 @@ from mcjax.report import page
 from mcjax.report.chart import chart
 from mcjax.report.figures import TEXT, chart_figure, figure, label
 from mcjax.report.gathered.groups import Group
-from mcjax.report.markup import Markup
 from mcjax.report.means import Mean, Row, grouped, mean, summarise
 from mcjax.report.panels import BLUE, ORANGE, Chart, Line, Panel
 from mcjax.report.repair_figures import table_panels

@@ -1,19 +1,22 @@
-"""index.html: what a sweep has found, and a link to every job's own report."""
+"""index.html and tables.md: the results of a sweep, with a link to every job's report."""
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from markupsafe import Markup
 
 from mcjax.report import page
 from mcjax.report.gathered import tables
 from mcjax.report.gathered.figures import MOST_GROUPS, draw
 from mcjax.report.gathered.groups import SEEDS, Group, text
 from mcjax.report.gathered.jobs import GatheredJob, differing
-from mcjax.report.markup import Markup, plain
+from mcjax.report.gathered.markdown import plain
+from mcjax.report.html import render
 from mcjax.sweeps.store import count_statuses
 from mcjax.workdir import write
 
@@ -29,7 +32,7 @@ WORDS = {
 
 
 def counts(jobs: Sequence[GatheredJob]) -> str:
-    """How many jobs there are, and how many of each state.
+    """The number of jobs, and how many have each status.
 
     Example:
         >>> done = GatheredJob("a", "done", Path("a"), {})
@@ -41,7 +44,7 @@ def counts(jobs: Sequence[GatheredJob]) -> str:
 
 
 def remarks(jobs: Sequence[GatheredJob], groups: Sequence[Group]) -> list[str]:
-    """What a reader of the means should know of what they are made of."""
+    """Remarks on the jobs that the means are taken over."""
     lines = []
     for key, words in (("git_revision", "revisions of the code"), ("device_kind", "devices")):
         found = Counter(str(job.where[key]) for job in jobs if key in job.where)
@@ -62,7 +65,7 @@ def remarks(jobs: Sequence[GatheredJob], groups: Sequence[Group]) -> list[str]:
 
 
 def _some(items: Sequence[str], between: str = ", ") -> str:
-    """The first ten."""
+    """The first ten items."""
     more = f" (and {len(items) - 10} more)" if len(items) > 10 else ""
     return between.join(items[:10]) + more
 
@@ -77,49 +80,66 @@ def write_index(
     """Writes index.html, tables.md and figures/.
 
     Args:
-        out: Where to.
-        title: Of the page.
-        jobs: All of them.
+        out: The output folder.
+        title: The page's title.
+        jobs: All jobs.
         groups: The jobs by what they have in common.
-        notes: Remarks that come first.
+        notes: Remarks at the top of the page.
     """
-    head = [Markup("<h1>{}</h1>").format(title), Markup("<p>{}.</p>").format(counts(jobs))]
-    head += [Markup("<p>{}</p>").format(note) for note in notes]
-    lines = [f"# {plain(title)}", f"{counts(jobs)}.", *map(plain, notes)]
-    sections: dict[str, list[Markup]] = {}
-    for experiment in dict.fromkeys(group.experiment for group in groups):
-        same = [group for group in groups if group.experiment == experiment]
-        body = sections[experiment.capitalize()] = _figures(out / "figures", same)
-        lines.append(f"## {experiment}")
-        side_by_side = tables.compared(same)
-        body += [table.html() for table in side_by_side]
-        lines += [table.markdown() for table in side_by_side]
-        for group in same:
-            name, of = group.title or "All jobs", _of(group)
-            body.append(Markup("<h3>{}</h3><p>{}</p>").format(name, of))
-            lines += [f"### {plain(name)}", plain(of)]
-            own = tables.of_group(group)
-            body += [table.html() for table in own]
-            lines += [table.markdown() for table in own]
-    sections["All jobs"] = [_jobs_table(out, jobs)]
-    sections["What the words mean"] = [page.definitions(WORDS.items())]
-    write(out / "index.html", page.document(title, [*head, *page.parts(sections)]))
-    write(out / "tables.md", "\n\n".join(line.strip() for line in lines) + "\n")
+    experiments = []
+    for name in dict.fromkeys(group.experiment for group in groups):
+        same = [group for group in groups if group.experiment == name]
+        experiments.append(
+            {
+                "name": name,
+                "figures": _figures(out / "figures", same),
+                "compared": tables.compared(same),
+                "groups": [
+                    {
+                        "name": group.title or "All jobs",
+                        "jobs": _done_jobs(group),
+                        "tables": tables.of_group(group),
+                    }
+                    for group in same
+                ],
+            }
+        )
+    page.write_document(
+        out / "index.html",
+        "gathered.html",
+        title=title,
+        counts=counts(jobs),
+        notes=notes,
+        experiments=experiments,
+        jobs=_jobs_table(out, jobs),
+        definitions=page.definitions(WORDS.items()),
+    )
+    write(out / "tables.md", _markdown(title, f"{counts(jobs)}.", notes, experiments))
 
 
-def _figures(folder: Path, groups: Sequence[Group]) -> list[Markup]:
-    if len(groups) <= MOST_GROUPS:
-        with np.errstate(invalid="ignore", over="ignore"):  # infinite losses leave gaps
-            return draw(folder, groups)
-    return [
-        Markup(
-            "<p>{} settings are too many for figures; all means are in <code>means.csv</code>.</p>"
-        ).format(len(groups))
-    ]
+def _markdown(
+    title: str, counts: str, notes: Sequence[str], experiments: Sequence[Mapping[str, Any]]
+) -> str:
+    lines = [f"# {plain(title)}", counts, *map(plain, notes)]
+    for experiment in experiments:
+        lines.append(f"## {experiment['name']}")
+        lines += [table.markdown for table in experiment["compared"]]
+        for group in experiment["groups"]:
+            lines += [f"### {plain(group['name'])}", plain(group["jobs"])]
+            lines += [table.markdown for table in group["tables"]]
+    return "\n\n".join(line.strip() for line in lines) + "\n"
 
 
-def _of(group: Group) -> str:
-    """Which of a group's jobs the means are of."""
+def _figures(folder: Path, groups: Sequence[Group]) -> list[Markup] | None:
+    """The figures of an experiment; None for too many groups."""
+    if len(groups) > MOST_GROUPS:
+        return None
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite losses leave gaps
+        return draw(folder, groups)
+
+
+def _done_jobs(group: Group) -> str:
+    """Which jobs of a group the means are taken over."""
     done = [job.id for job in group.jobs if job.status == "done"]
     lacking = [f"{job.id} ({job.status})" for job in group.jobs if job.status != "done"]
     words = f"{len(done)} of {len(group.jobs)} jobs done"
@@ -129,7 +149,7 @@ def _of(group: Group) -> str:
 
 
 def _jobs_table(out: Path, jobs: Sequence[GatheredJob]) -> Markup:
-    """Every declared job, with a link to its report where it has one."""
+    """Every declared job, with a link to its report if there is one."""
     names = differing(jobs)
     names.sort(key=lambda name: name in SEEDS)
     head = ["job", "state", *names, "seconds", "last line, or what is wrong"]
@@ -141,9 +161,10 @@ def _jobs_table(out: Path, jobs: Sequence[GatheredJob]) -> Markup:
     return page.table(head, lines, caption="Every declared job")
 
 
-def _linked(out: Path, job: GatheredJob) -> Markup:
+def _linked(out: Path, job: GatheredJob) -> str:
+    """A job's id, with a link to its report if there is one."""
     report = job.folder / "report.html"
     if not report.exists():
-        return Markup("{}").format(job.id)
+        return job.id
     where = Path(os.path.relpath(report.absolute(), out.absolute())).as_posix()
-    return Markup('<a href="{}">{}</a>').format(quote(os.fsencode(where)), job.id)
+    return render("link.html", url=quote(os.fsencode(where)), text=job.id)

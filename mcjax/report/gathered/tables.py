@@ -4,9 +4,11 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from markupsafe import Markup
+
 from mcjax.report import page
 from mcjax.report.gathered.groups import Group
-from mcjax.report.markup import Markup, plain
+from mcjax.report.gathered.markdown import plain
 from mcjax.report.means import SEED, Mean, Row, grouped, mean
 
 BOTH = "clean accuracy / success of the attack"
@@ -34,13 +36,15 @@ class Table:
     head: list[str]
     rows: list[list[str]]
 
+    @property
     def html(self) -> Markup:
-        """As a part of a page."""
+        """The table as a part of a page."""
         whole = [[cell.replace(" ± ", "\u00a0±\u00a0") for cell in row] for row in self.rows]
         return page.table(self.head, whole, caption=self.title)
 
+    @property
     def markdown(self) -> str:
-        """As Markdown."""
+        """The table as Markdown."""
         lines = [self.head, ["---"] * len(self.head), *self.rows]
         bars = ["| " + " | ".join(map(plain, line)) + " |" for line in lines]
         return f"{plain(self.title)}\n\n" + "\n".join(bars) + "\n"
