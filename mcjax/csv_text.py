@@ -1,8 +1,8 @@
-"""CSV that people open in a spreadsheet: quoted where it must be, every digit, no formulas.
+"""CSV that is safe to open in a spreadsheet: quoted where needed, every digit, no formulas.
 
-A spreadsheet computes a cell of text that begins with = + - or @, whoever wrote it. Such text gets an
-apostrophe in front, which spreadsheets take for "this is text"; `unescape` takes it away again.
-Numbers are left alone, negative ones too.
+A spreadsheet computes any cell of text that starts with = + - or @. Such text gets an apostrophe in
+front, which tells spreadsheets that it is text; `unescape` removes it. Numbers are unchanged, also
+negative ones.
 """
 
 import csv
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-# The full-width forms count too, and a tab or a line's end, after which some programs look again.
+# Also the full-width forms, and a tab or a line break, after which some programs look again.
 _FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf(inity)?|nan)", re.ASCII | re.I)
 
@@ -21,10 +21,10 @@ def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
     Args:
         columns: The columns' names.
-        rows: A value per column each; None is an empty cell.
+        rows: Rows with one value per column; None is an empty cell.
 
     Returns:
-        Its text. Floats keep every digit, so that equal numbers are equal bytes.
+        The text. Floats keep every digit, so equal numbers give equal bytes.
 
     Example:
         >>> to_csv(["a", "b"], [(-0.1, "=1+1"), (None, "x, y")])
@@ -44,7 +44,7 @@ def _cell(value: Any) -> Any:
 
 
 def escape(text: str) -> str:
-    """Text that no spreadsheet computes; `unescape` is its inverse.
+    """Text that spreadsheets do not compute; `unescape` is the inverse.
 
     Example:
         >>> escape("=1+1"), escape("-1.5"), escape("path")
@@ -54,7 +54,7 @@ def escape(text: str) -> str:
 
 
 def unescape(cell: str) -> str:
-    """What `escape` was given.
+    """The text that `escape` was given.
 
     Example:
         >>> unescape("'=1+1"), unescape("'tis")

@@ -1,4 +1,4 @@
-"""The figures of a connection: loss and error along the path, the loss on the plane through it."""
+"""The figures of a connection: loss and error along the path, and loss on the plane through it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from mcjax.report.figures import COLUMN, figure
-from mcjax.report.panels import BLUE, ORANGE, Line, Panel
+from mcjax.report.panels import BLUE, ORANGE, T_LIMITS, Line, Panel, percent_wrong
 
 PATH_CAPTION = (
     "Loss and error along the path. Solid: the trained curve. Dotted: the straight line between "
@@ -21,13 +21,13 @@ def path_panels(
     line: Mapping[str, np.ndarray],
     num_images: Mapping[str, int],
 ) -> list[Panel]:
-    """Loss and error against t, on training and test images, with the straight line beside.
+    """Loss and error against t, on training and test images, for the curve and the straight line.
 
     Args:
         ts: Points, [T].
         curve: Columns `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`, each [T].
-        line: The same on the straight line between the ends.
-        num_images: Images of "train" and "test" that they are means over.
+        line: The same columns on the straight line between the networks.
+        num_images: Number of "train" and "test" images of these means.
     """
     panels = []
     for metric, ylabel in (("loss", "cross-entropy (nats)"), ("error", "error (%)")):
@@ -43,7 +43,7 @@ def path_panels(
                         ends=name == "curve",
                     )
                 )
-        panels.append(Panel(ts, lines, "t", ylabel, ylim=(0, None), xlim=(-0.02, 1.02)))
+        panels.append(Panel(ts, lines, "t", ylabel, ylim=(0, None), xlim=T_LIMITS))
     return panels
 
 
@@ -53,16 +53,16 @@ _FULL = {"train": "training", "test": "test"}
 def _values(table: Mapping[str, np.ndarray], images: str, metric: str) -> np.ndarray:
     if metric == "loss":
         return table[f"{images}_loss"]
-    return 100 * (1 - table[f"{images}_accuracy"])
+    return percent_wrong(table[f"{images}_accuracy"])
 
 
 def plane_figure(path: Path, surface: Mapping[str, np.ndarray]) -> None:
-    """Test loss on the plane through start, bend and end, with the curve and the straight line.
+    """Draws test loss on the plane through start, bend and end, with the curve and the straight line.
 
     Args:
         path: The PNG to write.
-        surface: "x" and "y" [N], "test_loss" [N, N] by row of y, "trace" of the curve [M, 2],
-            "points" the control points [K, 2].
+        surface: "x" and "y" [N], "test_loss" [N, N] with one row per y, "trace" of the curve
+            [M, 2], "points" [K, 2], the control points.
     """
     with figure(path, (COLUMN, 3.3)) as fig:
         axes: Axes = fig.subplots()

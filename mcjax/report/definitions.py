@@ -1,17 +1,17 @@
-"""What every number on a page means: by the name of its column, or of its entry in result.json."""
+"""The meaning of every number on a page, by the name of its column or of its entry in result.json."""
 
 import re
 from collections.abc import Iterable
 
 TERMS = {
     "accuracy": "fraction of all images of the set that get their own label",
-    "loss": "mean cross-entropy an image, in nats, without the weight-decay term",
-    "t": "place on the path: 0 at the first network, 1 at the second",
-    "bonafide": "number of clean labelled images that a repair was given; 0: it uses none",
+    "loss": "mean cross-entropy per image, in nats, without the weight-decay term",
+    "t": "position on the path: 0 at the first network, 1 at the second",
+    "bonafide": "number of clean labelled images given to a repair; 0: it uses none",
     "distance": "Euclidean, over all parameters",
 }
 
-# The first pattern that matches a whole name says what it means. {} is what stands in brackets.
+# The first pattern that matches a whole name gives its meaning. {} is the matched group.
 NUMBERS = (
     (r"method", "the repair, or the network"),
     (r"path", "the pair of networks that the path joins, and how it was trained"),
@@ -20,12 +20,12 @@ NUMBERS = (
     (r"fold", "the fold held out, which chose t"),
     (r"num", "seeds (and folds) that the mean is over"),
     (r"t", TERMS["t"]),
-    (r"acceptable", "1: some point of the path was accurate enough; 0: none, the suspect stands"),
+    (r"acceptable", "1: a point of the path was accurate enough; 0: no point was, and the suspect is unchanged"),
     (r"seconds", "training time on the machine named below"),
-    (r"(?:.*_)?attack_success_rate_official_denominator", "attack success as the paper's official code counts: over all test images, those of the target class unstamped and counted where they are right"),
-    (r"(?:.*_)?attack_success_rate", "fraction of stamped test images that get the class that the attacker wants; images whose true class is that class are left out"),
-    (r"(?:.*_)?injection_success", "fraction of the S attacked images that get the attacker's class"),
-    (r"selection_accuracy", "accuracy on the images that t is chosen by; no repair was trained on them"),
+    (r"(?:.*_)?attack_success_rate_official_denominator", "attack success as counted by the paper's official code: over all test images; images of the target class are not stamped, and count if they are classified correctly"),
+    (r"(?:.*_)?attack_success_rate", "fraction of stamped test images that are classified as the attacker's class; images of that class are left out"),
+    (r"(?:.*_)?injection_success", "fraction of the S attacked images that are classified as the attacker's class"),
+    (r"selection_accuracy", "accuracy on the selection images, which choose t; no repair was trained on them"),
     (r"clean_accuracy|(?:suspect|clean_twin|clean_network|path_\d+)_clean_accuracy", "accuracy on untouched test images"),
     (r"(start|middle|end|ensemble)_robust_accuracy", "fraction of attacked test images that keep their label, at the {}"),
     (r"ensemble_transfer_accuracy", "accuracy of the ensemble of the path's points on images made against single points"),
@@ -62,7 +62,7 @@ NUMBERS = (
 
 
 def meaning(name: str) -> str:
-    """What a number's name means; "" for a name that nobody has defined.
+    """The meaning of a number's name; "" if it is not defined.
 
     Example:
         >>> meaning("line_test_loss_barrier")
@@ -76,5 +76,5 @@ def meaning(name: str) -> str:
 
 
 def meanings(names: Iterable[str]) -> list[tuple[str, str]]:
-    """The names that have a meaning, each once, with it."""
+    """The distinct names that have a meaning, with their meanings."""
     return [(name, text) for name in dict.fromkeys(names) if (text := meaning(name))]

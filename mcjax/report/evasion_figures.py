@@ -1,4 +1,4 @@
-"""The figures of an evasion run: the paper's figure 4 for every path, and the transfer matrices."""
+"""The figures of an evasion run: the paper's figure 4 for each path, and the transfer matrices."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 
 from mcjax.report.figures import COLUMN, TEXT, figure
-from mcjax.report.panels import BLUE, GREEN, ORANGE, Line, Panel
+from mcjax.report.panels import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PERCENT_LIMITS,
+    T_LIMITS,
+    Line,
+    Panel,
+    percent_wrong,
+)
 
 
 def path_panels(table: Mapping[str, np.ndarray], num_images: Mapping[str, int]) -> list[Panel]:
@@ -15,7 +24,7 @@ def path_panels(table: Mapping[str, np.ndarray], num_images: Mapping[str, int]) 
 
     Args:
         table: Columns of path.csv, each [T].
-        num_images: Images of "train", "test" and "robust": training, test, attacked test images.
+        num_images: Number of "train", "test" and "robust" (attacked test) images.
     """
     ts = table["t"]
     labels = {
@@ -32,26 +41,25 @@ def path_panels(table: Mapping[str, np.ndarray], num_images: Mapping[str, int]) 
         ]
 
     losses = {name: table[f"{name}_loss"] for name in labels}
-    errors = {name: 100 * (1 - table[f"{name}_accuracy"]) for name in labels}
+    errors = {name: percent_wrong(table[f"{name}_accuracy"]) for name in labels}
     low, middle, high = (v for k, v in table.items() if "eigenvalue_quantile" in k)
     curvature = [
         Line("eigenvalue, mean", table["input_hessian_eigenvalue"], GREEN),
         Line("its median; shaded 10 to 90 %", middle, GREEN, dotted=True, band=(low, high)),
     ]
-    ends = (-0.02, 1.02)
     return [
-        Panel(ts, lines(losses), "t", "cross-entropy (nats)", ylim=(0, None), xlim=ends),
-        Panel(ts, lines(errors), "t", "error (%)", ylim=(-2, 102), xlim=ends),
-        Panel(ts, curvature, "t", "input-Hessian eigenvalue", ylim=(0, None), xlim=ends),
+        Panel(ts, lines(losses), "t", "cross-entropy (nats)", ylim=(0, None), xlim=T_LIMITS),
+        Panel(ts, lines(errors), "t", "error (%)", ylim=PERCENT_LIMITS, xlim=T_LIMITS),
+        Panel(ts, curvature, "t", "input-Hessian eigenvalue", ylim=(0, None), xlim=T_LIMITS),
     ]
 
 
 def path_title(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """A path's name and its correlation.
+    """A path's name and its correlation, as the title of its figure.
 
     Args:
-        name: The path's.
-        rows: Rows of table.csv of this path, one a seed; the first is drawn.
+        name: The path's name.
+        rows: Rows of table.csv of this path, one per seed; the figure shows the first seed.
     """
     row = rows[0]
     return (
@@ -61,11 +69,11 @@ def path_title(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def transfer_figure(path: Path, matrices: Mapping[str, Any]) -> None:
-    """Accuracy at t' on images made against t, a panel a path.
+    """Draws accuracy at t' on images made against t, one panel per path.
 
     Args:
         path: The PNG to write.
-        matrices: By path: "t" and "matrix", rows the attacked points.
+        matrices: "t" and "matrix" by path; a matrix has one row per attacked point.
     """
     if not matrices:
         return

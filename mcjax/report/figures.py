@@ -1,4 +1,4 @@
-"""Figures for papers and pages: one style, as PNG and as PDF beside it.
+"""Draws figures with Matplotlib in one style, as PNG and PDF.
 
 Sizes are those of print: a column is 3.4 inches wide, a page's text 6.9; letters are 8 to 9 points.
 """
@@ -24,7 +24,7 @@ from mcjax.workdir import write
 __all__ = ["BLUE", "ORANGE", "chart_figure", "figure", "panels_figure"]
 
 COLUMN, TEXT, DPI = 3.4, 6.9, 180
-AXIS = 50  # letters beside an axis, or above one
+AXIS = 50  # letters per line of an axis label or a panel's title
 
 STYLE: Any = {
     "font.size": 9,
@@ -41,27 +41,27 @@ STYLE: Any = {
     "lines.markersize": 4,
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
-    "pdf.fonttype": 42,  # whole letters: publishers refuse type 3
-    "text.parse_math": False,  # a $ in a name is a $
+    "pdf.fonttype": 42,  # whole letters: publishers reject type 3 fonts
+    "text.parse_math": False,  # a $ in a name stays a $
 }
 
 
 @contextmanager
 def figure(path: Path, size: tuple[float, float], *, pdf: bool = True) -> Iterator[Figure]:
-    """A figure in the common style, written as PNG at the end. No display, no global state.
+    """A figure in the common style, written at the end. Uses no display and no global state.
 
     Args:
-        path: Where to.
+        path: The PNG to write.
         size: Width and height in inches.
-        pdf: Whether to write a PDF beside it, for papers: lines and letters, not pixels.
+        pdf: Whether to write a PDF next to it, for papers.
     """
     with mpl.rc_context(STYLE), warnings.catch_warnings():
-        # A letter that the font lacks is drawn as a box; names may be in any script.
+        # Names may be in any script; letters that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         fig = Figure(figsize=size, dpi=DPI)
         FigureCanvasAgg(fig)
         yield fig
-        # No date and no version inside: equal numbers give equal files.
+        # Without date and version, equal numbers give equal files.
         _save(fig, path, {"Software": None})
         if pdf:
             unnamed = {"Creator": None, "Producer": None, "CreationDate": None}
@@ -83,13 +83,13 @@ def chart_figure(folder: Path, chart: Chart) -> None:
 def panels_figure(
     path: Path, panels: Sequence[Panel], *, columns: int | None = None, title: str = ""
 ) -> None:
-    """Panels of lines beside and below each other, with one legend below them all.
+    """Draws panels in rows, with one legend below all of them.
 
     Args:
-        path: The PNG to write; the PDF stands beside it.
+        path: The PNG to write; the PDF is written next to it.
         panels: At least one.
-        columns: Panels in a row; at most three unless given.
-        title: Of the whole figure.
+        columns: Panels per row; at most three unless given.
+        title: The title of the figure.
     """
     columns = columns or min(3, len(panels))
     rows = -(-len(panels) // columns)
@@ -110,7 +110,7 @@ def panels_figure(
 
 
 def _legend_below(fig: Figure, shown: Sequence[Line2D]) -> None:
-    """A legend of as few rows as the figure is wide enough for; the figure grows by them."""
+    """A legend with as few rows as fit the width; the figure grows by its height."""
     width, height = fig.get_size_inches()
     for ncols in range(len(shown), 0, -1):
         legend = fig.legend(handles=shown, loc="outside lower center", ncols=ncols)
@@ -122,7 +122,7 @@ def _legend_below(fig: Figure, shown: Sequence[Line2D]) -> None:
 
 
 def draw(axes: Axes, panel: Panel) -> None:
-    """One panel on Matplotlib's axes, without a legend."""
+    """Draws a panel on Matplotlib's axes, without a legend."""
     x = np.asarray(panel.x, float)
     for line in panel.lines:
         y, style = np.asarray(line.y, float), ":" if line.dotted else "-"
@@ -164,13 +164,13 @@ def _sample(line: Line) -> Line2D:
 
 
 def label(text: str, width: int = 100) -> str:
-    r"""Text that Matplotlib can draw and a figure has room for: short lines, three at most.
+    r"""Text that Matplotlib can draw and that fits a figure: at most three short lines.
 
-    A name may be a setting's value, and that anything: it must not make a figure fail.
+    A name can be the value of a setting, so any text must work.
 
     Args:
-        text: A name, a title.
-        width: Letters in a line.
+        text: A name or a title.
+        width: Letters per line.
 
     Example:
         >>> label("a\nb"), label("long " * 9, 20)
@@ -179,4 +179,4 @@ def label(text: str, width: int = 100) -> str:
     text = "".join(c if c.isprintable() else " " for c in text)
     lines = textwrap.wrap(" ".join(text.split()), width, max_lines=3, placeholder=" ...")
     short = "\n".join(lines)
-    return f" {short}" if short.startswith("_") else short  # else a legend leaves it out
+    return f" {short}" if short.startswith("_") else short  # legends skip labels that start with _

@@ -1,4 +1,4 @@
-"""Means over seeds with their intervals: the numbers of every table, of one run or of many."""
+"""Means over seeds with their intervals, for the tables of one run or of many."""
 
 import dataclasses
 import math
@@ -10,18 +10,18 @@ import numpy as np
 from mcjax.intervals import mean_interval
 
 Row = dict[str, Any]
-SEED = ("seed", "fold")  # what a mean is taken over
+SEED = ("seed", "fold")  # means are taken over these columns
 
 
 @dataclasses.dataclass(frozen=True)
 class Mean:
-    """A mean and how sure it is; a record.
+    """A mean with its interval.
 
     Args:
         value: The mean.
         half: Half-width of its 95 % interval; nan for a single number.
-        num: Numbers it is the mean of: one a seed, and a fold where there are folds.
-        num_seeds: Different seeds among them.
+        num: How many numbers were averaged: one per seed, or per seed and fold.
+        num_seeds: How many different seeds they have.
     """
 
     value: float
@@ -34,7 +34,7 @@ def mean(rows: Sequence[Row], column: str) -> Mean | None:
     """The mean of a column over seeds and folds.
 
     Args:
-        rows: One a seed (and fold); those without a value ("" or None) are left out.
+        rows: One per seed (and fold); rows without a value ("" or None) are left out.
         column: The column.
 
     Returns:
@@ -47,13 +47,13 @@ def mean(rows: Sequence[Row], column: str) -> Mean | None:
     having = [row for row in rows if row.get(column) not in ("", None)]
     if not having:
         return None
-    with np.errstate(invalid="ignore", over="ignore"):  # infinite losses: the mean is, too
+    with np.errstate(invalid="ignore", over="ignore"):  # the mean of infinite losses is infinite
         value, half = mean_interval([row[column] for row in having])
     return Mean(value, half, len(having), len({row.get("seed") for row in having}))
 
 
 def grouped(rows: Sequence[Row], by: Sequence[str]) -> dict[tuple[Any, ...], list[Row]]:
-    """Rows that agree in some columns, in the order of their first appearance."""
+    """Groups rows with equal values in some columns, in the order of their first appearance."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row.get(column) for column in by), []).append(row)
@@ -64,11 +64,11 @@ def summarise(rows: Sequence[Row], measure: str) -> list[Row]:
     """Means over seeds and folds, with the half-width of their 95 % interval.
 
     Args:
-        rows: table.csv's.
-        measure: The name of the success rate.
+        rows: The rows of table.csv.
+        measure: The column of the success rate.
 
     Returns:
-        One row a (method, bonafide), in the order of their first appearance.
+        One row per (method, bonafide), in the order of their first appearance.
     """
     summary = []
     for (method, bonafide), group in grouped(rows, ("method", "bonafide")).items():

@@ -1,14 +1,16 @@
-"""What a figure of lines shows, as data: figures.py draws it for papers, chart.py for the page."""
+"""Describes charts as data: figures.py draws them for papers, chart.py draws them on pages."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-# Okabe and Ito 2008: colour-blind readers can tell them apart.
+# Okabe and Ito 2008: colour-blind readers can distinguish them.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", GREY)
 MARKS = "osD^v<>P"
+T_LIMITS = (-0.02, 1.02)  # of t, with room for marks at the ends
+PERCENT_LIMITS = (-2.0, 102.0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -16,14 +18,14 @@ class Line:
     """One line of a panel.
 
     Args:
-        label: What the legend says: the quantity, and of how many images.
-        y: Values, [N]; one that is not finite leaves a gap.
+        label: Its name in the legend: the quantity, and the number of images.
+        y: Values, [N]; values that are not finite leave gaps.
         colour: One of `COLOURS`.
         dotted: Dotted, not solid.
         mark: Matplotlib's mark at every point; "" for none.
-        ends: Dots at the first and the last point.
-        level: One value for every x: drawn from edge to edge.
-        half: Half-widths of bars, [N].
+        ends: Whether the first and the last point have dots.
+        level: Whether `y` is constant and drawn from edge to edge.
+        half: Half-widths of error bars, [N].
         band: Lower and upper edge of a shaded band, [N] each.
     """
 
@@ -43,15 +45,15 @@ class Panel:
     """Lines over the same x.
 
     Args:
-        x: Places, [N], ascending.
+        x: Positions, [N], ascending.
         lines: The lines.
-        xlabel: What x is, with its unit.
-        ylabel: What y is, with its unit.
-        title: What tells this panel from its neighbours.
-        ylim: Lowest and highest y; None leaves it to the values.
-        xlim: Likewise for x.
-        chosen: Where the dashed upright line stands, if one does: the chosen t.
-        log_x: A logarithmic x whose ticks are the places themselves.
+        xlabel: The name of x, with its unit.
+        ylabel: The name of y, with its unit.
+        title: What distinguishes this panel from its neighbours.
+        ylim: Lowest and highest y; None takes the limit from the values.
+        xlim: The same for x.
+        chosen: The chosen t, marked by a dashed vertical line; None for no line.
+        log_x: Whether x is logarithmic, with ticks at the positions.
     """
 
     x: np.ndarray
@@ -67,14 +69,14 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chart:
-    """A figure of panels, with what stands around it.
+    """A figure of panels, with its title and caption.
 
     Args:
-        name: Of its files: figures/NAME.png and .pdf.
+        name: The name of its files: figures/NAME.png and .pdf.
         panels: The panels.
-        caption: What is seen, in sentences; "" where the chart before it has said so.
-        title: Above all panels.
-        columns: Panels in a row of the PNG and the PDF; at most three unless given.
+        caption: What the figure shows, in sentences; "" if the caption of the chart before it serves.
+        title: The title above all panels.
+        columns: Panels per row in the PNG and the PDF; at most three unless given.
     """
 
     name: str
@@ -85,15 +87,20 @@ class Chart:
 
 
 def legend(panels: Iterable[Panel]) -> Iterator[Line]:
-    """The lines of all panels, one a label, in the order of their first appearance."""
+    """One line per label, over all panels, in the order of their first appearance."""
     return iter({line.label: line for panel in panels for line in panel.lines}.values())
 
 
 def words(column: str) -> str:
-    """A column's name as prose has it.
+    """A column's name as words.
 
     Example:
         >>> words("attack_success_rate")
         'attack success rate'
     """
     return column.replace("_", " ")
+
+
+def percent_wrong(accuracy: np.ndarray) -> np.ndarray:
+    """The error in percent."""
+    return 100 * (1 - accuracy)

@@ -1,4 +1,4 @@
-"""The figures of a repair: error and success rate along the path, the table, the explanations."""
+"""The figures of a repair: rates along the path, rates against the bonafide size, explanations."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,20 +6,32 @@ from typing import Any
 
 import numpy as np
 
-from mcjax.report.panels import BLUE, COLOURS, GREY, MARKS, ORANGE, Line, Panel, words
+from mcjax.report.panels import (
+    BLUE,
+    COLOURS,
+    GREY,
+    MARKS,
+    ORANGE,
+    PERCENT_LIMITS,
+    T_LIMITS,
+    Line,
+    Panel,
+    percent_wrong,
+    words,
+)
 from mcjax.workdir import read_csv
 
 
 def path_panels(
     repairs: Mapping[str, Any], measure: str, num_images: Mapping[str, int]
 ) -> list[Panel]:
-    """Clean error and success rate against t, the chosen t marked.
+    """Clean error and success rate against t, with the chosen t marked.
 
     Args:
-        repairs: Rows of the path by the panel's title (a bonafide size, or an attack), with
-            `.path`, `.t` and `.choice`.
+        repairs: Repairs with `.path`, `.t` and `.choice`, by the panel's title (a bonafide size, or
+            an attack).
         measure: The column of the success rate.
-        num_images: Images of "test" and "success" that the rates are of.
+        num_images: Number of "test" and "success" images of the rates.
     """
     panels = []
     for title, repair in repairs.items():
@@ -27,10 +39,15 @@ def path_panels(
         chosen = repair.choice is not None and repair.choice.index is not None
         lines = (
             Line(
-                f"error on {num_images['test']} test images", _error(table["test_accuracy"]), BLUE
+                f"error on {num_images['test']} test images",
+                percent_wrong(table["test_accuracy"]),
+                BLUE,
             ),
             Line(
-                "error on the bonafide images", _error(table["train_accuracy"]), BLUE, dotted=True
+                "error on the bonafide images",
+                percent_wrong(table["train_accuracy"]),
+                BLUE,
+                dotted=True,
             ),
             Line(_rate(measure, num_images), 100 * table[measure], ORANGE),
         )
@@ -41,16 +58,12 @@ def path_panels(
                 "t",
                 "% of images",
                 title=title,
-                ylim=(-2, 102),
-                xlim=(-0.02, 1.02),
+                ylim=PERCENT_LIMITS,
+                xlim=T_LIMITS,
                 chosen=repair.t if chosen else None,
             )
         )
     return panels
-
-
-def _error(accuracy: np.ndarray) -> np.ndarray:
-    return 100 * (1 - accuracy)
 
 
 def _rate(measure: str, num_images: Mapping[str, int]) -> str:
@@ -63,9 +76,9 @@ def table_panels(
     """Clean accuracy and success rate of every trained method against the bonafide size.
 
     Args:
-        summary: summary.csv's rows.
+        summary: The rows of summary.csv.
         measure: The column of the success rate.
-        num_images: Images of "test" and "success" that the rates are of; None where runs differ.
+        num_images: Number of "test" and "success" images of the rates; None if runs differ.
     """
     names = dict.fromkeys(
         line["method"] for line in summary if line["bonafide"] and " at " not in line["method"]
@@ -106,10 +119,10 @@ def table_panels(
 
 
 def explanations(folder: Path, measure: str) -> dict[str, list[Panel]]:
-    """The figures of gradients.csv and noise.csv, where they are, by name.
+    """The figures of gradients.csv and noise.csv by name, for those that exist.
 
     Args:
-        folder: The run's figures/.
+        folder: The run's figures/ folder.
         measure: The column of the success rate.
     """
     found = {}
@@ -124,7 +137,9 @@ def explanations(folder: Path, measure: str) -> dict[str, list[Panel]]:
             Line(words(measure), 100 * table[measure], ORANGE, mark="s"),
         ]
         xlabel = "noise (root mean squares of each tensor)"
-        found["noise"] = [Panel(table["strength"], lines, xlabel, "% of images", ylim=(-2, 102))]
+        found["noise"] = [
+            Panel(table["strength"], lines, xlabel, "% of images", ylim=PERCENT_LIMITS)
+        ]
     return found
 
 

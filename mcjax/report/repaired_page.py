@@ -1,4 +1,4 @@
-"""What `python -m mcjax.repair` leaves beside the checkpoint: path.csv, a figure, a page, result.json."""
+"""The output of `python -m mcjax.repair` next to the checkpoint: path.csv, a figure, a page, result.json."""
 
 import json
 from collections.abc import Mapping
@@ -14,20 +14,20 @@ from mcjax.report.figures import chart_figure
 from mcjax.report.panels import BLUE, GREY, ORANGE, Chart, Line, Panel
 from mcjax.workdir import write, write_csv
 
-QUESTION = "Does a point of the path lie far from the suspect, and is it as accurate?"
+QUESTION = "Is a point of the path far from the suspect and as accurate?"
 
 CAPTION = (
     "Accuracy along the path, and the distance of each point to its nearest suspect. Dotted and grey: "
-    "the lowest accuracy that was accepted. Dashed: the chosen point."
+    "the lowest accepted accuracy. Dashed: the chosen point."
 )
 
 NO_PROMISE = (
-    "The choice of t looks at accuracy and distance only; nobody has "
-    "looked for a trigger, and none is proved to be gone. The path was learned from the images "
-    "that you gave: if some of them are tampered with, or they leave out what the network is used "
-    "for, so does the repair. Measured on known attacks, points in the middle of a path lose most "
-    "of a backdoor that fine-tuning leaves, and some keep part of it: see the project's results. "
-    "Accuracy here is that of the images held out, with the sampling error of so many images."
+    "t is chosen by accuracy and distance only. mcjax did not look for a trigger, and does not prove "
+    "that one is gone. The path was learned from the images that you gave: if some of them are "
+    "tampered with, or do not cover what the network is used for, the repair has the same flaws. For "
+    "known attacks, points in the middle of a path lose most of a backdoor that survives fine-tuning, "
+    "and some keep part of it: see the project's results. Accuracy is measured on the held-out "
+    "images, and has their sampling error."
 )
 
 
@@ -35,9 +35,9 @@ def write_repaired(folder: Path, repaired: Repaired, settings: Mapping[str, Any]
     """Writes path.csv, path.png, report.html and, last, result.json.
 
     Args:
-        folder: The results' folder.
-        repaired: What `repair_model` returned.
-        settings: The command's settings, by name.
+        folder: The output folder.
+        repaired: The result of `repair_model`.
+        settings: The command's settings by name.
     """
     report = repaired.report
     columns = {"t": report["ts"]}
@@ -67,29 +67,29 @@ def write_repaired(folder: Path, repaired: Repaired, settings: Mapping[str, Any]
 
 
 def what_happened(repaired: Repaired) -> list[str]:
-    """What came out, in sentences."""
+    """What was found, in sentences."""
     r = repaired.report
     asked = [
-        f"The suspect is right on {r['suspect_accuracy']:.4f} of the {r['num_selection']} images "
-        f"that were held out to choose t by; a point had to reach {r['floor']:.4f}.",
+        f"The suspect's accuracy is {r['suspect_accuracy']:.4f} on the {r['num_selection']} images "
+        f"held out to choose t; a point had to reach {r['floor']:.4f}.",
         f"The second network was {r['second']}; the path was trained on {r['num_bonafide']} images.",
     ]
     if repaired.t is None:
         return [
             *asked,
-            "No point of the path reaches that, but the suspects themselves: nothing was repaired, "
-            "and the suspect stays as it is.",
+            "No point of the path reaches that, except the suspects: nothing was repaired, and the "
+            "suspect is unchanged.",
         ]
     return [
         *asked,
-        f"{r['num_acceptable']} points do; of these t = {repaired.t:.4f} is the farthest from its "
+        f"{r['num_acceptable']} points do. Of these, t = {repaired.t:.4f} is the farthest from its "
         f"nearest suspect, with accuracy {r['repaired_accuracy']:.4f}. Its weights are "
         f"{r['moved']:.3g} away from the suspect's, {100 * r['moved_relative']:.0f} % of their norm.",
     ]
 
 
 def path_panels(repaired: Repaired) -> list[Panel]:
-    """Accuracy and distance along the path, with the floor and the chosen t."""
+    """Accuracy and distance along the path, with the lowest accepted accuracy and the chosen t."""
     r, ts = repaired.report, repaired.report["ts"]
     accuracy = (
         Line(f"{r['num_selection']} images held out", 100 * r["selection_accuracy"], BLUE),

@@ -1,4 +1,4 @@
-"""The figure of stamped images: what each trigger looks like."""
+"""The figure of stamped images, which shows each trigger."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,14 +16,14 @@ def stamps_figure(
     *,
     num_images: int = 8,
 ) -> None:
-    """A few images, clean in the first row and with each trigger in a row of its own.
+    """Draws a few images: clean in the first row, then one row per trigger.
 
     Args:
         path: The PNG to write.
-        examples: "image" [N, H, W, C] uint8 or in [0, 1], "label" [N]; the columns are the first
-            image of each class, classes ascending.
-        stamps: The triggers, by the name that stands beside their row.
-        num_images: At most this many columns.
+        examples: "image" [N, H, W, C] uint8 or in [0, 1], "label" [N]; the columns show the
+            first image of each class, in the order of classes.
+        stamps: The triggers, by the label of their row.
+        num_images: The largest number of columns.
     """
     _, first = np.unique(examples["label"], return_index=True)
     clean = examples["image"][first[:num_images]]
@@ -43,6 +43,6 @@ def stamps_figure(
 
 
 def _shown(image: np.ndarray) -> np.ndarray:
-    """An image [H, W, C] in [0, 1]: colours where it has three channels, else their mean."""
+    """An image [H, W, C] in [0, 1]: in colour if it has three channels, else the mean of channels."""
     unit = image / 255 if image.dtype == np.uint8 else image
     return unit if image.shape[-1] == 3 else unit.mean(-1)

@@ -36,7 +36,7 @@ def test_the_page_says_what_happened_and_what_is_not_promised(tmp_path, t):
     write_repaired(tmp_path, repaired(t), {"arch": "mlp", "seed": 0})
     text = (tmp_path / "report.html").read_text()
     assert NO_PROMISE[:40] in text
-    assert ("these t = 0.5000 is the farthest" in text) == (t is not None)
+    assert ("these, t = 0.5000 is the farthest" in text) == (t is not None)
     assert ("nothing was repaired" in text) == (t is None)
     assert "fraction of the norm" in text  # what moved_relative means
     for name in ("path.png", "path.pdf"):

@@ -5,10 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from tiny_sweep import until
 
 from mcjax.sweeps import attempts, store
 from mcjax.sweeps.worker import run_attempt
@@ -134,15 +134,7 @@ def started(folder, *, parent=None):
     argv = [sys.executable, "-c", program, str(folder), str(parent or 0)]
     worker = subprocess.Popen(argv)
     log = folder / "attempts" / "0001" / "log.txt"
-    return worker, wait_for(lambda: log.exists() and log.read_text().split()[1:2])[0]
-
-
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
-    return value
+    return worker, until(lambda: log.exists() and log.read_text().split()[1:2])[0]
 
 
 def is_running(pid):
@@ -162,7 +154,7 @@ def test_a_worker_that_is_ended_takes_its_run_along(job_dir, number):
         worker.send_signal(number)
         code = worker.wait(30)
         assert code == (-9 if number == signal.SIGKILL else 128 + number)
-        wait_for(lambda: not is_running(pid))
+        until(lambda: not is_running(pid))
     finally:
         worker.kill()
         worker.wait()

@@ -1,4 +1,4 @@
-"""Which jobs are the same but for their seed, and their means: what a sweep has found."""
+"""Groups jobs that differ only in their seed, and takes their means."""
 
 import dataclasses
 import json
@@ -9,28 +9,28 @@ from mcjax.config import ADDED, deciding
 from mcjax.report.gathered.jobs import GatheredJob, differing
 from mcjax.report.means import SEED, Row, grouped, mean
 
-# Fields in which the jobs of a group may differ: seeds, over which means are taken, and those that
-# only say which rows table.csv has.
+# Fields in which the jobs of a group may differ: seeds, over which means are taken, and fields that
+# only decide which rows table.csv has.
 SEEDS = ("seed", "seeds")
 ROWS = ("repair.sizes", "repair.methods", "pairs", "robust_path.pairs")
 
-ABOUT = ("method", "bonafide", "path")  # what a row of table.csv is about
+ABOUT = ("method", "bonafide", "path")  # columns that say what a row of table.csv is about
 SUCCESS = ("attack_success_rate", "injection_success")
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Jobs that are the same but for their seed; a record.
+    """Jobs that differ only in their seed.
 
     Args:
-        experiment: Of all of them.
-        fields: In what it differs from other groups of the experiment.
-        jobs: All of them, in whatever state.
-        rows: What is averaged: the rows of the tables of those that are done, every seed once. A run
-            that is one path ("connect") has its metrics for a row.
-        num_repeats: Further rows of a seed that was counted already; they are left out.
-        repeats: Which jobs they are of, and which jobs' rows are counted instead, in words.
-        conflicts: Those of them with other numbers, in words.
+        experiment: Their experiment.
+        fields: The fields that distinguish this group from others of the experiment.
+        jobs: All of them, whatever their status.
+        rows: The rows to average: those of the tables of jobs that are done, each seed once. The row
+            of a run without rows per method or path ("connect") is its metrics.
+        num_repeats: How many rows were left out because their seed was counted already.
+        repeats: The jobs of these rows, and the jobs that were counted instead, in words.
+        conflicts: The left-out rows that have other numbers, in words.
     """
 
     experiment: str
@@ -43,17 +43,17 @@ class Group:
 
     @property
     def title(self) -> str:
-        """The fields, in words."""
+        """The fields in words."""
         return ", ".join(f"{name} = {text(value)}" for name, value in self.fields.items())
 
     @property
     def measure(self) -> str | None:
-        """The column of the success rate, where there is one."""
+        """The column of the success rate; None without one."""
         return next((name for name in SUCCESS if any(name in row for row in self.rows)), None)
 
     @property
     def quantities(self) -> list[str]:
-        """Columns that are averaged: every number but what the row is about, and intervals' ends."""
+        """The columns to average: all numbers except ABOUT, SEED and the ends of intervals."""
         names = dict.fromkeys(name for row in self.rows for name in row)
         ends = {f"{name}_{end}" for name in names for end in ("low", "high")}
         numeric = {
@@ -65,7 +65,7 @@ class Group:
 
 
 def text(value: Any) -> str:
-    """A config's value as one writes it.
+    """A config's value as text.
 
     Example:
         >>> text("square"), text([2500, 50]), text(0.1)
@@ -75,13 +75,13 @@ def text(value: Any) -> str:
 
 
 def of(jobs: Sequence[GatheredJob]) -> list[Group]:
-    """The groups, in the order in which they first appear, experiment by experiment.
+    """Groups jobs, in the order of their first appearance, one experiment after another.
 
     Args:
-        jobs: Any jobs; those whose config can't be read belong to none.
+        jobs: Any jobs; jobs whose config cannot be read are in no group.
 
     Returns:
-        The groups; those without a job that is done too.
+        The groups, also those without a job that is done.
     """
     groups = []
     for experiment in dict.fromkeys(job.experiment for job in jobs if job.config):
@@ -97,7 +97,7 @@ def of(jobs: Sequence[GatheredJob]) -> list[Group]:
 
 
 def field(job: GatheredJob, name: str) -> Any:
-    """A field of a job's config; one that came later has the value of the runs before."""
+    """A field of a job's config; fields added later have the value that older runs used."""
     return job.config.get(name, ADDED.get(name))
 
 
@@ -112,7 +112,7 @@ def _group(fields: dict[str, Any], jobs: list[GatheredJob]) -> Group:
                 continue
             num_repeats += 1
             repeats[f"{job.id} (of {first.id})"] = None
-            if repr(same) != repr(row):  # as text: NaN is no conflict with NaN
+            if repr(same) != repr(row):  # as text: NaN does not conflict with NaN
                 names = (n for n in (*ABOUT, *SEED) if row.get(n) is not None)
                 what = ", ".join(f"{name} {row[name]}" for name in names)
                 conflicts.append(f"{what}: the numbers of {first.id} count, not those of {job.id}")
@@ -121,7 +121,7 @@ def _group(fields: dict[str, Any], jobs: list[GatheredJob]) -> Group:
 
 
 def averaged(job: GatheredJob) -> list[Row]:
-    """The rows of a job that means are taken of, each with its seed."""
+    """The rows of a job to average, each with its seed."""
     seed = {"seed": job.config.get("seed")}
     if any(name in row for row in job.rows for name in (*SUCCESS, "path")):
         return [{**seed, **row} for row in job.rows]
@@ -130,14 +130,14 @@ def averaged(job: GatheredJob) -> list[Row]:
 
 
 def means(groups: Sequence[Group]) -> list[Row]:
-    """Every mean of every group: a row each, with its interval and its numbers of seeds.
+    """One row per mean of every group, with its interval and the number of seeds.
 
     Args:
         groups: The groups.
 
     Returns:
-        Rows with "experiment", the group's fields as "config.NAME", what the mean is of (ABOUT),
-        "quantity", "mean", "interval" (None for a single number), "num", "num_seeds".
+        Rows with "experiment", the group's fields as "config.NAME", the columns ABOUT, "quantity",
+        "mean", "interval" (None for a single number), "num", "num_seeds".
     """
     rows = []
     for group in groups:

@@ -23,11 +23,11 @@ from mcjax.workdir import write
 WORDS = {
     "a ± b": "mean over seeds (and folds), and the half-width of its 95 % interval by Student's t; "
     "one seed has no interval",
-    "n": "numbers a mean is of; every seed counts once, whether it stood in a job of its own or "
-    "was one of several",
-    "bonafide images": "clean labelled images that a repair was given",
-    "success of the attack": "fraction of the attacked images (no image whose true class is the target) "
-    "on which the network does as the attacker wants",
+    "n": "how many numbers a mean is taken over; every seed counts once, whether it had its own job "
+    "or shared one",
+    "bonafide images": "clean labelled images given to a repair",
+    "success of the attack": "fraction of the attacked images (images of the target class are left out) that the network "
+    "classifies as the attacker wants",
 }
 
 

@@ -1,4 +1,4 @@
-"""The tables that are read: method by bonafide size as in the paper, paths, and settings."""
+"""The tables of the page: method by bonafide size as in the paper, paths, and settings."""
 
 import dataclasses
 from collections import Counter
@@ -24,12 +24,12 @@ CONNECT = (
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table of means; a record.
+    """A table of means.
 
     Args:
-        title: What it shows, and of how many seeds.
+        title: What it shows, and over how many seeds.
         head: Names of the columns.
-        rows: Cells, as text.
+        rows: Cells as text.
     """
 
     title: str
@@ -51,14 +51,14 @@ class Table:
 
 
 def of_group(group: Group) -> list[Table]:
-    """The tables of a group, in its experiment's layout.
+    """The tables of a group, in the layout of its experiment.
 
     Args:
-        group: A group; without a job that is done it has none.
+        group: A group; a group without a job that is done has no tables.
 
     Returns:
-        Networks, and method by bonafide size, of repairs; a column a path, of robustness along
-        paths; a list of numbers of all else.
+        For repairs: networks, method by bonafide size, and the chosen t. For robustness along paths:
+        one column per path. Otherwise: a list of numbers.
     """
     if not group.rows:
         return []
@@ -72,13 +72,14 @@ def of_group(group: Group) -> list[Table]:
 
 
 def compared(groups: Sequence[Group]) -> list[Table]:
-    """The groups of one experiment side by side, a row each; none where there is but one group.
+    """Compares the groups of one experiment, one row per group.
 
     Args:
         groups: Groups of one experiment.
 
     Returns:
-        The chosen point of the path by bonafide size (repairs), or the main numbers (connect).
+        The chosen point of the path by bonafide size (repairs), or the main numbers (connect); no
+        table for a single group.
     """
     groups = [group for group in groups if group.rows]
     if len(groups) < 2:
@@ -104,7 +105,7 @@ def compared(groups: Sequence[Group]) -> list[Table]:
 
 
 def _repair(rows: Sequence[Row], columns: tuple[str, str]) -> list[Table]:
-    """The networks (no bonafide images), and method by bonafide size."""
+    """The networks (without bonafide images), method by bonafide size, and the chosen t."""
     methods = grouped(rows, ("method",))
     networks = {name: [r for r in own if not r["bonafide"]] for (name,), own in methods.items()}
     networks = {name: own for name, own in networks.items() if own}
@@ -136,7 +137,7 @@ def _repair(rows: Sequence[Row], columns: tuple[str, str]) -> list[Table]:
 
 
 def _chosen(path: dict[int, list[Row]], sizes: list[int]) -> Table:
-    """The t that was chosen, a row a seed (and fold)."""
+    """The chosen t, one row per seed (and fold)."""
     by_seed = grouped([row for own in path.values() for row in own], SEED)
     rows = []
     for (seed, fold), own in by_seed.items():
@@ -162,7 +163,7 @@ def _table(
     labels: list[str],
     cells: list[list[list[Mean | None]]],
 ) -> Table:
-    """A table whose title says of how many seeds the means are, and whose odd cells say it too."""
+    """A table whose title states the number of seeds; cells with another number state their own."""
     nums = Counter(_num(cell) for line in cells for cell in line if any(cell))
     usual = max(nums, key=lambda num: (nums[num], num), default=(0, 0))
     odd = " unless said otherwise" if len(nums) > 1 else ""
@@ -178,7 +179,7 @@ def _num(cell: Sequence[Mean | None]) -> tuple[int, int]:
 
 
 def _words(num: tuple[int, int]) -> str:
-    """How many numbers a mean is of.
+    """How many numbers a mean is taken over.
 
     Example:
         >>> _words((1, 1)), _words((3, 3)), _words((15, 3))

@@ -1,4 +1,4 @@
-"""Tidy tables as CSV and as parquet: one row a thing, one column a quantity."""
+"""Tidy tables as CSV and parquet: one row per observation, one column per quantity."""
 
 import contextlib
 import io
@@ -23,9 +23,9 @@ def write_both(stem: Path, rows: Sequence[Mapping[str, Any]], columns: Iterable[
     """Writes STEM.csv and STEM.parquet; equal rows give equal bytes.
 
     Args:
-        stem: The files' name without its end.
-        rows: The rows; one may lack columns.
-        columns: Columns that come first, there even without rows.
+        stem: The files' path without the suffix.
+        rows: The rows; a row may lack columns.
+        columns: The first columns; they are written also without rows.
     """
     table = arrow(rows, columns)
     lines = zip(*(column.to_pylist() for column in table.columns), strict=True)
@@ -36,7 +36,7 @@ def write_both(stem: Path, rows: Sequence[Mapping[str, Any]], columns: Iterable[
 
 
 def arrow(rows: Sequence[Mapping[str, Any]], columns: Iterable[str] = ()) -> "pa.Table":
-    """A table of rows; what is neither number nor text, and a column of both, is JSON text.
+    """A table of rows; values that are neither numbers nor text, and mixed columns, become JSON text.
 
     Example:
         >>> arrow([{"a": 1, "b": [2, 3]}, {"a": 0.5}]).to_pylist()
@@ -61,7 +61,7 @@ def _pyarrow() -> Any:
 
 
 def job_rows(jobs: Sequence[GatheredJob]) -> list[Row]:
-    """jobs.csv: a row each declared job, whatever has become of it."""
+    """jobs.csv: one row per declared job, whatever its status."""
     names = differing(jobs)
     rows = []
     for job in jobs:
@@ -88,10 +88,10 @@ def table_rows(jobs: Sequence[GatheredJob]) -> list[Row]:
 
 
 def _others(numbers: Mapping[str, Any], taken: Mapping[str, Any]) -> Row:
-    """Those whose names are not taken: a metric called "state" is not the job's state."""
+    """The numbers whose names are not taken: a metric called "state" is not the job's state."""
     return {name: value for name, value in numbers.items() if name not in taken}
 
 
 def fields_of(job: GatheredJob, names: Sequence[str]) -> Row:
-    """A job's fields of some names, as columns called like the command line's options."""
+    """Some fields of a job, in columns named like the options of the command line."""
     return {f"config.{name}": job.config.get(name) for name in names}
