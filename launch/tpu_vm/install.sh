@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# On a worker or a GPU node: a virtual environment with the package from this source tree.
+# Creates a virtual environment with this source tree's package, on a worker or a GPU node.
 #
 #   install.sh [tpu|cuda12|cpu] [EXTRAS]
 #
-# Needs Python 3.11 or newer. The image of TPU v4 (tpu-ubuntu2204-base) has 3.10, so where none is
-# found uv fetches one: a single program from the package index, no root rights. Pinned by
-# constraints.txt, which fits Linux on x86-64. Does nothing if the same was installed before.
+# Needs Python 3.11 or newer. The image of TPU v4 (tpu-ubuntu2204-base) has 3.10; if no newer Python
+# is found, uv installs one (a single program from the package index, without root rights). Versions
+# are pinned by constraints.txt, for Linux on x86-64. Does nothing if the same is installed already.
 #
-# Not run on a TPU VM; tests/launch/test_tpu_vm.py runs it with stand-ins for python and uv.
+# Not run on a TPU VM; tests/launch/test_tpu_vm.py runs it with fakes of python and uv.
 set -euo pipefail
 
 backend=${1:-tpu}
@@ -40,6 +40,6 @@ make_venv() {
 
 [ -x "$venv/bin/pip" ] || make_venv
 "$venv/bin/pip" install --quiet -c "$tree/constraints.txt" -e "$tree${extras:+[$extras]}" "$jax"
-# No look at the devices: on a slice of several hosts that would wait for all of them.
+# Do not list the devices: on a slice of several hosts that waits for all hosts.
 (cd "$tree" && "$venv/bin/python" -c 'import jax, mcjax; print("mcjax with jax", jax.__version__)')
 echo "$wanted" >"$venv/installed"

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# On a worker or a GPU node: a bucket as a folder, for sweeps, whose files are shared and renamed.
+# Mounts a bucket as a folder on a worker or a GPU node, for sweeps, which share and rename files.
 #
 #   mount_bucket.sh BUCKET [FOLDER]      FOLDER is /mnt/mcjax unless given
 #
-# Make the bucket with a hierarchical namespace: renaming a folder is then one step, as a checkpoint's
-# publication needs (docs.cloud.google.com/storage/docs/rename-hns-folders). In another bucket
-# gcsfuse renames file by file. Does nothing where the bucket is mounted already.
+# Create the bucket with a hierarchical namespace: a folder is then renamed in one step, as publishing a
+# checkpoint needs (docs.cloud.google.com/storage/docs/rename-hns-folders). In other buckets gcsfuse
+# renames file by file. Does nothing if the bucket is mounted already.
 #
-# Not run with a bucket: none was at hand.
+# Not tested with a bucket: none was available.
 set -euo pipefail
 
 [ $# -ge 1 ] || { echo "mount_bucket.sh: error: give the bucket's name" >&2; exit 2; }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# On a worker: runs a command so that it outlives the SSH connection.
+# Runs a command on a worker so that it outlives the SSH connection.
 #
-#   on_worker.sh run 'COMMAND'   starts it, or attaches to it if it runs; ends with its exit code
+#   on_worker.sh run 'COMMAND'   starts it, or attaches if it runs already; ends with its exit code
 #   on_worker.sh stop            ends it
 #   on_worker.sh status          whether it runs, and the end of its log
 #
@@ -20,8 +20,8 @@ start() {
     printf '%s\n' "$1" >"$state/command"
     printf '%s\n' "--- $(date -u +%Y-%m-%dT%H:%M:%SZ) $1" >>"$state/log"
     wc -c <"$state/log" >"$state/log_begins"
-    # A session of its own, with no terminal that could hang up. A shell's background jobs ignore
-    # SIGINT, which mcjax is to hear from stop; the wrapper outlives it to write the exit code.
+    # Its own session, without a terminal that could hang up. Background jobs of a shell ignore
+    # SIGINT, but stop sends it to mcjax; the wrapper survives to write the exit code.
     cd "$tree"
     # shellcheck disable=SC2016  # expanded by the inner shell
     PATH="$venv/bin:$PATH" setsid env --default-signal=INT bash -c '

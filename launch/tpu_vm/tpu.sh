@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A Cloud TPU slice from creation to deletion, and a command on it that outlives pre-emption.
+# Creates and deletes a Cloud TPU slice, and runs a command on it that survives pre-emption.
 #
-# NOT RUN ON GOOGLE CLOUD: no project was at hand. tests/launch/test_tpu_vm.py checks every command
-# line with gcloud's own parser (SDK 528), and the order of calls with a gcloud that records them.
+# NOT RUN ON GOOGLE CLOUD: no project was available. tests/launch/test_tpu_vm.py checks every command
+# line with gcloud's own parser (SDK 528), and the order of calls with a fake gcloud.
 #
 # Flags: docs.cloud.google.com/sdk/gcloud/reference/compute/tpus (tpu-vm, queued-resources)
 # States: docs.cloud.google.com/tpu/docs/reference/rest/v2/projects.locations.nodes, .queuedResources
@@ -13,40 +13,40 @@ usage() {
     cat <<'TEXT'
 usage: tpu.sh SUBCOMMAND [OPTIONS] [-- COMMAND ...]
 
-  create      a slice (with --queued by a request that waits its turn), and wait until it is ready
-  copy        the source tree to every worker: what git tracks, and new files it does not ignore
-  install     Python, the package and jax[tpu] on every worker, and the bucket with --bucket
-  run         COMMAND on every worker; attaches to it if it runs already, ends with its exit code
+  create      create a slice (with --queued by a queued request), and wait until it is ready
+  copy        copy the source tree to every worker: tracked files, and new files git does not ignore
+  install     install Python, the package and jax[tpu] on every worker; mount the --bucket
+  run         run COMMAND on every worker, or attach if it runs already; ends with its exit code
   stop        end COMMAND on every worker
-  status      the state of the slice and of its request, and the last lines of the log
+  status      show the state of the slice and of its request, and the last lines of the log
   fetch       copy results to this machine: --from gs://... or a folder on worker 0, --to FOLDER
-  delete      the slice and its request, and make sure that they are gone
-  list        every slice and request of the zone: what costs money now
-  until_done  all of the above: create, copy, install, run; after a pre-emption delete and begin
-              again; at the end fetch (with --from) and delete (without --keep)
+  delete      delete the slice and its request, and check that they are gone
+  list        list every slice and request of the zone: what costs money now
+  until_done  create, copy, install, run; after a pre-emption delete and start again; at the end
+              fetch (with --from) and delete (without --keep)
 
 Options, each also as an environment variable MCJAX_TPU_NAME, MCJAX_TPU_ZONE, ...
-  --name NAME              of the slice and of its request (mcjax)
-  --zone ZONE              where: us-central2-b has v4 (no default)
+  --name NAME              name of the slice and of its request (mcjax)
+  --zone ZONE              the zone; us-central2-b has v4 (no default)
   --project PROJECT        the project (gcloud's own setting)
   --type TYPE              v4-8, v5litepod-8: one host; v4-16, ...: several (v4-8)
-  --runtime VERSION        the image (the one of Google's table for the type)
-  --spot                   cheap, and taken away whenever Google needs it
-  --queued                 ask by a queued resource
-  --valid_until DURATION   give a queued request up after that long, 6h say (never)
-  --service_account EMAIL  whose rights the workers have: on the bucket (the project's default)
+  --runtime VERSION        the image (the one in Google's table for the type)
+  --spot                   cheap, but Google can take it away at any time
+  --queued                 request it as a queued resource
+  --valid_until DURATION   give up a queued request after this time, such as 6h (never)
+  --service_account EMAIL  the account of the workers, with its rights on the bucket (the project's default)
   --network, --subnetwork  (default)
   --internal_ips           no public addresses; the workers then need Cloud NAT to install anything
-  --labels KEY=VALUE,...   for the bill (app=mcjax)
+  --labels KEY=VALUE,...   labels on the bill (app=mcjax)
   --source FOLDER          the source tree (this script's)
-  --extras NAMES           of the package (gcs); gcs,tfds where TFDS prepares the data
+  --extras NAMES           extras of the package (gcs); gcs,tfds if TFDS prepares the data
   --bucket NAME            mount it at /mnt/mcjax on every worker (no bucket)
-  --attempts N             times that until_done begins again, at most (20)
-  --poll_seconds N         between two looks at a state (30)
+  --attempts N             how often until_done starts, at most (20)
+  --poll_seconds N         seconds between two queries of a state (30)
   --keep                   until_done leaves the slice running
   --dry_run                print the gcloud commands, run none
 
-Exit codes: of COMMAND; 2 a mistake in the options; 75 no capacity now; 1 anything else.
+Exit codes: that of COMMAND; 2 a mistake in the options; 75 no capacity now; 1 any other error.
 TEXT
 }
 
@@ -182,7 +182,7 @@ create() {
     [ "$internal_ips" = false ] || flags+=(--internal-ips)
     [ -z "$network" ] || flags+=("--network=$network")
     [ -z "$subnetwork" ] || flags+=("--subnetwork=$subnetwork")
-    # The account's roles say what the workers may do; the scope must not say less.
+    # The account's roles decide what the workers may do; the scope must not restrict them.
     flags+=(--scopes=https://www.googleapis.com/auth/cloud-platform)
     [ -z "$service_account" ] || flags+=("--service-account=$service_account")
     local state
@@ -244,7 +244,7 @@ copy() {
     export COPYFILE_DISABLE=1 # macOS: no ._ files
     [ -f "$source/pyproject.toml" ] || fail "--source $source has no pyproject.toml"
     if git -C "$source" rev-parse --is-inside-work-tree >/dev/null 2>&1; then
-        # Without files that are deleted but still in the index.
+        # Skip files that are deleted but still in the index.
         (cd "$source" && git ls-files -z --cached --others --exclude-standard |
             while IFS= read -r -d '' file; do [ ! -e "$file" ] || printf '%s\0' "$file"; done |
             tar --null -czf "$archive" -T -)
@@ -252,7 +252,7 @@ copy() {
         tar -czf "$archive" -C "$source" --exclude=.venv --exclude=runs --exclude=__pycache__ .
     fi
     tpus tpu-vm scp "$archive" "$name:mcjax_source.tar.gz" --worker=all
-    # Over what is there: results in the tree stay.
+    # Existing files are overwritten; results in the tree stay.
     on_workers "mkdir -p mcjax && tar -xzf mcjax_source.tar.gz -C mcjax"
 }
 
@@ -263,7 +263,7 @@ install() {
 
 run() {
     [ ${#command[@]} -gt 0 ] || fail "no command; give one after --: run -- python -m mcjax.train ..."
-    # gcloud itself sends this again when the connection breaks, hence run-or-attach.
+    # gcloud sends this again when the connection breaks, so it must run or attach.
     on_workers "bash mcjax/launch/tpu_vm/on_worker.sh run $(printf '%q' "$(quoted "${command[@]}")")"
 }
 
@@ -311,7 +311,7 @@ list() {
     tpus queued-resources list
 }
 
-# Each step is a process of its own: in a function that is called behind || set -e does nothing.
+# Each step is its own process: in a function called after ||, set -e does nothing.
 step() {
     local value variables
     variables=$(echo "$VALUES $SWITCHES" | tr '[:lower:]' '[:upper:]')
@@ -355,7 +355,7 @@ until_done() {
     return $code
 }
 
-# The state after a failure. A slice that is being taken away may say READY a little longer.
+# The state after a failure. A slice that is being taken away may report READY for a while.
 settled_state() {
     local state look
     for look in 1 2 3; do
@@ -366,7 +366,7 @@ settled_state() {
     echo "$state"
 }
 
-# A slice that is ready, without what is left of one that was taken away.
+# Gets a slice that is ready, after deleting the rest of one that was taken away.
 make() {
     case $(state_of tpu-vm || true) in
         PREEMPTED | TERMINATED | STOPPED | STOPPING | DELETING | HIDDEN) step delete ;;

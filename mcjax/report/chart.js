@@ -1,4 +1,4 @@
-// The numbers under the pointer, the finger or the arrow keys, in all panels of a figure at once.
+// Shows the numbers at the pointer, the finger or the arrow keys, in all panels of a figure at once.
 "use strict";
 for (const figure of document.querySelectorAll("figure.chart")) {
   const data = JSON.parse(figure.querySelector("script").textContent);

@@ -5,7 +5,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _interruptible():
-    """A test run in a shell's background ignores Ctrl-C, and what it starts would, too."""
+    """Restores Ctrl-C: processes in a shell's background ignore it, and so do their children."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

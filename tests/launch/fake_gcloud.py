@@ -1,4 +1,4 @@
-"""A stand-in for gcloud on PATH: a small world of TPU slices in a JSON file, and a list of calls.
+"""A fake gcloud for PATH: it keeps TPU slices in a JSON file, and lists its calls.
 
 The world (`$FAKE_GCLOUD/world.json`) says what is to happen:
 

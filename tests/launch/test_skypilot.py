@@ -1,4 +1,4 @@
-"""launch/skypilot: the structure of the task files, and SkyPilot's own loader where it is installed."""
+"""launch/skypilot: the structure of the task files, and SkyPilot's own loader if it is installed."""
 
 import json
 import os

@@ -1,6 +1,6 @@
-"""launch/tpu_vm: the order of gcloud calls with a fake gcloud, and each call by the real one's parser.
+"""launch/tpu_vm: the order of gcloud calls with a fake gcloud, and each call with gcloud's own parser.
 
-No Google Cloud here: what is tested is which commands are sent and what is done with the answers.
+No Google Cloud is used: the tests check which commands are sent, and the reaction to the answers.
 """
 
 import json
@@ -25,7 +25,7 @@ NO_CAPACITY = 'There is no more capacity in the zone "us-central2-b"'
 
 
 class Cloud:
-    """A fake gcloud on PATH, what it was asked, and tpu.sh."""
+    """A fake gcloud on PATH, the calls that it got, and tpu.sh."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -79,7 +79,7 @@ class Cloud:
 
     @property
     def story(self):
-        """The calls that change something, in a word each."""
+        """The calls that change something, one word per call."""
         words = []
         for call in self.calls:
             line = " ".join(call)
@@ -275,7 +275,7 @@ def test_a_command_that_fails_is_not_run_again(cloud):
 
 
 def test_a_users_mistake_on_the_workers_does_not_leave_the_slice_running(cloud):
-    cloud.world["runs"] = [[2, "READY"]]  # mcjax's exit code of a wrong option
+    cloud.world["runs"] = [[2, "READY"]]  # mcjax's exit code for a wrong option
     assert cloud("until_done", *WHERE, "--", *TRAIN).returncode == 2
     assert cloud.world["node"] is None
 
@@ -489,7 +489,7 @@ def test_gclouds_own_parser_takes_the_readmes_commands(tmp_path):
 def assert_gcloud_parses(gcloud, commands, folder):
     """`gcloud meta lint-gcloud-commands`: no network, no account, an empty configuration."""
     unique = {tuple(word.replace("\n", " ") for word in command) for command in commands}
-    # The parser reads a line; what a worker's shell gets is not its business.
+    # The parser reads the command line only, not what the worker's shell gets.
     lines = [
         " ".join("--command=x" if word.startswith("--command=") else word for word in command)
         for command in sorted(unique)
@@ -598,7 +598,7 @@ def test_a_killed_command_is_no_success(worker, tmp_path):
 
 
 def mount(tmp_path, *arguments, **variables):
-    """mount_bucket.sh with stand-ins that write down what they are asked."""
+    """mount_bucket.sh with fakes that record their calls."""
     tools = tmp_path / "mount_tools"
     if not tools.exists():
         tools.mkdir()
@@ -624,7 +624,7 @@ def test_mount(tmp_path):
     asked = (tmp_path / "asked").read_text().splitlines()
     assert asked[0] == f"sudo mkdir -p {folder}"
     assert asked[-1] == f"gcsfuse --implicit-dirs --rename-dir-limit 10000 b {folder}"
-    done = mount(tmp_path, "b", "/")  # is one
+    done = mount(tmp_path, "b", "/")  # / is a mount point
     assert done.stdout == "/ is mounted\n"
     assert (tmp_path / "asked").read_text().splitlines() == asked
     assert mount(tmp_path).returncode == 2
@@ -637,7 +637,7 @@ def test_worker_mistakes(worker):
 
 @pytest.fixture
 def python_folder(tmp_path):
-    """Stand-ins for python and pip that write down what they are asked."""
+    """Fakes of python and pip that record their calls."""
     folder = tmp_path / "tools"
     folder.mkdir()
     for name in ("bash", "dirname", "cat", "sha256sum", "mkdir", "chmod", "cp"):
@@ -681,7 +681,7 @@ def test_install_uses_a_python_that_is_new_enough_and_does_it_once(python_folder
     pips = [line for line in asked if line.startswith("pip")]
     assert pips == [f"pip install --quiet -c {ROOT}/constraints.txt -e {ROOT}[gcs] jax[tpu]"]
     assert "is up to date" in done.stdout
-    assert install(folder, tmp_path, "cuda12").returncode == 0  # another backend: again
+    assert install(folder, tmp_path, "cuda12").returncode == 0  # another backend is installed again
     assert "jax[cuda12]" in (tmp_path / "asked").read_text()
 
 

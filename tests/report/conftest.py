@@ -1,4 +1,4 @@
-"""A run's page, made without a run."""
+"""A run's page, written without a run."""
 
 import json
 
@@ -25,7 +25,7 @@ def columns(height):
 
 @pytest.fixture(scope="session")
 def workdir(tmp_path_factory):
-    """A run's directory with a page of a chart, a picture and tables."""
+    """A run's directory with a page that has a chart, a picture and tables."""
     folder = tmp_path_factory.mktemp("page")
     hashed = {"curve.num_bends": 1, "data.name": "<digits>", "curve.fix_start": True}
     config = {"hashed": hashed, "git_revision": "abc", "num_devices": 1, "device_kind": "cpu"}

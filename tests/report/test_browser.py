@@ -1,4 +1,4 @@
-"""The page in a real browser at a phone's width: no error, no overflow, numbers under the pointer."""
+"""The page in a real browser at the width of a phone: no error, no overflow, numbers at the pointer."""
 
 import html
 import json
@@ -14,7 +14,7 @@ CHROMIUM = next(
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
-# A frame, because a window can't be as narrow as a phone. Its script is the visitor.
+# A window cannot be as narrow as a phone, so a frame is used. The script acts as the visitor.
 VISITOR = """<!doctype html><iframe src="report.html" width="390" height="844"></iframe><pre></pre>
 <script>
 addEventListener("load", () => {
@@ -89,7 +89,7 @@ def test_no_error_on_the_console(visit):
 def test_it_fits_a_phone(seen):
     assert seen["width"] == 390
     assert seen["overflow"] == 0
-    assert seen["columns"] == 1  # the panels stand below each other
+    assert seen["columns"] == 1  # the panels are below each other
     assert 300 < seen["panel"] <= 390
     assert seen["letters"] > 11
 

@@ -1,4 +1,4 @@
-"""A job's files damaged in every way: it is marked, with the reason, and the other jobs go on."""
+"""Damaged files of a job: the job is marked, with the reason, and other jobs are not affected."""
 
 import csv
 import io
@@ -33,7 +33,7 @@ TABLE = "suspect,0,0,,0.9,0.99\npath,50,0,0.5,0.8,0.1\n"
 
 
 def leave(folder, seed=0):
-    """What mcjax.train leaves."""
+    """Writes what mcjax.train writes."""
     folder.mkdir(parents=True)
     config_hash = f"h{seed}"
     config = {**CONFIG, "hash": config_hash, "hashed": {**FIELDS, "seed": seed}}
@@ -51,7 +51,7 @@ def read(path):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two good runs, and one to be damaged."""
+    """Two good runs, and one to damage."""
     folder = tmp_path_factory.mktemp("runs")
     for name, seed in (("bad", 0), ("good", 1), ("better", 2)):
         leave(folder / name, seed)
@@ -59,7 +59,7 @@ def runs(tmp_path_factory):
 
 
 def damaged(runs, file, content):
-    """The bad run's job and the groups, when one of its files has this content."""
+    """Gives a file of the bad run some content; returns the run's job."""
     path = runs / "bad" / file
     before = path.read_bytes()
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -191,7 +191,7 @@ def test_a_result_of_another_config_is_foreign(runs):
 
 
 def test_an_attempt_of_another_config_is_foreign(tmp_path):
-    """The published result is the job's own; the folder with the table is another one's."""
+    """The published result is the job's own, but the folder with the table is not."""
     job = tmp_path / "jobs" / "a"
     leave(job / "attempts" / "0001", seed=1)
     (job / "result.json").write_text(result(attempt="0001"))
@@ -212,7 +212,7 @@ def test_what_is_undefined_is_no_damage(runs):
 
 
 def test_what_is_no_file(runs, tmp_path):
-    """A pipe is not waited for, a file of another kind not read into memory."""
+    """A pipe does not block, and a huge file is not read into memory."""
     path = runs / "bad" / "result.json"
     before = path.read_bytes()
     try:
@@ -235,7 +235,7 @@ def test_what_is_no_file(runs, tmp_path):
 
 
 def test_gathering_goes_on_and_the_page_says_why(tmp_path):
-    """The three of the issue at once, with every file that is gathered."""
+    """Three kinds of damage at once, with every gathered file."""
     for name, seed in (("text", 0), ("huge", 1), ("seed", 2), ("good", 3), ("better", 4)):
         leave(tmp_path / name, seed)
     (tmp_path / "text" / "result.json").write_text(result(seconds="abc"))
@@ -260,7 +260,7 @@ def test_gathering_goes_on_and_the_page_says_why(tmp_path):
 
 
 def test_settings_beyond_64_bits_are_written_as_text(tmp_path):
-    """A setting may be any number: it decides no table."""
+    """A setting may be any number; no table depends on it."""
     leave(tmp_path / "a")
     (tmp_path / "a" / "config.json").write_text(hashed(x=2**70, y=10**400))
     leave(tmp_path / "b", 1)
@@ -278,7 +278,7 @@ def test_metrics_can_not_take_the_place_of_a_jobs_own_columns(tmp_path):
 
 
 def test_seeds_of_a_metric_are_those_of_the_config(tmp_path):
-    """A run that is one path is one number: its metrics can't say that it is another seed."""
+    """The metrics of a run cannot change its seed."""
     for name in ("a", "b"):
         leave(tmp_path / name)
         fields = hashed(experiment="connect")
@@ -292,7 +292,7 @@ def test_seeds_of_a_metric_are_those_of_the_config(tmp_path):
 
 
 def test_the_same_run_counts_once_however_it_is_given(tmp_path):
-    """A copy, a link, a sweep and its own attempt: one seed, and the page names what is left out."""
+    """A copy, a link, and a sweep with its attempt count as one seed; the page names what is left out."""
     leave(tmp_path / "runs" / "a")
     shutil.copytree(tmp_path / "runs" / "a", tmp_path / "runs" / "copy")
     (tmp_path / "runs" / "link").symlink_to(tmp_path / "runs" / "a")
@@ -306,7 +306,7 @@ def test_the_same_run_counts_once_however_it_is_given(tmp_path):
     page = (tmp_path / "out" / "index.html").read_text()
     assert "1 rows repeat a seed that is counted already" in page
     assert "Left out are rows of copy (of a)." in page
-    assert "Of these, other numbers" not in page  # NaN is no conflict with NaN
+    assert "Of these, other numbers" not in page  # NaN does not conflict with NaN
     assert page.count("was given twice") == 2
 
 
@@ -347,7 +347,7 @@ FILES = {"result.json": RESULT, "config.json": CONFIG}
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_wrong_values_in_json(runs, data):
-    """Every value of a file replaced by anything: damaged, or the numbers that stand there."""
+    """Any value of a file is replaced: the job is damaged, or has the numbers of the file."""
     file = data.draw(st.sampled_from(sorted(FILES)))
     content = json.loads(json.dumps(FILES[file]))
     inside = content["metrics"] if file == "result.json" else content["hashed"]
@@ -362,7 +362,7 @@ def test_wrong_values_in_json(runs, data):
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from([*FILES, "table.csv"]), st.data())
 def test_damaged_bytes(runs, file, data):
-    """Bytes changed, cut or added: damaged, or another number that can be read off the file."""
+    """Bytes are changed, cut or added: the job is damaged, or has the numbers of the file."""
     content = bytearray((runs / "bad" / file).read_bytes())
     at = data.draw(st.integers(0, len(content) - 1))
     match data.draw(st.sampled_from(["change", "cut", "add"])):

@@ -1,4 +1,4 @@
-"""Every number that an experiment leaves has a meaning on its page."""
+"""Every number of an experiment has a meaning on its page."""
 
 import jax.numpy as jnp
 import numpy as np

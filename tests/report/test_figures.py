@@ -48,7 +48,7 @@ def test_error_is_one_minus_accuracy_in_percent_and_says_of_how_many():
 
 
 def test_a_level_is_seen_over_a_single_point(tmp_path):
-    """The suspect, dotted, in a table of one bonafide size: from edge to edge, on paper and on the page."""
+    """With a single bonafide size, the suspect's dotted line spans the panel, in the PDF and on the page."""
     lines = (
         Line("path", np.array([90.0]), mark="o"),
         Line("suspect", np.array([45.0]), level=True),

@@ -1,4 +1,4 @@
-"""Sweeps and runs gathered: nothing dropped, every seed once, hand-worked means, equal bytes."""
+"""Gathered sweeps and runs: no job is dropped, each seed counts once, means are right, bytes repeat."""
 
 import csv
 import json
@@ -38,7 +38,7 @@ def table(seed, sizes=(50,), success=0.1):
 
 
 def leave_run(folder, fields, rows, *, metrics=None, result=True):
-    """What mcjax.train leaves."""
+    """Writes what mcjax.train writes."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"hash of {json.dumps(fields)}"
     record = {"hash": name, "hashed": fields, "git_revision": "r", "device_kind": "cpu"}
@@ -52,7 +52,7 @@ def leave_run(folder, fields, rows, *, metrics=None, result=True):
 
 
 def leave_sweep(folder, jobs):
-    """What launch.sweep leaves: jobs is {id: (fields, what became of it)}."""
+    """Writes what launch.sweep writes; jobs is {id: (fields, outcome)}."""
     declared = []
     for name, (fields, fate) in jobs.items():
         config_hash = f"hash of {json.dumps(fields)}"
@@ -167,7 +167,7 @@ def test_groups_are_what_differs_apart_from_seeds(tmp_path):
 
 
 def test_a_field_that_came_later_has_the_value_of_the_runs_before(tmp_path):
-    """align = none stands in no config's hashed fields unless a sweep declared it."""
+    """align = none is not among the hashed fields unless a sweep declares it."""
     for i, align in enumerate((None, "none", "weights")):
         fields = config(seed=i, **({"curve__align": align} if align else {}))
         leave_run(tmp_path / f"{i}", fields, table(i))
@@ -263,7 +263,7 @@ def test_a_result_of_another_config_is_left_out(tmp_path):
 
 
 def test_rates_end_at_0_and_100_percent(tmp_path):
-    """The interval of two seeds may reach far beyond; the axis and the bars do not."""
+    """The interval of two seeds can exceed 100 %; the axis and the bars do not."""
     for seed, success in ((0, 0.0), (1, 1.0)):
         leave_run(tmp_path / str(seed), config(seed=seed), table(seed, success=success))
     (group,) = groups.of(find([tmp_path])[0])
@@ -362,7 +362,7 @@ def test_where_it_is_left(tmp_path):
 
 
 def test_a_thousand_jobs(tmp_path):
-    """300 settings of three seeds and 100 missing ones: to be gathered in seconds; the bound is generous."""
+    """300 settings of three seeds and 100 missing jobs are gathered in seconds; the bound is generous."""
     triggers = [f"blended:alpha={i}" for i in range(300)]
     jobs = {
         f"{trigger}_{seed}": (config(seed=seed, attack__trigger=trigger), "done")

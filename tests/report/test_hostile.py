@@ -1,4 +1,4 @@
-"""Names that are markup, formulas, mathematics or no text at all: pages, tables and figures show them."""
+"""Names that are markup, formulas, mathematics or not printable: pages, tables and figures show them."""
 
 import csv
 import json
@@ -42,7 +42,7 @@ HOSTILE = {
 
 
 class Skeleton(HTMLParser):
-    """The tags of a page and the names of their attributes, and all that its text says."""
+    """The tags of a page, the names of their attributes, and its text."""
 
     def __init__(self, text):
         super().__init__()
@@ -82,7 +82,7 @@ def leave_run(folder, name, seed=0):
 
 
 def index(folder, name):
-    """index.html of two settings, of whom one job failed with a hostile last line."""
+    """index.html of two settings; one job failed with a hostile last line."""
     for seed in range(2):
         leave_run(folder / f"a{name.replace('/', '')}{seed}".replace("\0", ""), name, seed)
     late = folder / "late"
@@ -139,7 +139,7 @@ def evaluation(folder, name):
             evaluated=None,
             num_evaluated={"train": 1, "test": 1},
         )
-        patch.setattr(evaluate, "validate", lambda _: None)  # which refuses lines in names
+        patch.setattr(evaluate, "validate", lambda _: None)  # it refuses line breaks in names
         patch.setattr(evaluate, "open_run", lambda *_: run)
         patch.setattr(connect, "trained", lambda _: (None,) * 4)
         patch.setattr(connect, "with_stats", lambda *_: None)
@@ -152,10 +152,10 @@ def evaluation(folder, name):
 
 @pytest.mark.parametrize("write", [index, report, repair, evaluation])
 def test_names_are_text_on_every_page(write, tmp_path, monkeypatch):
-    """A page with hostile names has the tags and attributes that it has with harmless ones."""
-    for module in (gathered_figures, repaired_page):  # figures have tests of their own
+    """A page with hostile names has the same tags and attributes as one with harmless names."""
+    for module in (gathered_figures, repaired_page):  # figures have their own tests
         monkeypatch.setattr(module, "chart_figure", lambda *_: None)
-    breaks = " _ ."  # where a word may be broken: as many in each
+    breaks = " _ ."  # places where a line may break, the same number in each name
     (tmp_path / "harmless").mkdir()
     expected = Skeleton(write(tmp_path / "harmless", HARMLESS + breaks))
     for kind, hostile in HOSTILE.items():
@@ -185,7 +185,7 @@ def test_spreadsheets_compute_nothing(tmp_path):
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path):
-    """Commas, quotes, lines and formulas in text; numbers with every digit, negative ones bare."""
+    """Commas, quotes, line breaks and formulas in text; numbers with every digit, negative ones unescaped."""
     texts = [*HOSTILE.values(), "a,b", 'say "no"', "'", "'=1", "-", "-1", "+1e5", "@x", " =1"]
     rows = [{"path": text, "seed": i, "x": -0.1 * i} for i, text in enumerate(texts)]
     write_csv(tmp_path / "table.csv", ("path", "seed", "x"), rows)
@@ -224,7 +224,7 @@ def test_every_template_escapes_and_needs_all_its_values():
 
 
 def test_no_markup_is_made_of_a_filled_in_string():
-    """Markup(...) stands before constants: what is put in afterwards is escaped."""
+    """Markup(...) is called on constants only; values inserted later are escaped."""
     for file in [*html.HERE.rglob("*.py"), html.HERE.parent / "evaluate.py"]:
         text = "".join(file.read_text().split())
         assert 'Markup(f"' not in text, file
@@ -233,7 +233,7 @@ def test_no_markup_is_made_of_a_filled_in_string():
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_figures_of_any_name(kind, tmp_path):
-    """Neither mathematics, nor letters that the font lacks, nor a name's length stops a figure."""
+    """Mathematics, letters that the font lacks, and long names do not stop a figure."""
     name = HOSTILE[kind]
     for i, text in enumerate((name, name * 200)):
         chart_figure(tmp_path, Chart(f"c{i}", panels(text), text, title=text))
@@ -243,7 +243,7 @@ def test_figures_of_any_name(kind, tmp_path):
 
 def test_labels_are_short_lines():
     assert label("a\n b\0c") == "a b c"
-    assert label("_a") == " _a"  # else it is left out of the legend
+    assert label("_a") == " _a"  # legends skip labels that start with _
     assert label("") == ""
     lines = label("x" * 10_000).splitlines()
     assert len(lines) <= 3
@@ -251,7 +251,7 @@ def test_labels_are_short_lines():
 
 
 def test_a_folder_of_any_bytes(tmp_path):
-    """File names on Linux are bytes; these are no UTF-8, markup and a formula."""
+    """File names on Linux are bytes; these are not UTF-8, and are markup and a formula."""
     for i, name in enumerate((b"=\xff<b>", b"a\nb")):
         folder = os.path.join(os.fsencode(tmp_path), name)
         try:

@@ -1,4 +1,4 @@
-"""The page: whole in itself, well formed, and every number on it has a meaning."""
+"""The page is self-contained and well formed, and every number on it has a meaning."""
 
 import json
 import re
@@ -18,7 +18,7 @@ VOID = {"meta", "link", "img", "br", "wbr", "hr"}
 
 
 class Tags(HTMLParser):
-    """Opens and closes tags in order, and keeps them with their attributes."""
+    """Checks that tags close in order, and collects them with their attributes."""
 
     def __init__(self, text):
         super().__init__()
@@ -78,7 +78,7 @@ def test_what_a_user_wrote_is_text(text):
     assert "&lt;digits&gt;" in text
     assert "<digits>" not in text
     assert "Is a &lt; b?" in text
-    assert "<td>True</td>" in text  # fix_start is no number
+    assert "<td>True</td>" in text  # fix_start is not a number
 
 
 def gathered(**values):
@@ -141,7 +141,7 @@ def test_the_numbers_of_a_chart_are_those_of_its_lines():
     height = chart.BOTTOM - chart.TOP
     assert data["py"][0][0] == chart.BOTTOM - 0.25 * height
     assert data["py"][0][1] is None
-    # Two pieces, and no line between them.
+    # Two pieces without a line between them.
     path = re.search(r'<g class="c0"><path class="line" d="(.*?)"', text)[1]
     assert path.count("M") == 2
     assert "L" not in path
@@ -174,7 +174,7 @@ def test_meanings_of_names():
 
 
 def test_a_metric_that_is_not_defined_is_null_in_result_json(tmp_path, monkeypatch):
-    """The correlation of a constant, say: JSON has no NaN, and reports take one for damage."""
+    """For example, the correlation of a constant: JSON has no NaN, and reports treat NaN as damage."""
     monkeypatch.setattr(finish, "describe", lambda _: {"num_images": {}})
     monkeypatch.setattr(finish.page, "write_page", lambda *_, **__: None)
     run = SimpleNamespace(

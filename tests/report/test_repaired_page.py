@@ -1,4 +1,4 @@
-"""What a repair leaves, from a result that no training made: the page, the figure, the table."""
+"""The output of a repair, from a made-up result: the page, the figure, the table."""
 
 import json
 

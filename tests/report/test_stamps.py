@@ -1,4 +1,4 @@
-"""The figure of stamped images shows them, and equal images give equal files."""
+"""The figure shows stamped images, and equal images give equal files."""
 
 import contextlib
 

@@ -1,9 +1,9 @@
-"""Two nodes of a Ray cluster on one machine, in a network of their own; test_ray_engine.py runs it.
+"""Runs two nodes of a Ray cluster on one machine, in their own network, for test_ray_engine.py.
 
     unshare --net --pid --fork --mount-proc --kill-child python ray_nodes.py SWEEP_FILE SWEEP_DIR
 
-All that it starts is in this process namespace and ends with it. The second node has one more of its own, so
-that it can be lost as a machine is: all its processes at once. Prints what came of it as JSON.
+All processes are in this process namespace and end with it. The second node has its own namespace inside, so
+that all its processes can end at once, like those of a lost machine. Prints the outcome as JSON.
 """
 
 import json
@@ -30,7 +30,7 @@ def start_node(*args, apart=()):
 
 
 def below():
-    """The command lines of the processes of this process namespace: here, and in the one below."""
+    """The command lines of all processes in this namespace and the one inside."""
     found = {True: [], False: []}
     own = os.readlink("/proc/self/ns/pid")
     for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -43,7 +43,7 @@ def below():
 
 
 def in_the_middle(sweep_dir):
-    """An attempt on the second node that has saved a stage that is not at its end."""
+    """An attempt on the second node that has saved an unfinished stage."""
     _, there = below()
     for folder in (sweep_dir / "jobs").glob("*/attempts/*"):
         if any(f"--workdir={folder}" in line for line in there) and has_begun(folder):
@@ -79,7 +79,7 @@ def main(sweep_file, sweep_dir):
     until(lambda: in_the_middle(sweep_dir))
     first.send_signal(signal.SIGINT)
     interrupted = first.wait(60)
-    until(lambda: not training(sweep_dir), 30)  # no orphan goes on on either node
+    until(lambda: not training(sweep_dir), 30)  # no orphan runs on either node
 
     second_call = launcher(*sweep)
     lost = until(lambda: in_the_middle(sweep_dir))

@@ -1,4 +1,4 @@
-"""Two nodes of a Slurm cluster on one machine, in a network of their own; test_slurm_cluster.py runs it.
+"""Runs two nodes of a Slurm cluster on one machine, in their own network, for test_slurm_cluster.py.
 
     unshare --net --pid --fork --mount-proc --kill-child python slurm_nodes.py SWEEP_FILE SWEEP_DIR FOLDER
 
@@ -16,9 +16,7 @@ from tiny_sweep import NODE_APART, has_begun, launcher, until
 
 from mcjax.sweeps import attempts
 
-ADDRESS = (
-    "10.77.0.1"  # of no interface but this network's own lo: Slurm resolves no loopback address
-)
+ADDRESS = "10.77.0.1"  # on this network's lo only: Slurm does not resolve loopback addresses
 CONFIG = """
 ClusterName=test
 SlurmctldHost=localhost({address})
@@ -55,7 +53,7 @@ def start(*command):
 
 
 def in_the_middle(sweep_dir):
-    """The array index, and an attempt on the second node that has saved a stage not at its end."""
+    """The array index and folder of an attempt on the second node that has saved an unfinished stage."""
     ids = (sweep_dir / "slurm" / "0001.jobs").read_text().splitlines()
     running = ask("squeue", "--noheader", "--states=RUNNING", "--format=%K %N").splitlines()
     for index in (line.split()[0] for line in running if line.endswith(" n2")):
@@ -66,7 +64,7 @@ def in_the_middle(sweep_dir):
 
 
 def call(*arguments):
-    """A launcher's exit code, and what it said."""
+    """A launcher's exit code and output."""
     process = launcher(*arguments, stderr=subprocess.PIPE)
     _, told = process.communicate(timeout=60)
     return process.returncode, told
@@ -87,10 +85,10 @@ def main(sweep_file, sweep_dir, folder):
     sweep = ("--engine=slurm", f"--sweep={sweep_file}", f"--workdir={sweep_dir}")
     calls = [call(*sweep)]
     index, lost = until(lambda: in_the_middle(sweep_dir))
-    calls.append(call(*sweep))  # nothing that is queued or runs is submitted again
+    calls.append(call(*sweep))  # queued and running jobs are not submitted again
     second.kill()
     subprocess.run(["scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=lost"], check=True)
-    # A job that lost its node waits for two minutes, unless an administrator says:
+    # A job that lost its node waits for two minutes unless an administrator resumes it.
     array = (sweep_dir / "slurm" / "0001.submitted").read_text().strip()
     subprocess.run(["scontrol", "update", f"JobId={array}_{index}", "StartTime=now"], check=True)
     until(lambda: not ask("squeue", "--noheader"), 300)

@@ -1,4 +1,4 @@
-"""Attempts: a folder each, handed on whole, alive until their process is gone."""
+"""Attempts: one folder each, copied completely, alive until their process ends."""
 
 import os
 import shutil
@@ -48,7 +48,7 @@ def test_what_is_handed_on(tmp_path):
     for name in attempts.OWN_FILES:
         (old / name).write_text("its own")
     before = files(old)
-    attempts.begin(tmp_path)  # died before it had anything
+    attempts.begin(tmp_path)  # ended before it wrote anything
     new = attempts.begin(tmp_path)
     assert attempts.take_over(new) == "0001"
     assert files(new) == {
@@ -63,13 +63,13 @@ def test_what_is_handed_on(tmp_path):
         "finished": ["seed_0/endpoint_a"],
         "partial": {"seed_0/endpoint_b": 120},
     }
-    with (new / "metrics.jsonl").open("a") as file:  # appended to by the run that goes on
+    with (new / "metrics.jsonl").open("a") as file:  # the resumed run appends to it
         file.write("2\n")
     assert files(old) == before
 
 
 def test_progress_of_an_attempt_at_work(tmp_path, monkeypatch):
-    """A checkpoint is renamed, or deleted for its successor, while another process looks."""
+    """Checkpoints are renamed and deleted while another process reads the folder."""
     folder = attempts.begin(tmp_path)
     for name in ("endpoint_a", ".partial/endpoint_b/120", ".partial/endpoint_b/130"):
         (folder / "checkpoints" / name).mkdir(parents=True)
@@ -77,7 +77,7 @@ def test_progress_of_an_attempt_at_work(tmp_path, monkeypatch):
     scandir = os.scandir
 
     def vanishes(path):
-        if Path(str(path)).name == "120":  # rmtree itself asks with a descriptor
+        if Path(str(path)).name == "120":  # rmtree calls it with a descriptor
             shutil.rmtree(path)
         return scandir(path)
 
@@ -141,7 +141,7 @@ def test_alive_until_killed(tmp_path, number):
     ) as holder:
         assert holder.stdout.readline() == "held\n"
         assert attempts.alive(folder)
-        assert attempts.alive(folder)  # a look does not take the lock away
+        assert attempts.alive(folder)  # reading does not release the lock
         holder.send_signal(number)
         holder.wait()
     assert not attempts.alive(folder)

@@ -1,4 +1,4 @@
-"""Hours from counted work: a case by hand, and the command."""
+"""Hours from counted work: a case computed by hand, and the command."""
 
 import itertools
 import re
@@ -102,7 +102,7 @@ def test_mistakes_end_in_one_line():
 
 
 def test_docs_have_these_numbers():
-    """docs/scale.md was printed by this code: a change of either shows here."""
+    """docs/scale.md was printed by this code; this fails if either changes."""
     text = (ROOT / "docs" / "scale.md").read_text().split("## What a sweep costs")[1]
     totals = re.findall(
         r"\*\*all, with setup\*\* \| \| \*\*(.+?)\*\* \| \*\*(.+?)\*\* \| \*\*(.+?)\*\*", text

@@ -1,4 +1,4 @@
-"""The counted work of a backdoor run: by hand, by the program, and beside a run that counts along."""
+"""The counted work of a backdoor run: by hand, from the program, and compared with a real run."""
 
 import collections
 from types import SimpleNamespace
@@ -40,7 +40,7 @@ def paper_config():
 
 
 def images(stages, name):
-    """Images of all steps of a stage."""
+    """The images of all steps of a stage."""
     (stage,) = (s for s in stages if s.name == name)
     return round(stage.num_steps * stage.images)
 
@@ -51,7 +51,7 @@ def test_the_papers_run_by_hand():
     assert steps["two networks and a twin"] == 3 * 36_328  # 100 * 46,500 / 128
     for name in ("path", "fine_tune", "scratch", "prune", "fine_prune"):
         assert steps[f"train {name}"] == 5 * 7_900
-    # The sizes are repeated to their least common multiple, 5,000: 39 batches a round.
+    # The sizes are repeated to their least common multiple, 5,000: 39 batches per round.
     assert steps["train i_bau"] == 5 * 100 * 39
     assert steps["ascents of i_bau"] == 5 * 100 * 10
     judged = 1_000 + 10_000 + 9_000
@@ -94,7 +94,7 @@ def test_other_attackers_pairs_and_seeds():
     config.seeds = (0, 1, 2)
     three = {s.name: s for s in counted_work.stages(config, has_batch_stats=False)}
     assert three["train path"].num_steps == 3 * plain["train path"].num_steps
-    assert three["surroundings"] == plain["surroundings"]  # of the first seed
+    assert three["surroundings"] == plain["surroundings"]  # for the first seed only
 
 
 def test_the_passes_of_i_bau_are_those_of_its_program():
@@ -128,7 +128,7 @@ def test_the_passes_of_i_bau_are_those_of_its_program():
 
 
 def test_a_run_asks_for_what_was_counted(tmp_path, monkeypatch):
-    """The stages of a real run, with trainings and looks that only write down what they are asked."""
+    """The stages of a run whose trainings and evaluations only record their arguments."""
     config = base.quick(base.backdoor())
     config.model.name = "mlp"
     config.repair.methods = ("path", "line", "fine_tune", "scratch", "noise")
@@ -164,7 +164,7 @@ def test_a_run_asks_for_what_was_counted(tmp_path, monkeypatch):
     assert counted["two networks and a twin"].num_steps == networks
     assert {name: counted[f"train {name}"].num_steps for name in steps} == steps
     assert set(steps) == {"path", "fine_tune", "scratch"}
-    # Batches are filled up, and a tenth of the attacked images stands for the target's class.
+    # Batches are padded, and a tenth of the attacked images is of the target class.
     near = {"rel": 0.2}
     assert images(counted.values(), "3 points of each path") == pytest.approx(looks["path"], **near)
     assert images(counted.values(), "3 points of each line") == pytest.approx(looks["line"], **near)

@@ -125,7 +125,7 @@ def test_every_config_comes_back_from_its_job_file_as_it_was(name, tmp_path):
     write_sweep(tmp_path, "some_sweep", [job])
     read = get_config(str(tmp_path / "jobs" / job.id / "job.json"))
     assert config_hash(read) == job.config_hash
-    assert read.to_dict() == config.copy_and_resolve_references().to_dict()  # tuples are tuples
+    assert read.to_dict() == config.copy_and_resolve_references().to_dict()  # tuples stay tuples
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "sweeps").glob("*.py")), ids=str)

@@ -1,4 +1,4 @@
-"""python -m launch.sweep: mistakes, dry runs, and the local engine with a stand-in for training."""
+"""python -m launch.sweep: mistakes, dry runs, and the local engine with a fake training."""
 
 import contextlib
 import json
@@ -118,7 +118,7 @@ sys.exit(3 if seed == 4 else 0)
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
-    """A sweep whose jobs do by their seed what `ACT` says, in a second."""
+    """A sweep whose jobs do what `ACT` defines for their seed, in a second."""
     now = launcher.code()
     act = ACT.replace("REVISION", repr(now["git_revision"])).replace(
         "VERSION", repr(now["version"])
@@ -170,8 +170,8 @@ def test_failed_jobs_are_listed_and_stop_no_other(stand_in, capsys):
     todo, states = stand_in((0, 1, 2), parallel=2)
     assert len(todo) == 3
     assert {seed: s.status for seed, s in states.items()} == {0: "done", 1: "failed", 2: "done"}
-    assert states[1].num_attempts == 1  # by itself: it would fail again
-    assert states[2].num_attempts == 2  # killed: it begins again
+    assert states[1].num_attempts == 1  # it failed by itself, and would fail again
+    assert states[2].num_attempts == 2  # it was killed, so it runs again
     (line,) = failures(states)
     assert line.startswith("failed 1: seed 1 never works (")
     assert line.endswith("attempts/0001/log.txt)")
@@ -221,7 +221,7 @@ def test_an_interrupt_leaves_no_process_and_a_state_to_go_on_from(stand_in, tmp_
     assert not attempts.alive(folder / "attempts" / "0001")
     now = store.job_state(folder, json.loads((folder / "job.json").read_text())["config_hash"])
     assert (now.status, now.exit_code) == ("stopped", 128 + signal.SIGTERM)
-    with contextlib.suppress(FileNotFoundError):  # nobody runs there
+    with contextlib.suppress(FileNotFoundError):  # no process runs there
         for pid in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):
                 assert str(folder) not in Path(f"/proc/{pid}/cmdline").read_text()

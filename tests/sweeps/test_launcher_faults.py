@@ -1,4 +1,4 @@
-"""The local engine with real training: killed launchers and workers, and what goes on after them."""
+"""The local engine with real training: killed launchers and workers, and how jobs resume."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def finish(folder):
 
 
 def processes(folder):
-    """The processes, by id, that name a folder on their command line."""
+    """The processes, by id, that have a folder on their command line."""
     found = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -41,7 +41,7 @@ def processes(folder):
 
 
 def is_in_the_middle(sweep_dir):
-    """Whether the first attempt of the only job has saved a stage that is not at its end."""
+    """Whether the first attempt of the only job has saved an unfinished stage."""
     return any(map(tiny_sweep.has_begun, (sweep_dir / "jobs").glob("*/attempts/0001")))
 
 
@@ -58,7 +58,7 @@ def test_a_kill_in_the_middle_costs_no_result(tmp_path, victim):
         if victim == "launcher":
             launcher.kill()
             launcher.communicate()
-            until(lambda: not processes(sweep_dir), 20)  # no orphan goes on writing
+            until(lambda: not processes(sweep_dir), 20)  # no orphan keeps writing
             assert not (job_dir / "result.json").exists()
             finish(tmp_path)
         else:
@@ -69,7 +69,9 @@ def test_a_kill_in_the_middle_costs_no_result(tmp_path, victim):
         launcher.kill()
 
     one, two = attempts.folders(job_dir)
-    ended = 128 + signal.SIGTERM if victim == "launcher" else None  # by itself, left alone
+    ended = (
+        128 + signal.SIGTERM if victim == "launcher" else None
+    )  # it ends by itself, without its parent
     assert attempts.read(one).get("exit_code") == ended
     last = attempts.read(two)
     assert (last["exit_code"], last["resumed_from"]) == (0, "0001")

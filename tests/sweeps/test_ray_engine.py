@@ -1,4 +1,4 @@
-"""Ray with two nodes: an interrupted launcher, a lost node, and nothing that is done twice."""
+"""Ray with two nodes: an interrupted launcher, a lost node, and no job done twice."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def test_twelve_jobs_on_two_nodes_of_which_one_is_lost(tmp_path):
             **os.environ,
             "PYTHONPATH": str(tiny_sweep.ROOT),
             "JAX_PLATFORMS": "cpu",
-            "RAY_AUTH_MODE": "disabled",  # its token would be left in the home directory
+            "RAY_AUTH_MODE": "disabled",  # it would leave its token in the home directory
             "RAY_USAGE_STATS_ENABLED": "0",
         },
         capture_output=True,

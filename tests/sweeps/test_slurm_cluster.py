@@ -1,4 +1,4 @@
-"""A real Slurm with two nodes of which one is lost: what its array does, and that nothing is done twice."""
+"""A real Slurm with two nodes, one of which is lost: its jobs move, and no job is done twice."""
 
 import json
 import os

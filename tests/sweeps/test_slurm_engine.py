@@ -1,4 +1,4 @@
-"""The Slurm engine: its script by shellcheck and by bash, its commands by a stand-in on PATH."""
+"""The Slurm engine: its script with shellcheck and bash, its commands with fakes on PATH."""
 
 import os
 import shutil
@@ -59,7 +59,7 @@ def test_large_sweeps_are_several_arrays():
 
 @pytest.fixture
 def fake_slurm(tmp_path, monkeypatch):
-    """sbatch that numbers what it is given, squeue that says what a file says."""
+    """An sbatch that numbers its scripts, and an squeue that prints a file."""
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "sbatch").write_text(
@@ -87,7 +87,7 @@ def test_what_waits_in_the_queue_is_not_submitted_again(fake_slurm):
     (fake_slurm / "queue").write_text("0 RUNNING\n1 PENDING\n2 COMPLETED\n")
     assert engine.queued(folder) == set(IDS[:2])
     assert "--jobs=1 " in (fake_slurm / "asked").read_text()
-    (fake_slurm / "queue").unlink()  # squeue fails: Slurm has forgotten that array
+    (fake_slurm / "queue").unlink()  # squeue fails because Slurm has forgotten the array
     assert engine.queued(folder) == set()
     engine.submit(folder, IDS[2:])
     assert (folder / "slurm" / "0002.jobs").read_text().split() == IDS[2:]
@@ -97,7 +97,7 @@ def test_two_launchers_at_once_take_two_numbers(fake_slurm, monkeypatch):
     folder = fake_slurm / "sweep" / "slurm"
     folder.mkdir(parents=True)
     engine = slurm.open_engine(Options())
-    # Each looked at the folder while it was empty.
+    # Each listed the folder while it was empty.
     monkeypatch.setattr(
         type(engine), "_list_file", lambda self, sweep_dir, n: folder / f"{n + 1:04d}.jobs"
     )

@@ -1,4 +1,4 @@
-"""A sweep's own files damaged or foreign: nothing stops, and nothing counts that is not its job's."""
+"""Damaged or foreign files in a sweep: nothing stops, and only a job's own results count."""
 
 import json
 import math
@@ -31,7 +31,7 @@ CONFIG = {"hash": "h", "git_revision": "abc", "packages": {"mcjax": "1"}}
 
 @pytest.fixture
 def job_dir(tmp_path):
-    """A job whose one attempt has published its result."""
+    """A job whose only attempt has published its result."""
     folder = tmp_path / "jobs" / "j"
     attempt = folder / "attempts" / "0001"
     attempt.mkdir(parents=True)
@@ -89,7 +89,7 @@ def test_damage_in_an_attempts_files_is_no_traceback(job_dir):
             assert now.status in ("failed", "stopped", "running")
             assert launcher.of_other_code({"j": now}) or not now.code
         (attempt / name).unlink()
-        os.mkfifo(attempt / name)  # is not waited for
+        os.mkfifo(attempt / name)  # does not block
         assert store.job_state(job_dir, "h").status in ("failed", "stopped")
         (attempt / name).unlink()
         if before is not None:
@@ -144,7 +144,7 @@ def test_a_worker_needs_a_whole_job_file(job_dir, capsys):
 
 
 class Engine:
-    """Publishes at once."""
+    """Publishes results immediately."""
 
     def submit(self, sweep_dir, ids):
         for name in ids:
@@ -171,7 +171,7 @@ def test_a_sweep_runs_damaged_jobs_again_and_keeps_what_it_found(job_dir, capsys
 
 
 def test_a_list_of_jobs_whose_number_is_lost(tmp_path, monkeypatch):
-    """A launcher killed between its files; squeue is asked about the other arrays."""
+    """A launcher was killed between writing its files; squeue is asked about the other arrays."""
     (tmp_path / "slurm").mkdir()
     for name, text in (("0001.jobs", "a\nb\n"), ("0002.jobs", "c\nd\n"), ("0002.submitted", "7")):
         (tmp_path / "slurm" / name).write_text(text)

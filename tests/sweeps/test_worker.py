@@ -1,4 +1,4 @@
-"""A worker: publishes once, tells how it ended, and leaves nothing running."""
+"""A worker publishes once, records how it ended, and leaves no process running."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from tiny_sweep import until
 from mcjax.sweeps import attempts, store
 from mcjax.sweeps.worker import run_attempt
 
-# Stands in for mcjax.train: does what the job's config says it should.
+# Replaces mcjax.train: does what the job's config says.
 TRAIN = """
 import json, os, pathlib, sys, time
 config = json.loads(pathlib.Path(sys.argv[1].split(':', 1)[1]).read_text())
@@ -76,7 +76,7 @@ def test_a_result_is_published_with_where_it_comes_from(job_dir):
 
 def test_the_first_result_stays(job_dir):
     folder = job_dir("done")
-    # Another attempt publishes while this one trains: a node that was thought lost.
+    # Another attempt, on a node that was thought lost, publishes while this one trains.
     racing = TRAIN.replace(
         "print('the last words'",
         "(workdir.parents[1] / 'result.json').write_text('{\"first\": 1}'); print('the last words'",
@@ -164,7 +164,7 @@ def test_a_worker_that_is_ended_takes_its_run_along(job_dir, number):
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_a_worker_ends_when_its_parent_is_another_process(job_dir):
     folder = job_dir("sleep")
-    worker, pid = started(folder, parent=os.getppid())  # as if the launcher were gone
+    worker, pid = started(folder, parent=os.getppid())  # as if the launcher had ended
     assert worker.wait(30) == 128 + signal.SIGTERM
     assert not is_running(pid)
 

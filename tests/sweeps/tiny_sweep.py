@@ -1,4 +1,4 @@
-"""What the tests of the engines share: a sweep of tiny jobs, and what is seen of them from outside."""
+"""Helpers for tests of the engines: a sweep of tiny jobs, and how far they are."""
 
 import json
 import os
@@ -12,9 +12,15 @@ import numpy as np
 from mcjax.sweeps import attempts
 
 ROOT = Path(__file__).parents[2]
-# Ray and Slurm listen on every address: a network of its own, and all processes end with the first.
+# Ray and Slurm listen on every address, so they get their own network. All processes end with the first.
 APART = ("unshare", "--net", "--pid", "--fork", "--mount-proc", "--kill-child")
-NODE_APART = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")  # is lost as a whole
+NODE_APART = (
+    "unshare",
+    "--pid",
+    "--fork",
+    "--mount-proc",
+    "--kill-child",
+)  # all its processes end at once
 SWEEP = """
 from mcjax.sweeps.declare import Sweep, grid
 from mcjax import config
@@ -42,7 +48,7 @@ def declare(folder, num_jobs):
 
 
 def allowed(*command):
-    """Whether this machine lets us have such a namespace."""
+    """Whether this machine allows such a namespace."""
     try:
         done = subprocess.run([*command, "ip", "link", "set", "lo", "up"], capture_output=True)
     except FileNotFoundError:
@@ -51,7 +57,7 @@ def allowed(*command):
 
 
 def launcher(*arguments, stderr=None):
-    """A launcher at work."""
+    """Starts a launcher."""
     return subprocess.Popen(
         [sys.executable, "-m", "launch.sweep", *arguments],
         cwd=ROOT,
@@ -63,21 +69,21 @@ def launcher(*arguments, stderr=None):
 
 
 def until(ready, seconds=120.0):
-    """What ready() answers when it is true at last."""
+    """Waits until ready() is true, and returns its value."""
     end = time.monotonic() + seconds
     while not (value := ready()):
-        assert time.monotonic() < end, "it never came"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.02)
     return value
 
 
 def has_begun(attempt):
-    """Whether an attempt has saved a stage that is not at its end."""
+    """Whether an attempt has saved an unfinished stage."""
     return any(step > 0 for step in attempts.progress(attempt)["partial"].values())
 
 
 def check(sweep_dir, lost, num_jobs):
-    """Every job was computed once and published once; the lost attempt's successor went on from it."""
+    """Checks that every job was published once, and that the lost attempt was resumed by the next."""
     jobs = sorted((sweep_dir / "jobs").iterdir())
     assert len(jobs) == num_jobs
     for job in jobs:
