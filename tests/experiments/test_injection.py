@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import tiny_runs
 
 from mcjax.attacks.weights.faults import select_layers
 from mcjax.core.errors import UserError
@@ -16,7 +17,6 @@ from mcjax.core.sharding import make_mesh
 from mcjax.experiments import injection
 from mcjax.experiments.repair_study import table as repair_table
 from mcjax.experiments.stages.endpoints import train_network
-from mcjax.runs import config as base
 from mcjax.runs.checkpoint import restore
 from mcjax.runs.run import open_run, with_seed
 from mcjax.training.objectives import endpoint_loss
@@ -25,14 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def quick(**changes):
-    config = base.quick(base.injection())
-    config.model.name = "mlp"
-    config.run.cpu_convolution = False
-    config.attack.num_faults = 2
-    config.repair.methods = ("path", "fine_tune")
-    config.repair.sizes = (16,)
-    config.update_from_flattened_dict(changes)
-    return config
+    return tiny_runs.config("injection", **changes)
 
 
 @pytest.fixture(autouse=True)
@@ -49,8 +42,9 @@ def weights(workdir, name):
     return select_layers(restore(workdir / "checkpoints" / "seed_0" / name)[0]).theta
 
 
-def test_what_a_run_leaves(tmp_path):
-    result = injection.run_experiment(quick(), tmp_path)
+def test_what_a_run_leaves(tmp_path_factory):
+    tmp_path = tiny_runs.finished("injection", tmp_path_factory)
+    result = json.loads((tmp_path / "result.json").read_text())
     assert result["status"] == "complete"
     attacks = rows(tmp_path / "attacks.csv")
     assert [one["network"] for one in attacks] == ["a", "b"]
@@ -74,9 +68,6 @@ def test_what_a_run_leaves(tmp_path):
     assert result["metrics"]["clean_network_injection_success"] == 0.0
     for name in ("report.html", "path.csv", "figures/path.png", "figures/noise.png"):
         assert (tmp_path / name).stat().st_size > 0
-    again = (tmp_path / "table.csv").read_bytes()
-    injection.run_experiment(quick(), tmp_path)
-    assert (tmp_path / "table.csv").read_bytes() == again
 
 
 def test_both_networks_share_images_that_no_other_set_has(tmp_path):

@@ -13,9 +13,8 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_runs import COLUMNS, CONFIG, FIELDS, RESULT, repaired
 from markupsafe import Markup
-from test_damage import COLUMNS, CONFIG, FIELDS, RESULT
-from test_repaired_page import repaired
 
 from mcjax.cli import evaluate
 from mcjax.experiments import connect

@@ -10,7 +10,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_worker import TRAIN
+from stand_in import TRAIN
 
 from mcjax.sweeps import attempts, launcher, store
 from mcjax.sweeps.engines import Options, slurm
