@@ -10,7 +10,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_sweep_worker import TRAIN
+from stand_in import TRAIN
 
 from launch import attempts, state, sweep
 from launch.board import Board, failures

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
+from made_runs import COLUMNS, CONFIG, FIELDS, RESULT
 
 from mcjax import csv_text
 from mcjax.report import groups, index_page, records, tidy
@@ -18,16 +19,6 @@ from mcjax.report.__main__ import gather
 from mcjax.report.jobs import find
 from mcjax.report.records import Damaged
 
-FIELDS = {"experiment": "backdoor", "seed": 0, "attack.trigger": "square", "repair.sizes": [50]}
-RESULT = {
-    "experiment": "backdoor",
-    "config_hash": "h0",
-    "status": "complete",
-    "seconds": 1.5,
-    "metrics": {"path_50_clean_accuracy": 0.5},
-}
-CONFIG = {"hash": "h0", "hashed": FIELDS, "git_revision": "r", "device_kind": "cpu"}
-COLUMNS = ("method", "bonafide", "seed", "t", "clean_accuracy", "attack_success_rate")
 TABLE = "suspect,0,0,,0.9,0.99\npath,50,0,0.5,0.8,0.1\n"
 
 

@@ -11,8 +11,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_damage import COLUMNS, CONFIG, FIELDS, RESULT
-from test_repaired_page import repaired
+from made_runs import COLUMNS, CONFIG, FIELDS, RESULT, repaired
 
 from mcjax import config as base
 from mcjax import csv_text, evaluate

@@ -4,31 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from made_runs import repaired
 
-from mcjax.repair.model import Repaired
 from mcjax.report.definitions import meaning
 from mcjax.report.repaired_page import NO_PROMISE, path_panels, write_repaired
 from mcjax.workdir import read_csv
-
-
-def repaired(t):
-    report = {
-        "ts": np.linspace(0, 1, 3),
-        "selection_accuracy": np.array([0.9, 0.8, 0.9]),
-        "bonafide_accuracy": np.array([1.0, 0.95, 1.0]),
-        "distance": np.array([0.0, 2.5, 0.0]),
-        "suspect_accuracy": 0.9,
-        "repaired_accuracy": 0.8,
-        "floor": 0.75,
-        "num_acceptable": 1,
-        "moved": 2.5,
-        "moved_relative": 0.1,
-        "second": "given",
-        "num_bonafide": 40,
-        "num_selection": 10,
-        "seconds": 1.0,
-    }
-    return Repaired({}, t, None, report)
 
 
 @pytest.mark.parametrize("t", [0.5, None])

@@ -4,8 +4,8 @@ import sys
 
 import numpy as np
 import pytest
+from data_files import write_mnist
 from PIL import Image
-from test_data_idx import write_mnist
 
 from mcjax import data
 from mcjax.errors import UserError

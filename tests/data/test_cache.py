@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from test_data_svhn import images, mat, write
+from data_files import mat, svhn_images, write_svhn
 
 from mcjax.data import cache
 from mcjax.data.svhn import SVHN_CROPPED
@@ -15,7 +15,7 @@ from mcjax.errors import UserError
 def folder(tmp_path):
     path = tmp_path / "data"
     path.mkdir()
-    write(path)
+    write_svhn(path)
     return path
 
 
@@ -43,7 +43,7 @@ def test_a_second_load_comes_from_the_cache_and_is_equal(tmp_path, folder):
 def test_a_replaced_original_is_verified_again(tmp_path, folder):
     original = published(folder)
     original.load(folder, verify=True, cache_dir=tmp_path / "cache")
-    (folder / "test_32x32.mat").write_bytes(mat(images(2, 9), np.ones((2, 1), np.uint8)))
+    (folder / "test_32x32.mat").write_bytes(mat(svhn_images(2, 9), np.ones((2, 1), np.uint8)))
     with pytest.raises(UserError, match="MD5"):
         original.load(folder, verify=True, cache_dir=tmp_path / "cache")
 

@@ -1,9 +1,8 @@
 import gzip
-import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
+from data_files import idx, write_mnist
 
 from mcjax import data
 from mcjax.data import originals
@@ -15,26 +14,6 @@ needs_debian = pytest.mark.skipif(
     not (DEBIAN / "train-images-idx3-ubyte.gz").is_file(),
     reason="Debian's package dataset-fashion-mnist is not installed",
 )
-
-
-def idx(array):
-    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-    return header + array.tobytes()
-
-
-def write_mnist(folder: Path, *, suffix="", train=7, test=4):
-    """A small set in the original format; returns what a reader should find."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
-    wrap = gzip.compress if suffix else bytes
-    written = {}
-    for stem, part, size in (("train", "train", train), ("t10k", "test", test)):
-        image = rng.integers(0, 256, (size, 28, 28), np.uint8)
-        label = (np.arange(size) % 10).astype(np.uint8)
-        (folder / f"{stem}-images-idx3-ubyte{suffix}").write_bytes(wrap(idx(image)))
-        (folder / f"{stem}-labels-idx1-ubyte{suffix}").write_bytes(wrap(idx(label)))
-        written[part] = {"image": image[..., None], "label": label}
-    return written
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
