@@ -1,7 +1,10 @@
 """How the tests run: strict JAX settings and eight CPU devices, or with --accelerator the device that JAX finds.
 
-Compiled programs are kept in pytest's cache folder, which the workers share: much of a test's time is compiling.
+Most of the tests' time is compiling. So XLA leaves out most of its optimisations, but with --slow and --accelerator,
+and compiled programs are kept in pytest's cache folder, which the workers share. What a test starts does the same.
 """
+
+import os
 
 import jax
 import matplotlib
@@ -16,20 +19,30 @@ def pytest_addoption(parser):
         action="store_true",
         help="run the tests marked `accelerator`, on the device that JAX finds",
     )
-    parser.addoption("--slow", action="store_true", help="run the tests marked `slow`, too")
+    parser.addoption(
+        "--slow",
+        action="store_true",
+        help="run the tests marked `slow`, too; optimise all programs",
+    )
 
 
 def pytest_configure(config):
-    jax.config.update("jax_numpy_rank_promotion", "raise")
+    settings = {"jax_persistent_cache_min_compile_time_secs": 0.1}
     if not jax.config.jax_compilation_cache_dir and hasattr(config, "cache"):
-        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        settings["jax_compilation_cache_dir"] = str(config.cache.mkdir("xla"))
+    if not config.getoption("--accelerator"):
+        settings["jax_platforms"] = "cpu"
+        if not config.getoption("--slow"):
+            settings["jax_disable_most_optimizations"] = True
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
+    jax.config.update("jax_numpy_rank_promotion", "raise")
     if config.getoption("--accelerator"):
         # TF32, which a GPU takes for float32 by itself, would fail float32's tolerances.
         jax.config.update("jax_default_matmul_precision", "float32")
-        return
-    jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", 8)
+    else:
+        jax.config.update("jax_num_cpu_devices", 8)
 
 
 def pytest_xdist_auto_num_workers(config):

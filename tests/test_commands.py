@@ -1,17 +1,18 @@
 """Every mistake on the command line: exit code 2 and one line; --help that helps."""
 
-import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import in_process
+import jax
 import pytest
 
 from mcjax import config as base
 from mcjax.errors import UserError
 from mcjax.evaluate import evaluate
 from mcjax.experiments import connect
+from mcjax.sharding import make_mesh
 
 ROOT = Path(__file__).parents[1]
 DIGITS = "--config configs/digits.py"
@@ -36,33 +37,23 @@ MISTAKES = {
 }
 
 
-def command(module, arguments):
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments.split()],
-        cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-@pytest.fixture(scope="module")
-def outcomes():
-    with ThreadPoolExecutor(2) as pool:
-        done = pool.map(lambda arguments: command("mcjax.train", arguments), MISTAKES)
-        return dict(zip(MISTAKES, done, strict=True))
-
-
-@pytest.mark.parametrize("arguments", MISTAKES)
-def test_mistakes_end_in_one_line(arguments, outcomes):
-    done = outcomes[arguments]
+def check_one_line(done, message):
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("python -m mcjax.train: error: ")
-    assert MISTAKES[arguments] in done.stderr
+    assert message in done.stderr
     assert not (ROOT / "runs").exists()
+
+
+@pytest.mark.parametrize("arguments", MISTAKES)
+def test_mistakes_end_in_one_line(arguments):
+    check_one_line(in_process.run("mcjax.train", *arguments.split()), MISTAKES[arguments])
+
+
+def test_a_mistake_in_a_process_of_its_own():
+    arguments = f"{DIGITS} --config.model.name=vgg99"
+    check_one_line(in_process.apart("mcjax.train", *arguments.split()), MISTAKES[arguments])
 
 
 def test_a_reader_that_leaves_ends_a_command_in_silence():
@@ -80,19 +71,22 @@ def test_a_reader_that_leaves_ends_a_command_in_silence():
 
 
 def test_help_names_every_field():
-    done = command("mcjax.train", f"{DIGITS} --help")
+    done = in_process.run("mcjax.train", *f"{DIGITS} --help".split())
     assert done.returncode == 0
     for text in ("Runs a config's whole experiment", "--workdir", "--config.curve.num_bends=1"):
         assert text in done.stdout
-    assert "mcjax.evaluate" in command("mcjax.evaluate", "--help").stdout
+    assert "mcjax.evaluate" in in_process.run("mcjax.evaluate", "--help").stdout
 
 
-def test_evaluate(tmp_path):
+def test_evaluate(tmp_path, monkeypatch):
+    monkeypatch.setattr("mcjax.experiments.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
     config = base.quick(base.connect())
     config.evaluation.plane_points = 0
+    config.model.name = "mlp"
     connect.run_experiment(config, tmp_path)
     before = (tmp_path / "path.csv").read_bytes()
-    done = command("mcjax.evaluate", f"--workdir {tmp_path} --num_points 5")
+    words = ["mcjax.evaluate", "--workdir", str(tmp_path), "--num_points", "5"]
+    done = in_process.run(*words)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "evaluations" / "points_5"
     lines = (folder / "path.csv").read_text().splitlines()
@@ -106,7 +100,8 @@ def test_evaluate(tmp_path):
     assert (tmp_path / "path.csv").read_bytes() == before
 
     (tmp_path / "checkpoints" / "curve" / "tree" / "manifest.ocdbt").write_bytes(b"x")
-    done = command("mcjax.evaluate", f"--workdir {tmp_path} --num_points 5")
+    # In a process of its own, where Orbax's threads could add tracebacks.
+    done = in_process.apart(*words)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
@@ -120,7 +115,7 @@ def test_evaluate_without_a_run(tmp_path):
         (f"--workdir {tmp_path}", "is no run"),
         (f"--workdir {tmp_path} --num_points 1", "must be at least 2"),
     ):
-        done = command("mcjax.evaluate", arguments)
+        done = in_process.run("mcjax.evaluate", *arguments.split())
         assert done.returncode == 2
         assert message in done.stderr
         assert done.stderr.count("\n") == 1

@@ -1,11 +1,8 @@
-"""`python -m mcjax.interop.torch`, from a shell."""
+"""`python -m mcjax.interop.torch`."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
+import in_process
 import jax
 import numpy as np
 import pytest
@@ -16,20 +13,17 @@ from mcjax.interop.files import fresh, read_state_dict, write_state_dict
 from mcjax.interop.load import load_network
 from mcjax.network import from_linen
 
-ROOT = Path(__file__).parents[2]
 SHAPE = (8, 8, 3)
 
 
 def run(arguments, folder):
-    return subprocess.run(
-        [sys.executable, "-m", "mcjax.interop.torch", *arguments.format(d=folder).split()],
-        cwd=ROOT,
-        # Unbuffered output would hide that what is said before an error gets lost.
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": ""},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return in_process.run("mcjax.interop.torch", *arguments.format(d=folder).split())
+
+
+def run_apart(arguments, folder):
+    # Unbuffered output would hide that what is said before an error gets lost.
+    words = arguments.format(d=folder).split()
+    return in_process.apart("mcjax.interop.torch", *words, env={"PYTHONUNBUFFERED": ""})
 
 
 @pytest.fixture
@@ -56,7 +50,7 @@ def test_check_lists_the_tensors_that_do_not_match(net):
     del state.tensors["layer2.0.bn2.bias"]
     state.tensors["extra"] = np.zeros(1, np.float32)
     write_state_dict(net / "other.safetensors", state)
-    done = run(
+    done = run_apart(
         "check {d}/other.safetensors --arch preactresnet:blocks=1x1,width=2 --image_shape 8x8x3",
         net,
     )

@@ -4,9 +4,9 @@ import itertools
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import in_process
 import pytest
 from ml_collections import ConfigDict
 
@@ -93,9 +93,8 @@ MISTAKES = {
 
 
 def test_mistakes_end_in_one_line():
-    with ThreadPoolExecutor(2) as pool:
-        outcomes = list(pool.map(lambda arguments: command(*arguments.split()), MISTAKES))
-    for done, message in zip(outcomes, MISTAKES.values(), strict=True):
+    for arguments, message in MISTAKES.items():
+        done = in_process.run("launch.cost", *arguments.split())
         assert done.returncode == 2
         assert message in done.stderr
         assert done.stderr.count("\n") == 1

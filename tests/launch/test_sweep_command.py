@@ -7,9 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import in_process
 import pytest
 from rich.console import Console
 
@@ -47,17 +47,10 @@ def command(arguments, tmp_path, **env):
     )
 
 
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sweeps")
-    with ThreadPoolExecutor(2) as pool:
-        done = pool.map(lambda a: command(a, folder, PATH="/nowhere"), MISTAKES)
-        return dict(zip(MISTAKES, done, strict=True))
-
-
 @pytest.mark.parametrize("arguments", MISTAKES)
-def test_mistakes_end_in_one_line(arguments, outcomes):
-    done = outcomes[arguments]
+def test_mistakes_end_in_one_line(arguments, tmp_path):
+    words = arguments.replace("TMP", str(tmp_path)).split()
+    done = in_process.run("launch.sweep", *words, env={"PATH": "/nowhere"})
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
     assert last.startswith("python -m launch.sweep: error: ")

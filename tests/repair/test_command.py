@@ -1,11 +1,8 @@
-"""`python -m mcjax.repair`, from a shell."""
+"""`python -m mcjax.repair`."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
+import in_process
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,20 +14,12 @@ from mcjax.network import from_linen
 from mcjax.tree import digest
 from mcjax.workdir import read_csv
 
-ROOT = Path(__file__).parents[2]
 X = np.tile(np.eye(4, dtype=np.float32).reshape(4, 2, 2, 1), (10, 1, 1, 1))
 QUICK = "--num_steps 1 --learning_rate 1e-9 --num_points 3"
 
 
 def repair(arguments, folder):
-    return subprocess.run(
-        [sys.executable, "-m", "mcjax.repair", *arguments.format(d=folder).split()],
-        cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return in_process.run("mcjax.repair", *arguments.format(d=folder).split())
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +56,11 @@ def test_a_repair(folder):
     assert read_csv(folder / "out" / "path.csv")["selection_accuracy"] == [1.0, 1.0, 1.0]
     assert "does not promise" in (folder / "out" / "report.html").read_text()
     assert json.loads((folder / "out" / "result.json").read_text())["metrics"]["t"] == 0.5
-    again = repair("--model {d}/suspect --data {d}/clean.npz --out {d}/out", folder)
+    words = f"--model {folder}/suspect --data {folder}/clean.npz --out {folder}/out".split()
+    again = in_process.apart("mcjax.repair", *words)
     assert again.returncode == 2
+    assert again.stderr.startswith("python -m mcjax.repair: error: ")
+    assert again.stderr.count("\n") == 1
     assert "nothing is overwritten" in again.stderr
 
 

@@ -3,13 +3,11 @@
 import csv
 import json
 import math
-import os
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import in_process
 import pyarrow.parquet
 import pytest
 
@@ -341,14 +339,8 @@ def test_nan_stays_visible(tmp_path):
 def test_the_command_ends_mistakes_in_one_line(words, message, tmp_path):
     if words.startswith("a "):
         leave_run(tmp_path / "a", config(), table(0))
-    done = subprocess.run(
-        [sys.executable, "-m", "mcjax.report", *words.split()],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    run = in_process.apart if words == "." else in_process.run
+    done = run("mcjax.report", *words.split(), cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
