@@ -205,11 +205,11 @@ def test_collections_that_a_path_cannot_carry_are_refused():
 def resnets():
     network = from_linen(models.create("resnet8", num_classes=3, width=4), (8, 8, 1))
     x = jax.random.uniform(jax.random.key(9), (10, 8, 8, 1))
-    trained = []
+    train, trained = jax.jit(network.apply_train), []
     for seed in (0, 1):
         variables = network.init(jax.random.key(seed))
         # Statistics that differ from the initial ones, as training leaves them.
-        _, stats = network.apply_train(jax.random.key(5), variables, x * (seed + 1))
+        _, stats = train(jax.random.key(5), variables, x * (seed + 1))
         trained.append({"params": variables["params"], "batch_stats": stats})
     return network, trained, x
 
@@ -230,18 +230,18 @@ def curve_with(network, trained, images, **options):
 def test_the_ends_give_the_endpoints_own_logits(resnets, which):
     network, trained, x = resnets
     curve = curve_with(network, trained, x if which == "images" else None)
+    at, apply = jax.jit(curve), jax.jit(network.apply)
     for t, variables in ((0.0, trained[0]), (1.0, trained[1])):
-        np.testing.assert_array_equal(
-            network.apply(curve(jnp.float32(t)), x), network.apply(variables, x)
-        )
+        np.testing.assert_array_equal(apply(at(jnp.float32(t)), x), apply(variables, x))
 
 
 @pytest.mark.accelerator
 def test_between_the_ends_they_are_recomputed_at_that_t(resnets):
     network, trained, x = resnets
     curve = curve_with(network, trained, x, batch_size=4)
-    variables = curve(jnp.float32(0.5))
+    variables = jax.jit(curve)(jnp.float32(0.5))
 
+    @jax.jit
     def update_fn(stats, x):
         given = {"params": variables["params"], "batch_stats": stats}
         return network.apply_train(jax.random.key(0), given, x)[1]
@@ -254,11 +254,11 @@ def test_between_the_ends_they_are_recomputed_at_that_t(resnets):
 
 def test_none_interpolates_and_freed_ends_are_recomputed(resnets):
     network, trained, x = resnets
-    middle = curve_with(network, trained, None)(jnp.float32(0.25))["batch_stats"]
+    middle = jax.jit(curve_with(network, trained, None))(jnp.float32(0.25))["batch_stats"]
     expected = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, *(v["batch_stats"] for v in trained))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), middle, expected)
     free = curve_with(network, trained, x, keep_ends=False)
-    start = free(jnp.float32(0.0))["batch_stats"]
+    start = jax.jit(free)(jnp.float32(0.0))["batch_stats"]
     with pytest.raises(AssertionError):
         jax.tree.map(np.testing.assert_allclose, start, trained[0]["batch_stats"])
 
@@ -273,7 +273,8 @@ def test_on_eight_devices_and_over_a_plane(resnets):
     ts = jnp.linspace(0, 1, 5)
     batch = {"image": x, "label": jnp.zeros(len(x), jnp.int32)}
     means = evaluate_path(metric_fn, curve, ts, batch)["first"]
-    expected = [network.apply(jax.jit(curve)(t), x)[:, 0].mean() for t in ts]
+    at = jax.jit(lambda t: network.apply(curve(t), x)[:, 0].mean())
+    expected = [at(t) for t in ts]
     np.testing.assert_allclose(means, expected, rtol=1e-4, atol=1e-5)
     plane = CurveWithStats(
         through(curve.curve), curve.start_stats, curve.end_stats, x, network.apply_train

@@ -1,5 +1,6 @@
 """Every mistake on the command line: exit code 2 and one line; --help that helps."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,11 +8,10 @@ from pathlib import Path
 import in_process
 import jax
 import pytest
+import tiny_runs
 
-from mcjax import config as base
 from mcjax.errors import UserError
 from mcjax.evaluate import evaluate
-from mcjax.experiments import connect
 from mcjax.sharding import make_mesh
 
 ROOT = Path(__file__).parents[1]
@@ -78,12 +78,10 @@ def test_help_names_every_field():
     assert "mcjax.evaluate" in in_process.run("mcjax.evaluate", "--help").stdout
 
 
-def test_evaluate(tmp_path, monkeypatch):
+def test_evaluate(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.setattr("mcjax.experiments.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
-    config = base.quick(base.connect())
-    config.evaluation.plane_points = 0
-    config.model.name = "mlp"
-    connect.run_experiment(config, tmp_path)
+    tmp_path = tmp_path / "run"
+    shutil.copytree(tiny_runs.finished("connect", tmp_path_factory), tmp_path)
     before = (tmp_path / "path.csv").read_bytes()
     words = ["mcjax.evaluate", "--workdir", str(tmp_path), "--num_points", "5"]
     done = in_process.run(*words)

@@ -145,8 +145,8 @@ def test_bfloat16_logits_are_near_float32s_and_not_equal(both):
     near(rounded, exact, 0.03)
     assert np.abs(rounded - exact).max() > 1e-4
     many = jax.tree.map(lambda v: jnp.stack([v, 2 * v]), variables)
-    near(jax.vmap(half.apply, (0, None))(many, x)[0], exact, 0.03)
-    assert half.layer_outputs(variables, x)["fc"].dtype == jnp.float32
+    near(jax.jit(jax.vmap(half.apply, (0, None)))(many, x)[0], exact, 0.03)
+    assert jax.jit(half.layer_outputs)(variables, x)["fc"].dtype == jnp.float32
     assert half[3:6] == network[3:6]  # what is said of the network
 
 
@@ -164,7 +164,7 @@ def test_bfloat16_leaves_statistics_in_float32(both):
     x = jax.random.uniform(jax.random.key(2), (16, 8, 8, 1))
     train = jax.jit(half.apply_train)
     logits, stats = train(jax.random.key(1), variables, x)
-    expected, exact = network.apply_train(jax.random.key(1), variables, x)
+    expected, exact = jax.jit(network.apply_train)(jax.random.key(1), variables, x)
     near(logits, expected, 0.05)
     assert jax.tree.structure(stats) == jax.tree.structure(exact)
     jax.tree.map(lambda a, b: near(a, b, 0.03), stats, exact)

@@ -17,8 +17,6 @@ NETWORKS = [
     ("convfc", {}, (12, 12, 3)),
     ("vgg16", {}, (8, 8, 3)),
     ("vgg16_bn", {"dropout_rate": 0.5}, (8, 8, 3)),
-    ("vgg19", {}, (8, 8, 3)),
-    ("vgg19_bn", {}, (8, 8, 3)),
     ("vgg16_wide", {}, (4, 4, 3)),
     ("resnet8", {"width": 4}, (8, 8, 3)),
     ("preresnet20", {"width": 4}, (8, 8, 3)),
@@ -58,7 +56,8 @@ def test_a_permuted_network_computes_the_same(name, options, shape):
         assert np.array_equal(old, new) == (old.shape == (10,)), path
 
     x = jax.random.uniform(jax.random.key(2), (3, *shape))
-    before, after = network.apply(variables, x), network.apply(permuted, x)
+    apply = jax.jit(network.apply)
+    before, after = apply(variables, x), apply(permuted, x)
     scale = float(jnp.abs(before).max())
     assert float(jnp.abs(before - after).max()) < 2e-5 * scale
     assert spec.not_understood == ()

@@ -5,12 +5,14 @@ import csv
 import jax
 import numpy as np
 import pytest
+import tiny_runs
 
 from mcjax import config as base
 from mcjax.checkpoint import restore
 from mcjax.evaluate import evaluate
-from mcjax.experiments import backdoor, connect, evasion
+from mcjax.experiments import connect
 from mcjax.repair.model import repair_model
+from mcjax.sharding import make_mesh
 from mcjax.workdir import read_csv
 
 
@@ -31,6 +33,13 @@ def same_numbers(a, b):
     return all(np.array_equal(np.sort(x, axis=None), np.sort(y, axis=None)) for x, y in pairs)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_device():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mcjax.experiments.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
+        yield
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A network with BatchNorm, whose statistics have to move along."""
@@ -39,6 +48,7 @@ def finished(tmp_path_factory):
         workdirs[align] = tmp_path_factory.mktemp(align)
         config = base.connect()
         config.model.options.update(batch_norm=True, width=4)
+        config.run.cpu_convolution = False
         changes = {"curve.align": align, "evaluation.plane_points": 0}
         connect.run_experiment(quick(config, **changes), workdirs[align])
     return workdirs
@@ -78,22 +88,17 @@ def test_the_permutations_are_kept_with_what_they_gained(finished):
     assert products[-1] > products[0]
 
 
-def test_evasion(tmp_path):
-    config = quick(base.evasion(), **{"pairs": ("regular-regular",), "robust_path.pairs": ()})
-    evasion.run_experiment(config, tmp_path)
-    folder = tmp_path / "checkpoints" / "seed_0"
-    a, b = (restore(folder / name)[0]["params"] for name in ("regular_a", "regular_b"))
-    permutations = restore(folder / "regular-regular-alignment")[0]
+def test_evasion(tmp_path_factory):
+    folder = tiny_runs.finished("evasion", tmp_path_factory) / "checkpoints" / "seed_0"
+    permutations = restore(folder / "regular-adversarial-alignment")[0]
     assert any((p != np.arange(len(p))).any() for p in permutations.values())
-    assert (folder / "regular-regular-path").exists()
-    assert product(a, a) > product(a, b)
+    assert (folder / "regular-adversarial-path").exists()
 
 
-def test_backdoor(tmp_path):
-    config = quick(base.backdoor(), **{"repair.methods": ("path", "line"), "repair.sizes": (32,)})
-    backdoor.run_experiment(config, tmp_path)
+def test_backdoor(tmp_path_factory):
+    tmp_path = tiny_runs.finished("backdoor", tmp_path_factory)
     assert (tmp_path / "checkpoints" / "seed_0" / "alignment").exists()
-    path = read_csv(tmp_path / "paths" / "seed_0" / "path_32.csv")
+    path = read_csv(tmp_path / "paths" / "seed_0" / "path_16.csv")
     second = second_network(tmp_path / "table.csv")
     assert float(path["test_accuracy"][-1]) == pytest.approx(second["clean_accuracy"], abs=0.04)
     assert float(path["attack_success_rate"][-1]) == pytest.approx(

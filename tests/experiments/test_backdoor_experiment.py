@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import tiny_runs
 
 from mcjax import config as base
 from mcjax.attacks import backdoor as attack
@@ -112,15 +113,13 @@ def test_rates_and_their_denominators(finished):
     assert float(row["attack_success_rate_official_denominator"]) == pytest.approx(official)
 
 
-def test_same_seed_same_table_byte_for_byte(tmp_path):
-    tables = []
-    for name in ("one", "two"):
-        backdoor.run_experiment(quick(**SMALL), tmp_path / name)
-        tables.append((tmp_path / name / "table.csv").read_bytes())
-    assert tables[0] == tables[1]
-    before = (tmp_path / "one" / "result.json").read_bytes()
-    backdoor.run_experiment(quick(**SMALL), tmp_path / "one")  # nothing is left to do
-    assert (tmp_path / "one" / "result.json").read_bytes() == before
+def test_same_seed_same_table_byte_for_byte(tmp_path, tmp_path_factory):
+    tiny_runs.run("backdoor", tmp_path)
+    same = tiny_runs.finished("backdoor", tmp_path_factory)
+    assert (tmp_path / "table.csv").read_bytes() == (same / "table.csv").read_bytes()
+    before = (tmp_path / "result.json").read_bytes()
+    tiny_runs.run("backdoor", tmp_path)  # nothing is left to do
+    assert (tmp_path / "result.json").read_bytes() == before
 
 
 def test_seeds_and_folds_are_rows(tmp_path):

@@ -8,8 +8,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import tiny_runs
 
-from mcjax import config as base
 from mcjax.checkpoint import restore
 from mcjax.errors import UserError
 from mcjax.experiments import evasion
@@ -21,20 +21,13 @@ ROOT = Path(__file__).parents[2]
 
 
 def quick(**changes):
-    config = base.quick(base.evasion())
-    config.model.name = "mlp"
-    config.run.cpu_convolution = False
-    config.pairs = ("regular-adversarial",)
-    config.update_from_flattened_dict(changes)
-    return config
+    return tiny_runs.config("evasion", **changes)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("evasion")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mcjax.experiments.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
-        return workdir, evasion.run_experiment(quick(), workdir)
+    workdir = tiny_runs.finished("evasion", tmp_path_factory)
+    return workdir, json.loads((workdir / "result.json").read_text())
 
 
 def rows(path):
@@ -44,7 +37,7 @@ def rows(path):
 
 def test_what_a_run_leaves(finished):
     workdir, result = finished
-    assert json.loads((workdir / "result.json").read_text()) == result
+    assert result["status"] == "complete"
     table = rows(workdir / "table.csv")
     assert [row["path"] for row in table] == [
         "regular-adversarial",
@@ -94,7 +87,7 @@ def test_attacked_accuracy_is_at_most_the_clean_one(finished):
 @pytest.mark.parametrize("method", ["fgsm", "trades"])
 def test_other_ways_to_train_an_adversarial_network(method, tmp_path, monkeypatch):
     monkeypatch.setattr("mcjax.experiments.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
-    config = quick(**{"adversarial.method": method, "robust_path.pairs": ()})
+    config = quick(**{"adversarial.method": method, "robust_path.pairs": (), "curve.align": "none"})
     assert evasion.run_experiment(config, tmp_path)["status"] == "complete"
 
 

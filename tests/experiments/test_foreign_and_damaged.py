@@ -6,50 +6,22 @@ import shutil
 import jax
 import numpy as np
 import pytest
+import tiny_runs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_runs import run
 
-from mcjax import checkpoint, evaluate, experiments
+from mcjax import checkpoint, evaluate
 from mcjax import config as base
 from mcjax.errors import UserError
 from mcjax.experiments import connect, evasion, finish, walk
 from mcjax.logs import MetricLog
-from mcjax.sharding import make_mesh
 from mcjax.workdir import open_workdir, read_config
 
-STUDY = {"repair.methods": ("path", "fine_tune"), "repair.sizes": (16,)}
-CHANGES = {
-    "connect": {"evaluation.plane_points": 0},
-    "backdoor": STUDY,
-    "injection": {**STUDY, "attack.num_faults": 2},
-    "evasion": {"pairs": ("regular-adversarial",), "curve.align": "weights"},
-}
 
-
-def tiny(name):
-    config = base.quick(getattr(base, name)())
-    config.model.name = "mlp"
-    config.run.cpu_convolution = False
-    config.update_from_flattened_dict(CHANGES[name])
-    return config
-
-
-def run(name, workdir):
-    return experiments.get(name)(tiny(name), workdir)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_device():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mcjax.experiments.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
-        yield
-
-
-@pytest.fixture(scope="module", params=list(CHANGES))
+@pytest.fixture(scope="module", params=list(tiny_runs.CHANGES))
 def finished(request, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp(request.param)
-    run(request.param, workdir)
-    return request.param, workdir
+    return request.param, tiny_runs.finished(request.param, tmp_path_factory)
 
 
 @pytest.fixture
@@ -178,9 +150,7 @@ def test_a_result_is_never_another_ones(copy, capsys):
 
 @pytest.fixture(scope="module")
 def connected(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("connected")
-    run("connect", workdir)
-    return workdir
+    return tiny_runs.finished("connect", tmp_path_factory)
 
 
 def check_one_line(error):
@@ -256,11 +226,11 @@ def test_a_config_of_any_bytes_is_the_runs_or_refused(connected, tmp_path_factor
         damage((connected / "config.json").read_bytes(), data.draw)
     )
     try:
-        open_workdir(workdir, tiny("connect"))
+        open_workdir(workdir, tiny_runs.config("connect"))
     except UserError as error:
         check_one_line(error)
     else:
-        assert read_config(workdir)["hash"] == base.config_hash(tiny("connect"))
+        assert read_config(workdir)["hash"] == base.config_hash(tiny_runs.config("connect"))
 
 
 @bytewise
@@ -336,4 +306,4 @@ def test_evaluate_on_a_config_that_is_none(connected, tmp_path, change, message)
 
 def test_connect_is_what_the_fuzzed_files_are_of(connected):
     """The fuzz tests read what a run really leaves."""
-    assert connect.trained(connect.open_run(tiny("connect"), connected))[0]
+    assert connect.trained(connect.open_run(tiny_runs.config("connect"), connected))[0]

@@ -3,13 +3,14 @@
 import csv
 import hashlib
 import importlib.util
+import json
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import tiny_runs
 
-from mcjax import config as base
 from mcjax.attacks.injection import select_layers
 from mcjax.checkpoint import restore
 from mcjax.errors import UserError
@@ -23,14 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def quick(**changes):
-    config = base.quick(base.injection())
-    config.model.name = "mlp"
-    config.run.cpu_convolution = False
-    config.attack.num_faults = 2
-    config.repair.methods = ("path", "fine_tune")
-    config.repair.sizes = (16,)
-    config.update_from_flattened_dict(changes)
-    return config
+    return tiny_runs.config("injection", **changes)
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +41,9 @@ def weights(workdir, name):
     return select_layers(restore(workdir / "checkpoints" / "seed_0" / name)[0]).theta
 
 
-def test_what_a_run_leaves(tmp_path):
-    result = injection.run_experiment(quick(), tmp_path)
+def test_what_a_run_leaves(tmp_path_factory):
+    tmp_path = tiny_runs.finished("injection", tmp_path_factory)
+    result = json.loads((tmp_path / "result.json").read_text())
     assert result["status"] == "complete"
     attacks = rows(tmp_path / "attacks.csv")
     assert [one["network"] for one in attacks] == ["a", "b"]
@@ -72,9 +67,6 @@ def test_what_a_run_leaves(tmp_path):
     assert result["metrics"]["clean_network_injection_success"] == 0.0
     for name in ("report.html", "path.csv", "figures/path.png", "figures/noise.png"):
         assert (tmp_path / name).stat().st_size > 0
-    again = (tmp_path / "table.csv").read_bytes()
-    injection.run_experiment(quick(), tmp_path)
-    assert (tmp_path / "table.csv").read_bytes() == again
 
 
 def test_both_networks_share_images_that_no_other_set_has(tmp_path):
