@@ -52,6 +52,18 @@ def finished(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_is_sound(name, tmp_path):
+    open_run(load_config(name), tmp_path)
+
+
+# On SVHN they train the networks that they train on CIFAR-10.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.endswith("svhn") else ())
+        for name in CONFIGS
+    ],
+)
 def test_every_config_runs_end_to_end(name, tmp_path, monkeypatch):
     monkeypatch.setattr("mcjax.experiments.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
     config = load_config(name)

@@ -11,25 +11,25 @@ The world (`$FAKE_GCLOUD/world.json`) says what is to happen:
     undeletable     deletions do nothing
 """
 
+# It starts many times in each test, so it imports little: neither pathlib nor, in most calls, shutil.
 import json
 import os
-import shutil
 import sys
-import time
-from pathlib import Path
 
-HERE = Path(os.environ.get("FAKE_GCLOUD", "."))
-WORLD = HERE / "world.json"
+HERE = os.environ.get("FAKE_GCLOUD", ".")
+WORLD = f"{HERE}/world.json"
 
 
 def main(arguments):
-    with (HERE / "calls.jsonl").open("a") as file:
+    with open(f"{HERE}/calls.jsonl", "a") as file:
         file.write(json.dumps(arguments) + "\n")
-    world = json.loads(WORLD.read_text())
+    with open(WORLD) as file:
+        world = json.load(file)
     try:
         return answer(world, arguments)
     finally:
-        WORLD.write_text(json.dumps(world))
+        with open(WORLD, "w") as file:
+            json.dump(world, file)
 
 
 def answer(world, arguments):
@@ -58,12 +58,16 @@ def answer(world, arguments):
         world[key] = None
         world["node"] = None
     elif verb == "scp" and arguments[4].endswith(".tar.gz"):
-        shutil.copy(arguments[4], HERE / "copied.tar.gz")
+        import shutil
+
+        shutil.copy(arguments[4], f"{HERE}/copied.tar.gz")
     elif verb == "ssh" and "on_worker.sh run" in " ".join(arguments):
         run = world["runs"].pop(0) if world["runs"] else (0, "READY")
         code, world["node"], *later = run
         world["later"] = later
         if code == "hangs":
+            import time
+
             time.sleep(60)
         return code
     return 0
