@@ -202,8 +202,10 @@ def test_collections_that_a_path_cannot_carry_are_refused():
 
 
 @pytest.fixture(scope="module")
-def resnets():
-    network = from_linen(models.create("resnet8", num_classes=3, width=4), (8, 8, 1))
+def networks():
+    network = from_linen(
+        models.create("cnn", num_classes=3, width=2, hidden=4, batch_norm=True), (8, 8, 1)
+    )
     x = jax.random.uniform(jax.random.key(9), (10, 8, 8, 1))
     train, trained = jax.jit(network.apply_train), []
     for seed in (0, 1):
@@ -227,8 +229,8 @@ def curve_with(network, trained, images, **options):
 
 
 @pytest.mark.parametrize("which", ["images", "none"])
-def test_the_ends_give_the_endpoints_own_logits(resnets, which):
-    network, trained, x = resnets
+def test_the_ends_give_the_endpoints_own_logits(networks, which):
+    network, trained, x = networks
     curve = curve_with(network, trained, x if which == "images" else None)
     at, apply = jax.jit(curve), jax.jit(network.apply)
     for t, variables in ((0.0, trained[0]), (1.0, trained[1])):
@@ -236,8 +238,8 @@ def test_the_ends_give_the_endpoints_own_logits(resnets, which):
 
 
 @pytest.mark.accelerator
-def test_between_the_ends_they_are_recomputed_at_that_t(resnets):
-    network, trained, x = resnets
+def test_between_the_ends_they_are_recomputed_at_that_t(networks):
+    network, trained, x = networks
     curve = curve_with(network, trained, x, batch_size=4)
     variables = jax.jit(curve)(jnp.float32(0.5))
 
@@ -252,8 +254,8 @@ def test_between_the_ends_they_are_recomputed_at_that_t(resnets):
     )
 
 
-def test_none_interpolates_and_freed_ends_are_recomputed(resnets):
-    network, trained, x = resnets
+def test_none_interpolates_and_freed_ends_are_recomputed(networks):
+    network, trained, x = networks
     middle = jax.jit(curve_with(network, trained, None))(jnp.float32(0.25))["batch_stats"]
     expected = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, *(v["batch_stats"] for v in trained))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), middle, expected)
@@ -263,8 +265,8 @@ def test_none_interpolates_and_freed_ends_are_recomputed(resnets):
         jax.tree.map(np.testing.assert_allclose, start, trained[0]["batch_stats"])
 
 
-def test_on_eight_devices_and_over_a_plane(resnets):
-    network, trained, x = resnets
+def test_on_eight_devices_and_over_a_plane(networks):
+    network, trained, x = networks
     curve = curve_with(network, trained, x, batch_size=4)
 
     def metric_fn(variables, batch):

@@ -71,6 +71,11 @@ def close(actual, expected, tolerance=4e-6):
     assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
 
 
+def compiled(fn, *args, **options):
+    """One program; op by op each of its many would be compiled alone."""
+    return jax.jit(partial(fn, **options))(*args)
+
+
 def convolution(x, w, stride=(1, 1), padding=SAME3, **options):
     return lax.conv_general_dilated(x, w, stride, padding, dimension_numbers=NHWC, **options)
 
@@ -140,9 +145,15 @@ def test_any_shape_equals_float64(batch, h, wd, i, o, kh, kw, stride, low):
     x, w, padding = normal(batch, h, wd, i), normal(kh, kw, i, o, seed=1), ((low, 1), (1, 0))
     expected = sum64(x, w, (stride, 1), padding)
     g = normal(*expected.shape, seed=2)
-    y, back = jax.vjp(lambda w: convolution(x, w, (stride, 1), padding), w)
+
+    @jax.jit
+    def run(x, w, g):
+        y, back = jax.vjp(lambda w: convolution(x, w, (stride, 1), padding), w)
+        return y, back(g)[0]
+
+    y, dw = run(x, w, g)
     close(y, expected)
-    close(back(g)[0], weight_gradient64(x, g, (kh, kw), (stride, 1), padding))
+    close(dw, weight_gradient64(x, g, (kh, kw), (stride, 1), padding))
 
 
 @pytest.mark.parametrize(("tile", "r"), winograd.FORMS)
@@ -150,9 +161,9 @@ def test_any_shape_equals_float64(batch, h, wd, i, o, kh, kw, stride, low):
 def test_every_winograd_form_in_blocks_with_a_remainder(tile, r, images):
     x, w = normal(5, 9, 10, 4), normal(r, r, 4, 3, seed=1)
     padding = ((r // 2, r // 2), (1, 2))
-    y = winograd.forward(x, w, padding=padding, tile=tile, images=images)
+    y = compiled(winograd.forward, x, w, padding=padding, tile=tile, images=images)
     g = normal(*y.shape, seed=2)
-    dw = winograd.weight_gradient(x, g, taps=r, padding=padding, tile=tile, images=images)
+    dw = compiled(winograd.weight_gradient, x, g, taps=r, padding=padding, tile=tile, images=images)
     close(y, sum64(x, w, (1, 1), padding))
     close(dw, weight_gradient64(x, g, (r, r), (1, 1), padding))
 
@@ -160,9 +171,11 @@ def test_every_winograd_form_in_blocks_with_a_remainder(tile, r, images):
 @pytest.mark.parametrize("images", [1, 3, 7])
 def test_blocks_with_a_remainder(images):
     x, w, stride = normal(7, 6, 5, 3), normal(3, 2, 3, 4, seed=1), (2, 1)
-    y = blocked.forward(x, w, stride=stride, padding=SAME3, images=images)
+    y = compiled(blocked.forward, x, w, stride=stride, padding=SAME3, images=images)
     g = normal(*y.shape, seed=2)
-    dw = blocked.weight_gradient(x, g, taps=(3, 2), stride=stride, padding=SAME3, images=images)
+    dw = compiled(
+        blocked.weight_gradient, x, g, taps=(3, 2), stride=stride, padding=SAME3, images=images
+    )
     close(y, sum64(x, w, stride, SAME3))
     close(dw, weight_gradient64(x, g, (3, 2), stride, SAME3))
 
@@ -172,13 +185,13 @@ def test_blocks_with_a_remainder(images):
 def test_crossed_weight_gradient_in_blocks_with_a_remainder(taps, images):
     x, padding = normal(7, 6, 5, 3), ((0, 1), (2, 1))
     g = normal(7, 8 - taps[0], 9 - taps[1], 4, seed=2)
-    dw = blocked.crossed_weight_gradient(x, g, taps=taps, padding=padding, images=images)
+    dw = compiled(blocked.crossed_weight_gradient, x, g, taps=taps, padding=padding, images=images)
     close(dw, weight_gradient64(x, g, taps, (1, 1), padding))
 
 
 def test_dense_with_a_stride():
     x, w = normal(4, 4, 3, 2), normal(3, 3, 2, 5, seed=1)
-    close(few.dense(x, w, stride=(2, 1), padding=SAME3), sum64(x, w, (2, 1), SAME3))
+    close(compiled(few.dense, x, w, stride=(2, 1), padding=SAME3), sum64(x, w, (2, 1), SAME3))
 
 
 @pytest.mark.parametrize(
@@ -255,8 +268,9 @@ def test_inside_shard_map(check_vma):
     mesh = jax.make_mesh((8,), ("t",), axis_types=(AxisType.Auto,))
     gradient = jax.vmap(jax.grad(loss, 1), (None, 0))
     specs = {"in_specs": (P(), P("t")), "out_specs": P("t"), "check_vma": check_vma}
+    alone = jax.jit(jax.grad(loss, 1))
     sharded = jax.jit(jax.shard_map(gradient, mesh=mesh, **specs))
-    close(sharded(x, w), jnp.stack([jax.grad(loss, 1)(x, one) for one in w]))
+    close(sharded(x, w), jnp.stack([alone(x, one) for one in w]))
 
 
 def operations(fn, *args):
