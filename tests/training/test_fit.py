@@ -12,6 +12,7 @@ from mcjax.core.tree import digest
 from mcjax.data.batches import epoch_indices
 from mcjax.models.network import from_apply
 from mcjax.training.fit import Budget, Training, fit
+from mcjax.training.loop import schedule
 from mcjax.training.objectives import endpoint_loss
 
 KEY = jax.random.key(0)
@@ -29,28 +30,24 @@ def training(**changes):
     return Training(jnp.ones((4, 3)), {}, IMAGES, LOSS, **options)
 
 
-@pytest.mark.parametrize("decay_in_loss", [False, True])
-def test_the_steps_of_sgd_written_out(decay_in_loss):
+@pytest.mark.parametrize(("decay_in_loss", "nesterov"), [(False, False), (True, True)])
+def test_the_steps_of_sgd_written_out(decay_in_loss, nesterov):
     w, velocity = np.ones((4, 3)), np.zeros((4, 3))
     order = epoch_indices(
         stream(KEY, "shuffle"), first_step=0, num_steps=10, batch_size=4, num_examples=12
     )
-    one = training(decay_in_loss=decay_in_loss)
+    budget = Budget(num_steps=10, batch_size=4, weight_decay=0.1, nesterov=nesterov)
+    one = training(decay_in_loss=decay_in_loss, budget=budget)
     for step in range(10):
         x = np.asarray(IMAGES["image"])[order[step]].reshape(4, 4)
         y = np.asarray(IMAGES["label"])[order[step]]
         p = np.asarray(jax.nn.softmax(x @ w))
         gradient = x.T @ (p - np.eye(3)[y]) / 4 + (0.0 if decay_in_loss else 0.1) * w
         velocity = 0.9 * velocity + gradient
-        w = w - float(rate(step)) * velocity
+        direction = gradient + 0.9 * velocity if nesterov else velocity
+        w = w - float(schedule(0.3, 10)(step)) * direction
     found = fit(KEY, one, steps_per_dispatch=3)["params"]
     np.testing.assert_allclose(found, w, rtol=1e-4, atol=1e-5)
-
-
-def rate(step):
-    from mcjax.training.loop import schedule
-
-    return schedule(0.3, 10)(step)
 
 
 def test_dispatches_do_not_change_the_numbers_and_are_told():
