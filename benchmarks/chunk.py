@@ -46,7 +46,7 @@ def main() -> None:
     )
     parser.add_argument("--chunks", nargs="+", type=int, default=[1, 2, 4, 8])
     parser.add_argument("--images", type=int, default=inputs.NUM_IMAGES)
-    parser.add_argument("--batch", type=int, default=125, help="images a batch; 1000 on GPU, TPU")
+    parser.add_argument("--batch", type=int, default=125, help="images per batch; 1000 on GPU, TPU")
     parser.add_argument("--points", type=int, help="of the path; the largest chunk unless given")
     parser.add_argument("--bfloat16", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
@@ -98,8 +98,8 @@ def measure(
         net: The network.
         chunk: Points vmapped together.
         points: Of the path; rounded up to whole chunks.
-        num_images: Images a point is evaluated on.
-        batch_size: Images a batch.
+        num_images: Images that each point is evaluated on.
+        batch_size: Images per batch.
         repeats: Timings, of which the median counts.
         image_shape: Height, width, channels.
 
@@ -139,8 +139,8 @@ def program(
         net: The network.
         chunk: Points vmapped together.
         points: Of the path: whole chunks.
-        num_images: Images a point is evaluated on.
-        batch_size: Images a batch.
+        num_images: Images that each point is evaluated on.
+        batch_size: Images per batch.
         image_shape: Height, width, channels.
 
     Returns:

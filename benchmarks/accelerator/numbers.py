@@ -22,7 +22,7 @@ class Sizes:
         train: Images that BatchNorm is recomputed on and the path is evaluated on.
         test: Further images that it is evaluated on.
         points: Of the path.
-        evaluation_batch: Images a batch there, and of an attack.
+        evaluation_batch: Images per batch there, and per attack.
         batch: Images of a training step.
         steps: Training steps a call.
         hessian: Images whose largest eigenvalue is taken.
