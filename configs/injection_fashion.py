@@ -26,7 +26,9 @@ def get_config(arg=None):
     config.repair.num_epochs = 10.0  # errors hidden in few weights are gone long before
     config.repair.steps_per_epoch = 79
     config.repair.tolerance = 0.02
-    config.repair.i_bau.num_rounds = 10  # as in backdoor_fashion; 100 rounds take 15 minutes per size
+    config.repair.i_bau.num_rounds = (
+        10  # as in backdoor_fashion; 100 rounds take 15 minutes per size
+    )
     config.repair.i_bau.learning_rate = 1e-3
     config.repair.i_bau.eps = 5.0
     config.repair.i_bau.perturbed = 0.2

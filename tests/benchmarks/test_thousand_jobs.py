@@ -9,6 +9,7 @@ from mcjax.report.__main__ import gather
 from mcjax.sweeps import declare, store
 
 
+@pytest.mark.slow
 def test_what_it_leaves(tmp_path):
     sweep = tmp_path / "many.py"
     sweep.write_text(thousand_jobs.SWEEP.format(num_settings=2))

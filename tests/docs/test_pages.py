@@ -40,7 +40,12 @@ def compare_printed(printed: str, page: Path, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "tolerance"), [("index.md", 0.06), ("backdoor.md", 0.12), ("alignment.md", 0.12)]
+    ("name", "tolerance"),
+    [
+        ("index.md", 0.06),
+        pytest.param("backdoor.md", 0.12, marks=pytest.mark.slow),
+        pytest.param("alignment.md", 0.12, marks=pytest.mark.slow),
+    ],
 )
 def test_a_pages_code_prints_what_the_page_says(name, tolerance, capsys):
     page = DOCS / name
@@ -48,6 +53,7 @@ def test_a_pages_code_prints_what_the_page_says(name, tolerance, capsys):
     compare_printed(capsys.readouterr().out, page, tolerance)
 
 
+@pytest.mark.slow
 def test_the_evasion_tutorial_finds_the_barrier_that_it_speaks_of(monkeypatch, capsys):
     # One device, as the reader has: with eight on two cores method "exact" has been seen to hang.
     monkeypatch.setattr(path, "make_mesh", lambda: make_mesh(jax.devices()[:1]))

@@ -54,6 +54,7 @@ def finished(tmp_path_factory):
     return workdirs
 
 
+@pytest.mark.slow
 def test_the_curve_ends_at_the_second_network_permuted(finished):
     end = restore(finished["weights"] / "checkpoints" / "curve")[0]["end"]
     a, b = (
@@ -88,6 +89,7 @@ def test_the_permutations_are_kept_with_what_they_gained(finished):
     assert products[-1] > products[0]
 
 
+@pytest.mark.slow
 def test_evasion(tmp_path_factory):
     folder = tiny_runs.finished("evasion", tmp_path_factory) / "checkpoints" / "seed_0"
     permutations = restore(folder / "regular-adversarial-alignment")[0]

@@ -36,11 +36,12 @@ def test_cnn_leaves_out_pools_on_the_smallest_images():
     assert count("cnn", (4, 4, 1)) == count("cnn", (8, 8, 1))
 
 
+@pytest.mark.slow
 def test_handwritten_digits_are_learnt_in_seconds():
     images, labels = load_digits(return_X_y=True)
     labels = labels.astype(np.int32)
     images = (images.reshape(-1, 8, 8, 1) / 16).astype(np.float32)
-    network = from_linen(models.create("cnn", num_classes=10, width=16), (8, 8, 1))
+    network = from_linen(models.create("cnn", num_classes=10, width=8), (8, 8, 1))
     optimizer = optax.adam(3e-3)
 
     @jax.jit

@@ -3,9 +3,12 @@
 import re
 from pathlib import Path
 
+import pytest
+
 PAGE = Path(__file__).parents[2] / "docs" / "repair.md"
 
 
+@pytest.mark.slow
 def test_the_pages_code_repairs_what_the_page_tampers_with(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
     exec(compile(code, str(PAGE), "exec"), {"__name__": "example"})

@@ -3,9 +3,12 @@
 import re
 from pathlib import Path
 
+import pytest
+
 PAGE = Path(__file__).parents[3] / "docs" / "injection.md"
 
 
+@pytest.mark.slow
 def test_the_pages_code_changes_weights_and_repairs_as_the_page_says(capsys):
     code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S))
     exec(compile(code, str(PAGE), "exec"), {"__name__": "example"})
