@@ -34,10 +34,11 @@ def pytest_configure(config):
         settings["jax_platforms"] = "cpu"
         if not config.getoption("--slow"):
             settings["jax_disable_most_optimizations"] = True
-            # An XLA that does not know a flag ends the process, so only where it is known.
-            if jax.__version_info__[:2] == (0, 10):
-                flags = os.environ.get("XLA_FLAGS", "")
-                os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
+            # An XLA that does not know a flag ends the process; those of JAX 0.8 to 0.10 know it.
+            if (0, 8) <= jax.__version_info__[:2] <= (0, 10):
+                flags = os.environ.get("XLA_FLAGS", "").split()
+                flags += {"--xla_cpu_use_fusion_emitters=false"} - set(flags)
+                os.environ["XLA_FLAGS"] = " ".join(flags)
     for name, value in settings.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)

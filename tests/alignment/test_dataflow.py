@@ -63,7 +63,11 @@ def test_a_permuted_network_computes_the_same(name, options, shape):
     assert spec.not_understood == ()
 
 
-@pytest.mark.parametrize("name", models.names())
+# Deeper ones have the blocks of preresnet20, and of the bottleneck above.
+DEEP = ("preresnet56", "preresnet110", "preresnet164")
+
+
+@pytest.mark.parametrize("name", [name for name in models.names() if name not in DEEP])
 def test_no_network_of_the_registry_has_an_operation_without_a_rule(name):
     network = from_linen(models.create(name, num_classes=10), (32, 32, 3))
     spec = permutation_spec(

@@ -40,7 +40,7 @@ def test_handwritten_digits_are_learnt_in_seconds():
     images, labels = load_digits(return_X_y=True)
     labels = labels.astype(np.int32)
     images = (images.reshape(-1, 8, 8, 1) / 16).astype(np.float32)
-    network = from_linen(models.create("cnn", num_classes=10, width=16), (8, 8, 1))
+    network = from_linen(models.create("cnn", num_classes=10, width=8), (8, 8, 1))
     optimizer = optax.adam(3e-3)
 
     @jax.jit
