@@ -72,9 +72,12 @@ def test_derivatives_stay_exact_however_sure_the_network(lead, label):
         return confident_cross_entropy(z[None], jnp.array([label]))[0]
 
     np.testing.assert_allclose(
-        jax.grad(f)(jnp.float32(z)), gradient, rtol=1e-4, atol=1e-5 * np.abs(gradient).max()
+        jax.jit(jax.grad(f))(jnp.float32(z)),
+        gradient,
+        rtol=1e-4,
+        atol=1e-5 * np.abs(gradient).max(),
     )
-    found = jax.hessian(f)(jnp.float32(z))
+    found = jax.jit(jax.hessian(f))(jnp.float32(z))
     np.testing.assert_allclose(found, hessian, atol=1e-5 * np.abs(hessian).max())
 
 
@@ -86,7 +89,7 @@ def test_log_odds_rank_and_climb_as_the_cross_entropy_without_saturating(factor)
     top = gaps.max(1)
     expected = top + np.log(np.exp(gaps - top[:, None]).sum(1))
     np.testing.assert_allclose(log_odds(jnp.float32(z), Y), expected, rtol=1e-5, atol=1e-5 * factor)
-    climb = jax.grad(lambda z: log_odds(z, Y).sum())(jnp.float32(z))
+    climb = jax.jit(jax.grad(lambda z: log_odds(z, Y).sum()))(jnp.float32(z))
     others = np.exp(gaps - expected[:, None])
     np.testing.assert_allclose(climb, others - own, atol=1e-3)
     if factor == 1:  # the cross-entropy's own direction: its gradient over 1 - p_y
@@ -101,8 +104,8 @@ def test_log_cross_entropy_and_its_gradient_in_both_branches(factor):
     z = np.longdouble(np.float32(factor * Z))
     own = np.arange(5)[None] == Y[:, None]
     rest = np.where(own, 0, np.exp(z - z[own][:, None])).sum(1)
-    value, gradient = jax.vmap(
-        jax.value_and_grad(lambda z, y: log_cross_entropy(z[None], y[None])[0])
+    value, gradient = jax.jit(
+        jax.vmap(jax.value_and_grad(lambda z, y: log_cross_entropy(z[None], y[None])[0]))
     )(jnp.float32(z), jnp.asarray(Y))
     np.testing.assert_allclose(value, np.float64(np.log(np.log1p(rest))), rtol=1e-5, atol=1e-5)
     slope = np.where(own, 0, np.exp(z - z[own][:, None])) / ((1 + rest) * np.log1p(rest))[:, None]
@@ -129,9 +132,9 @@ def test_log_kl_and_its_direction_wherever_the_kl_underflows(factor, apart):
     expected = np.log((np.exp(log_p) * (np.expm1(r) - r)).sum(1))
     visible = np.isfinite(expected) & (expected > -11000)
     assert visible.sum() >= 25
-    value, gradient = jax.vmap(jax.value_and_grad(lambda a, b: log_kl(a[None], b[None])[0], 1))(
-        jnp.float32(z), jnp.float32(z_adv)
-    )
+    value, gradient = jax.jit(
+        jax.vmap(jax.value_and_grad(lambda a, b: log_kl(a[None], b[None])[0], 1))
+    )(jnp.float32(z), jnp.float32(z_adv))
     np.testing.assert_allclose(
         value[visible], np.float64(expected[visible]), rtol=2e-4, atol=2e-4 * factor / apart
     )
@@ -151,6 +154,6 @@ def test_log_kl_and_its_direction_wherever_the_kl_underflows(factor, apart):
 
 def test_log_kl_of_equal_logits_has_no_direction():
     z = jnp.float32([[1.0, 2.0, 300.0], [0.0, 0.0, 0.0]])
-    value, gradient = jax.value_and_grad(lambda b: log_kl(z, b).sum())(z)
+    value, gradient = jax.jit(jax.value_and_grad(lambda b: log_kl(z, b).sum()))(z)
     assert value == -np.inf
     assert not gradient.any()
