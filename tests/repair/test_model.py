@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mcjax import data, models, repair_model
+from mcjax import cpu_convolution, data, models, repair_model
 from mcjax.attacks import backdoor, triggers
 from mcjax.data import augmentation
 from mcjax.data.batches import to_unit
@@ -167,12 +167,13 @@ def test_numbers_of_numpy_fractions_and_older_keys_are_numbers_and_keys():
 @pytest.fixture(scope="module")
 def backdoored():
     """Two small networks trained here on digits, a tenth of them stamped."""
+    cpu_convolution.enable()  # XLA's own gradients, unoptimised, take most of the time
     dataset = data.load("digits")
     splits = split(dataset, seed=0, num_bonafide=400, num_selection=150)
     stamp = triggers.create("square", (8, 8, 1))
     poisoned = backdoor.poison(splits.train, stamp, seed=0, num_classes=10).examples
-    network = from_linen(models.create("cnn", num_classes=10, width=8), (8, 8, 1))
-    optimizer = sgd(0.05, 400, momentum=0.9)
+    network = from_linen(models.create("cnn", num_classes=10, width=4), (8, 8, 1))
+    optimizer = sgd(0.05, 300, momentum=0.9)
     suspects = []
     for i in range(2):
         state = init_state(network.init(jax.random.key(i))["params"], {}, optimizer)
@@ -181,8 +182,8 @@ def backdoored():
             state,
             None,
             jax.tree.map(jnp.asarray, dict(poisoned)),
-            num_steps=400,
-            steps_per_dispatch=400,
+            num_steps=300,
+            steps_per_dispatch=300,
             loss_fn=endpoint_loss(network),
             optimizer=optimizer,
             batch_size=64,
@@ -191,13 +192,16 @@ def backdoored():
         suspects.append({"params": state.params})
     attack = backdoor.attack_set(splits.test, stamp, num_classes=10)
 
+    apply = jax.jit(network.apply)
+
     def rates(variables):
         return tuple(
-            float(accuracy(network.apply(variables, to_unit(x["image"])), x["label"]).mean())
+            float(accuracy(apply(variables, to_unit(x["image"])), x["label"]).mean())
             for x in (splits.test, attack)
         )
 
-    return network, suspects, splits, rates
+    yield network, suspects, splits, rates
+    cpu_convolution.disable()
 
 
 def test_the_backdoor_of_two_networks_goes_and_their_accuracy_stays(backdoored):
@@ -212,7 +216,7 @@ def test_the_backdoor_of_two_networks_goes_and_their_accuracy_stays(backdoored):
         splits.bonafide,
         b,
         selection=splits.selection,
-        num_steps=600,
+        num_steps=400,
         batch_size=64,
     )
     clean_after, success_after = rates(fixed.variables)
