@@ -18,8 +18,8 @@ from mcjax.cli import command
 from mcjax.cli.command import NoAnswer
 from mcjax.core.files import as_path
 from mcjax.core.progress import say
+from mcjax.runs.complete import complete
 from mcjax.runs.config import config_hash, validate
-from mcjax.runs.result import complete
 
 
 def define_flags() -> None:
@@ -43,10 +43,12 @@ def main() -> None:
     config_file = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = flags.FLAGS.workdir or default_workdir(config_file, config)
     command.use_cpu_convolution(config)
-    result = complete(config, workdir) or run_experiment(config, workdir)
+    before = complete(config, workdir)
+    result = before or run_experiment(config, workdir)
     for name, value in result["metrics"].items():
         say(f"{name:32} {'not defined' if value is None else f'{value:.4f}'}")
-    say(f"done in {result['seconds']:.0f} s: {as_path(workdir) / 'report.html'}")
+    how = "complete already, computed" if before else "done"
+    say(f"{how} in {result['seconds']:.0f} s: {as_path(workdir) / 'report.html'}")
     if result.get("problems"):
         raise NoAnswer("; ".join(result["problems"]))
 

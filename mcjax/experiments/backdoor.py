@@ -43,7 +43,7 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     Returns:
         The contents of result.json.
     """
-    run = open_run(config, workdir)
+    run = open_run(config, workdir, "backdoor")
     stamp = trigger(run)
     stamps_figure(run.workdir / "figures" / "trigger.png", run.splits.test, {stamp.name: stamp})
     study = RepairStudy(run, MEASURE)

@@ -49,7 +49,7 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     Returns:
         The contents of result.json.
     """
-    run = open_run(config, workdir)
+    run = open_run(config, workdir, "connect")
     train_side_by_side(
         [(run, name) for name in ENDPOINTS],
         lambda run: run.on_device["train"],

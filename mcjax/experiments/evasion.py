@@ -56,7 +56,7 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     Returns:
         The contents of result.json.
     """
-    run = open_run(config, workdir)
+    run = open_run(config, workdir, "evasion")
     check(run)
     rows: list[Row] = []
     tables: dict[str, Table] = {}

@@ -41,7 +41,7 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     Returns:
         The contents of result.json; "problems" says where an attack did not inject every fault.
     """
-    run = open_run(config, workdir)
+    run = open_run(config, workdir, "injection")
     layers = run.config.attack.layers
     # An unknown name is reported before training.
     jax.eval_shape(

@@ -14,8 +14,8 @@ from mcjax.report import page
 from mcjax.report.figures import chart_figure
 from mcjax.report.panels import Chart
 from mcjax.runs.records import Damaged, read_object, read_result
-from mcjax.runs.result import is_sealed, sealed
 from mcjax.runs.run import Run, describe
+from mcjax.runs.seal import is_sealed, sealed
 
 
 def write_result(
@@ -63,17 +63,18 @@ def write_result(
         **({"problems": list(problems)} if problems else {}),
     }
     result = sealed(json.loads(json.dumps(result)))  # as the file will have it
-    before = kept(result_file, result) if result_file.exists() else None
+    replace = result_file.exists()
+    before = kept(result_file, result) if replace else None
     if before is not None:
         return before
     page.write_page(
         run.workdir, result, question=question, answer=answer, charts=charts, tables=tables
     )
     content = json.dumps(result, indent=2) + "\n"
-    if not publish(result_file, content):
-        before = kept(
-            result_file, result
-        )  # another attempt of this run was faster, or the file is damaged
+    if replace:
+        write(result_file, content)
+    elif not publish(result_file, content):  # another attempt of this run was faster
+        before = kept(result_file, result)
         if before is not None:
             return before
         write(result_file, content)

@@ -1,5 +1,6 @@
 """Run configs: default values, `:quick` variants, validation and hashes."""
 
+import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -128,6 +129,9 @@ def validate(config: ConfigDict) -> None:
     expected = set(settings)
     missing, added = sorted(expected - set(fields)), sorted(set(fields) - expected)
     if missing or added:
+        near = difflib.get_close_matches(added[0], expected, 1) if added else []
+        if near:
+            raise UserError(f"the config has no field {added[0]}; did you mean {near[0]}?")
         what = f"lacks {missing[0]}" if missing else f"has an unknown field, {added[0]}"
         raise UserError(
             f"config.experiment is {experiment}, but the config {what}; use a config file for that "

@@ -20,6 +20,7 @@ from typing import Any
 
 from mcjax.core.bucket import in_bucket
 from mcjax.runs.csv_text import unescape
+from mcjax.runs.seal import is_sealed
 
 Row = dict[str, Any]
 
@@ -85,6 +86,9 @@ class RunConfig:
     where: Mapping[str, Any]
 
 
+PUBLISHED = ("attempt", "exit_code", "code")  # what a sweep adds to a run's result
+
+
 def read_result(path: Path) -> Result:
     """Reads the result.json of a run, or of a sweep's job.
 
@@ -92,6 +96,9 @@ def read_result(path: Path) -> Result:
         Damaged: It is not a valid result.
     """
     found = read_object(path)
+    own = {name: value for name, value in found.items() if name not in PUBLISHED}
+    if "checksum" in own and not is_sealed(own):
+        raise Damaged(f"{path}: its contents do not match their checksum")
     if found.get("status", "complete") != "complete":
         raise Damaged(f"{path}: status is {_shown(found['status'])}, not 'complete'")
     metrics = found.get("metrics")

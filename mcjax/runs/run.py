@@ -151,12 +151,13 @@ class Run:
         return keep(part["image"][:number], self.mesh)
 
 
-def open_run(config: ConfigDict, workdir: str | Path) -> Run:
+def open_run(config: ConfigDict, workdir: str | Path, experiment: str | None = None) -> Run:
     """Checks the config, loads the data, makes the network and opens the directory.
 
     Args:
         config: The run's config.
         workdir: Its directory.
+        experiment: The experiment that asks; a config of another one is refused.
 
     Returns:
         The run.
@@ -166,6 +167,11 @@ def open_run(config: ConfigDict, workdir: str | Path) -> Run:
     """
     began = time.monotonic()
     validate(config)
+    if experiment not in (None, config.experiment):
+        raise UserError(
+            f"config.experiment is {config.experiment}, but this is {experiment}; give a config of "
+            f"mcjax.runs.config.{experiment}()"
+        )
     options = config.model.options.to_dict()
     check_free("config.model.options", options)
     dataset = everywhere(

@@ -100,21 +100,31 @@ def hold(folder: Path) -> Iterator[Path]:
 
 def alive(folder: Path) -> bool:
     """Whether an attempt's worker is running: by its lock on this host, by its heartbeat on others."""
+    here = alive_here(folder)
+    if here is not None:
+        return here
+    try:
+        return time.time() - (folder / "alive").stat().st_mtime < DEAD_AFTER_SECONDS
+    except OSError:
+        return False
+
+
+def alive_here(folder: Path) -> bool | None:
+    """Whether an attempt's worker is running on this host; None if its lock does not tell."""
     path = folder / "alive"
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return False
         with path.open("rb") as file:
-            if file.read(4096) == socket.gethostname().encode():
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return True
-                except OSError:
-                    pass
-                else:
-                    return False
-        return time.time() - path.stat().st_mtime < DEAD_AFTER_SECONDS
+            if file.read(4096) != socket.gethostname().encode():
+                return None
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return None
+            return False
     except OSError:
         return False
 

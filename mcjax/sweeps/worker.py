@@ -47,6 +47,11 @@ def run_attempt(job_dir: Path, *, parent: int | None = None, command: Sequence[s
     if job is None or not isinstance(job.get("config_hash"), str):
         print(f"{job_dir} has no job.json; python -m launch.sweep writes it", file=sys.stderr)
         return 2
+    # Another launcher's worker may be at this job: two would compute the same.
+    while any(attempts.alive_here(folder) for folder in attempts.folders(job_dir)):
+        if parent is not None and os.getppid() != parent:
+            return 128 + signal.SIGTERM
+        time.sleep(POLL_SECONDS)
     if store.has_result(job_dir, job["config_hash"]):
         return 0
     folder = attempts.begin(job_dir)

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from mcjax import experiments
 from mcjax.core.errors import UserError
 from mcjax.core.sharding import make_mesh
 from mcjax.core.tree import digest
@@ -253,3 +254,10 @@ def test_a_run_in_bfloat16_differs_little(finished, tmp_path):
     np.testing.assert_allclose(ours, exact, rtol=0.05)
     variables, _ = restore(tmp_path / "checkpoints" / "endpoint_a")
     assert {v.dtype for v in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("experiment", ["connect", "injection", "evasion"])
+def test_a_config_of_another_experiment_is_refused_before_training(experiment, tmp_path):
+    with pytest.raises(UserError, match=f"is backdoor, but this is {experiment}; give a config of"):
+        experiments.get(experiment)(base.quick(base.backdoor()), tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """A worker publishes once, records how it ended, and leaves no process running."""
 
+import contextlib
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ import pytest
 from stand_in import TRAIN
 from tiny_sweep import until
 
-from mcjax.sweeps import attempts, store
+from mcjax.sweeps import attempts, store, worker
 from mcjax.sweeps.worker import run_attempt
 
 
@@ -53,6 +54,25 @@ def test_a_result_is_published_with_where_it_comes_from(job_dir):
 
     assert train(folder) == 0  # nothing to do
     assert len(attempts.folders(folder)) == 1
+
+
+def test_a_worker_waits_for_another_launchers_attempt(job_dir, monkeypatch):
+    folder = job_dir("done")
+    first = attempts.begin(folder)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(attempts.hold(first))
+        waits = []
+
+        def sleep(seconds):
+            waits.append(seconds)
+            if len(waits) == 2:  # the first attempt ends, with a result
+                stack.close()
+                store.publish(folder, {"config_hash": "h"}, attempt=first.name, exit_code=0)
+
+        monkeypatch.setattr(worker.time, "sleep", sleep)
+        assert train(folder) == 0
+    assert len(waits) == 2
+    assert attempts.folders(folder) == [first]
 
 
 def test_the_first_result_stays(job_dir):

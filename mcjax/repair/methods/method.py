@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
+from mcjax.core.errors import UserError
 from mcjax.core.settings import Settings
 from mcjax.core.tree import PyTree
 from mcjax.data.batches import Batch
@@ -59,6 +60,10 @@ class Case:
         self, name: str, params: PyTree, batch_stats: PyTree, loss_fn: LossFn, fixed: PyTree = None
     ) -> dict[str, PyTree]:
         """Trains parameters on the bonafide images with the method's budget and learning rate."""
+        if f"learning_rate.{name}" not in self.options:
+            raise UserError(
+                f"{name!r} has no learning rate; give the name of a method that is registered with one"
+            )
         rate = self.options[f"learning_rate.{name}"]
         training = Training(params, batch_stats, self.images, loss_fn, rate, self.budget, fixed)
         return self.fit_fn(self.key_fn(name), training)
@@ -179,8 +184,8 @@ def trained(name: str, *, curve: bool = False) -> Callable[[Plan], Iterable[Work
 def num_repeats(size: int, sizes: Sequence[int]) -> int:
     """How often the images of one size stand in `Case.images`, so that all sizes are as long.
 
-    Every size then runs the same compiled program: the official code's repetition, kept for
-    another reason. Where no common multiple is in reach the images stand once.
+    Equal lengths share one compiled program. If the common multiple is too large, the images are
+    not repeated.
 
     Example:
         >>> num_repeats(50, [50, 100, 400])

@@ -77,6 +77,15 @@ def test_what_a_method_returns(name, case):
     else:
         assert [draws.number for draws in found] == [OPTIONS["num_draws"]] * 2
         assert digest(found[0].points(0)) != digest(found[1].points(0))
+        for draws, center, other in zip(
+            found,
+            (case.suspect, case.second_fn()),
+            (case.second_fn(), case.suspect),
+            strict=True,
+        ):
+            assert digest(draws.center) == digest(center)
+            assert digest(draws.points.center) == digest(center["params"])
+            assert digest(draws.points.other) == digest(other["params"])
     again = method.run(case)
     if method.kind == "network":  # seeds reproduce byte for byte
         assert digest(again) == digest(found)
@@ -116,6 +125,11 @@ def test_a_method_of_ones_own_brings_its_fields(monkeypatch):
     assert config.repair.learning_rate.mine == 0.25
     base.validate(config)
     assert methods.get("mine").trains is False
+
+
+def test_a_name_without_a_learning_rate(case):
+    with pytest.raises(UserError, match=r"'prayer' has no learning rate; give the name"):
+        case.train("prayer", {}, {}, None)
 
 
 def test_an_unknown_method():

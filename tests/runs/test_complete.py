@@ -5,8 +5,10 @@ import json
 import pytest
 
 from mcjax.runs import config as base
+from mcjax.runs.complete import FILES, complete
 from mcjax.runs.config import config_hash
-from mcjax.runs.result import FILES, complete, is_sealed, sealed
+from mcjax.runs.records import Damaged, read_result
+from mcjax.runs.seal import is_sealed, sealed
 
 
 def finished(folder, config, **changes):
@@ -59,3 +61,15 @@ def test_the_users_own_data_are_always_read(tmp_path):
     config.data.name = "npz:mine.npz"
     finished(tmp_path, config)
     assert complete(config, tmp_path) is None
+
+
+def test_reports_take_a_changed_result_as_damaged(tmp_path):
+    finished(tmp_path, base.connect())
+    file = tmp_path / "result.json"
+    assert read_result(file).metrics == {"a": 0.5}
+    published = json.loads(file.read_text()) | {"attempt": "0001", "exit_code": 0, "code": {}}
+    file.write_text(json.dumps(published))
+    assert read_result(file).attempt == "0001"
+    file.write_text(json.dumps(published | {"metrics": {"a": 0.9}}))
+    with pytest.raises(Damaged, match="do not match their checksum"):
+        read_result(file)

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from mcjax.cli import main as cli
+from mcjax.cli import entry as cli
 
 
 def run(*words):
     return subprocess.run(
-        [sys.executable, "-m", "mcjax.cli.main", *words], capture_output=True, text=True
+        [sys.executable, "-m", "mcjax.cli.entry", *words], capture_output=True, text=True
     )
 
 
