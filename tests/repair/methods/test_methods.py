@@ -146,4 +146,5 @@ def test_the_work_of_a_training():
 
 def test_images_are_repeated_to_one_length():
     assert [num_repeats(n, (400, 200, 50)) for n in (400, 200, 50)] == [1, 2, 8]
+    assert [num_repeats(n, (300, 200)) for n in (300, 200)] == [2, 3]
     assert num_repeats(7, (7, 11, 13, 17)) == 1  # no common multiple in reach
