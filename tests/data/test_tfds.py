@@ -37,6 +37,8 @@ def prepare(
     with tfds.core.registered.skip_registration():
 
         class Small(tfds.core.GeneratorBasedBuilder):
+            # In a package, as this file's folder looks, TFDS would need importlib_resources.
+            __module__ = "small"
             VERSION = tfds.core.Version(version)
             pkg_dir_path = folder
 
