@@ -1,4 +1,4 @@
-"""What is told on standard error: lines, and the progress of long work."""
+"""Messages and progress bars on standard error."""
 
 import sys
 import time
