@@ -1,7 +1,9 @@
 """Shared code of the `python -m mcjax...` commands: flags, help, errors, caches."""
 
 import contextlib
+import difflib
 import os
+import re
 import signal
 import sys
 import traceback
@@ -169,13 +171,19 @@ def _explained(error: Exception) -> UserError:
     if isinstance(error, UserError):
         return UserError(text)
     if isinstance(error, flags.Error):
+        for kind, words in (("int", "an integer"), ("float", "a number")):
+            if f"invalid literal for {kind}()" in text or f"convert string to {kind}" in text:
+                text = f"{text.partition(':')[0]}: the value must be {words}"
         return UserError(f"{text}; see --help")
     if isinstance(error, AttributeError | KeyError) and "module" not in text:
         # ml_collections quotes its message; the second line may be a suggestion.
         text = ". ".join(text.strip("'\"").replace("\\n", "\n").replace("\\'", "").split("\n"))
         return UserError(f"the config has no field {text}; add --help to list the fields")
-    known = ", ".join(recipes.names())
-    return UserError(f"the config can't be used: {text}; give a file, or one of {known}")
+    known = recipes.names()
+    if missing := re.search(r"No such file or directory: '(.*)'", text):
+        near = difflib.get_close_matches(Path(missing[1]).stem, known, 1)
+        text = f"there is no file {missing[1]}" + (f"; did you mean {near[0]}?" if near else "")
+    return UserError(f"the config can't be used: {text}; give a file, or one of {', '.join(known)}")
 
 
 def _help(doc: str, own: list[str]) -> str:
