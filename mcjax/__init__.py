@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from mcjax.curves.batch_stats import CurveWithStats
     from mcjax.evaluation.path import evaluate_path
     from mcjax.models.network import from_linen
-    from mcjax.repair.model import RepairOptions, repair_model
+    from mcjax.repair.model import repair_model
+    from mcjax.repair.options import RepairOptions
 
 __all__ = [
     "Bezier",
@@ -38,7 +39,7 @@ _HOME = {
     "Bezier": "mcjax.curves",
     "CurveWithStats": "mcjax.curves.batch_stats",
     "PolyChain": "mcjax.curves",
-    "RepairOptions": "mcjax.repair.model",
+    "RepairOptions": "mcjax.repair.options",
     "UserError": "mcjax.core.errors",
     "apgd": "mcjax.attacks",
     "evaluate_path": "mcjax.evaluation.path",

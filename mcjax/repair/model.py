@@ -16,14 +16,12 @@ from mcjax import alignment
 from mcjax.core import fields
 from mcjax.core.bound_functions import Bound
 from mcjax.core.errors import UserError, shown
-from mcjax.core.fields import Field
 from mcjax.core.keys import check_key, stream
 from mcjax.core.progress import progress
 from mcjax.core.tree import PyTree, by_name, check_same_structure, digest
-from mcjax.curves import KINDS, MOST_BENDS, Curve
+from mcjax.curves import Curve
 from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.curves.geometry import distances
-from mcjax.data import augmentation as augmentations
 from mcjax.data.batches import stack_batches
 from mcjax.evaluation.path import evaluate_path
 from mcjax.models.network import Network, from_apply
@@ -31,8 +29,9 @@ from mcjax.repair.bonafide import check_images, check_suspect
 from mcjax.repair.choose import choose_on_curve
 from mcjax.repair.methods import METHODS
 from mcjax.repair.methods.method import Case
+from mcjax.repair.options import DEFAULTS, RepairOptions, changed
 from mcjax.training.curve import CurveOptions
-from mcjax.training.fit import Budget, Training, fit
+from mcjax.training.fit import Training, fit
 from mcjax.training.losses import classification_metrics
 
 
@@ -55,75 +54,6 @@ class Repaired:
     t: float | None
     curve: Curve
     report: dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class RepairOptions:
-    """How `repair_model` finds, trains and looks along the path.
-
-    Args:
-        kind: "bezier" or "polychain".
-        num_bends: Bends of the path.
-        align: "weights" brings the second network's hidden channels into the order nearest to the
-            suspect's before they are joined (`mcjax.alignment`); "none" leaves them.
-        num_points: Points of the path that are evaluated, equally spaced in t.
-        num_steps: Training steps of the path (and of the fine-tuning).
-        batch_size: Images per step.
-        learning_rate: Of the path's first half of training.
-        fine_tune_learning_rate: Of the second network, where it is made.
-        momentum: Of SGD.
-        weight_decay: Of the path's points.
-        augmentation: A name of `mcjax.data.augmentation`.
-
-    Raises:
-        UserError: A value that no repair can have.
-    """
-
-    kind: str = "bezier"
-    num_bends: int = 1
-    align: str = "none"
-    num_points: int = 61
-    num_steps: int = 2000
-    batch_size: int = 128
-    learning_rate: float = 0.05
-    fine_tune_learning_rate: float = 0.02
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    augmentation: str = "none"
-
-    def __post_init__(self) -> None:
-        for name, field in _FIELDS.items():
-            value = getattr(self, name)
-            fields.check(name, value, field)
-            number = type(getattr(RepairOptions, name))
-            object.__setattr__(self, name, number(value))  # NumPy's numbers as Python's own
-
-    @property
-    def budget(self) -> Budget:
-        """The budget of every training."""
-        return Budget(
-            num_steps=self.num_steps,
-            batch_size=self.batch_size,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            augmentation=self.augmentation,
-        )
-
-
-_FIELDS: Mapping[str, Field] = {
-    "kind": fields.choice(*KINDS),
-    "num_bends": fields.whole(0, MOST_BENDS),
-    "align": fields.choice("none", "weights"),
-    "num_points": fields.whole(2, 100_000),
-    "num_steps": fields.whole(1),
-    "batch_size": fields.whole(1, 2**20),
-    "learning_rate": fields.number(0, 1e3, above=True),
-    "fine_tune_learning_rate": fields.number(0, 1e3, above=True),
-    "momentum": fields.number(0, 1, below=True),
-    "weight_decay": fields.number(0, 1e3),
-    "augmentation": fields.choice(*augmentations.AUGMENTATIONS),
-}
-DEFAULTS = RepairOptions()
 
 
 def repair_model(
@@ -183,7 +113,7 @@ def repair_model(
     Source: Zhao et al. 2020, section 4.
     """
     began = time.monotonic()
-    o = _changed(options, changes)
+    o = changed(options, changes)
     fields.check("second_is_clean", second_is_clean, fields.flag())
     fields.check("tolerance", tolerance, fields.number(0, 1))
     fields.check("verbose", verbose, fields.flag())
@@ -280,15 +210,6 @@ def repair_model(
     }
     repaired = suspect if t is None else _as_given(points(jnp.float32(t)), suspect, apply_fn)
     return Repaired(repaired, t, curve, report)
-
-
-def _changed(options: RepairOptions, changes: Mapping[str, Any]) -> RepairOptions:
-    if not isinstance(options, RepairOptions):
-        raise UserError(f"options is {shown(options)}; give a RepairOptions")
-    for name in changes:
-        if name not in _FIELDS:
-            raise TypeError(f"repair_model has no option {name!r}; use {', '.join(_FIELDS)}")
-    return dataclasses.replace(options, **changes)
 
 
 def _fit(key: jax.Array, training: Training, *, name: str, verbose: bool) -> dict[str, PyTree]:

@@ -1,0 +1,100 @@
+"""The options of `repair_model`: how it finds, trains and evaluates the path."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from mcjax.core import fields
+from mcjax.core.errors import UserError, shown
+from mcjax.core.fields import Field
+from mcjax.curves import KINDS, MOST_BENDS
+from mcjax.data import augmentation as augmentations
+from mcjax.training.fit import Budget
+
+
+@dataclasses.dataclass(frozen=True)
+class RepairOptions:
+    """How `repair_model` finds, trains and looks along the path.
+
+    Args:
+        kind: "bezier" or "polychain".
+        num_bends: Bends of the path.
+        align: "weights" brings the second network's hidden channels into the order nearest to the
+            suspect's before they are joined (`mcjax.alignment`); "none" leaves them.
+        num_points: Points of the path that are evaluated, equally spaced in t.
+        num_steps: Training steps of the path (and of the fine-tuning).
+        batch_size: Images per step.
+        learning_rate: Of the path's first half of training.
+        fine_tune_learning_rate: Of the second network, where it is made.
+        momentum: Of SGD.
+        weight_decay: Of the path's points.
+        augmentation: A name of `mcjax.data.augmentation`.
+
+    Raises:
+        UserError: A value that no repair can have.
+    """
+
+    kind: str = "bezier"
+    num_bends: int = 1
+    align: str = "none"
+    num_points: int = 61
+    num_steps: int = 2000
+    batch_size: int = 128
+    learning_rate: float = 0.05
+    fine_tune_learning_rate: float = 0.02
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    augmentation: str = "none"
+
+    def __post_init__(self) -> None:
+        for name, field in _FIELDS.items():
+            value = getattr(self, name)
+            fields.check(name, value, field)
+            number = type(getattr(RepairOptions, name))
+            object.__setattr__(self, name, number(value))  # NumPy's numbers as Python's own
+
+    @property
+    def budget(self) -> Budget:
+        """The budget of every training."""
+        return Budget(
+            num_steps=self.num_steps,
+            batch_size=self.batch_size,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            augmentation=self.augmentation,
+        )
+
+
+_FIELDS: Mapping[str, Field] = {
+    "kind": fields.choice(*KINDS),
+    "num_bends": fields.whole(0, MOST_BENDS),
+    "align": fields.choice("none", "weights"),
+    "num_points": fields.whole(2, 100_000),
+    "num_steps": fields.whole(1),
+    "batch_size": fields.whole(1, 2**20),
+    "learning_rate": fields.number(0, 1e3, above=True),
+    "fine_tune_learning_rate": fields.number(0, 1e3, above=True),
+    "momentum": fields.number(0, 1, below=True),
+    "weight_decay": fields.number(0, 1e3),
+    "augmentation": fields.choice(*augmentations.AUGMENTATIONS),
+}
+DEFAULTS = RepairOptions()
+
+
+def changed(options: RepairOptions, changes: Mapping[str, Any]) -> RepairOptions:
+    """Options with some fields changed.
+
+    Raises:
+        UserError: A value that no repair can have, or no options.
+        TypeError: There is no field of that name.
+
+    Example:
+        >>> changed(DEFAULTS, {"num_steps": 5}).num_steps
+        5
+    """
+    if not isinstance(options, RepairOptions):
+        raise UserError(f"options is {shown(options)}; give a RepairOptions")
+    for name in changes:
+        if name not in _FIELDS:
+            raise TypeError(f"repair_model has no option {name!r}; use {', '.join(_FIELDS)}")
+    return dataclasses.replace(options, **changes)
