@@ -7,6 +7,7 @@ from mcjax import models
 from mcjax.interop import layouts
 from mcjax.interop.layouts import vgg
 from mcjax.interop.layouts.layout import rows_of, shapes_of
+from mcjax.interop.layouts.shared import halved
 
 SHAPE = (32, 32, 3)
 
@@ -94,3 +95,8 @@ def test_normalisations_that_were_never_run():
     assert vgg.never_run(tensors(0.5, 0.0))
     assert not vgg.never_run(tensors(0.5, 0.5))
     assert not vgg.never_run(tensors(0.0, 0.0))  # a network that was never trained
+
+
+def test_images_are_halved_down_to_one_pixel():
+    assert halved(2)(9, 4) == (2, 1)
+    assert halved(5)(4, 2) == (2, 1)  # a side of one pixel is not pooled
