@@ -127,6 +127,7 @@ def test_only_the_first_writes_and_speaks(two):
     assert "done in" not in second
 
 
+@pytest.mark.slow  # four processes start and compile
 def test_killed_and_started_again_goes_on(tmp_path, monkeypatch):
     """One of the two is killed in the middle: the other ends, and the same two commands go on."""
     often = ("--config.run.checkpoint_seconds=0.001", "--config.curve.num_epochs=4")

@@ -41,6 +41,8 @@ def load_config(name, arg="quick"):
 
 def quick(**changes):
     config = base.quick(base.connect())
+    config.model.name = "mlp"
+    config.run.cpu_convolution = False  # its programs take longer to compile than these steps
     config.update_from_flattened_dict(changes)
     return config
 
@@ -205,7 +207,7 @@ def test_one_and_eight_devices_agree(finished):
 
 def test_loss_that_is_not_a_number_stops_the_run(tmp_path):
     with pytest.raises(UserError, match=r"endpoint_a: the loss became .*lower the learning rate"):
-        connect.run_experiment(quick(**{"endpoint.learning_rate": 1e3}), tmp_path)
+        connect.run_experiment(quick(**{"endpoint.learning_rate": 1e6}), tmp_path)
     assert not (tmp_path / "result.json").exists()
 
 
@@ -218,11 +220,13 @@ def test_damaged_checkpoint_in_the_workdir(tmp_path):
         connect.run_experiment(config, tmp_path)
 
 
-def test_options_of_the_curve(tmp_path):
+def test_options_of_the_curve(tmp_path, monkeypatch):
     """Stratified t, polygonal chain, random bends, freed ends, bonafide images, BatchNorm."""
+    monkeypatch.setattr("mcjax.experiments.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
     config = quick(
         **{
-            "model.name": "resnet8",
+            "model.name": "cnn",
+            "model.options": {"width": 4, "batch_norm": True},
             "curve.kind": "polychain",
             "curve.num_epochs": 2.0,  # bonafide images are few; more than one t is needed
             "curve.num_bends": 2,
