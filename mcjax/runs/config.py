@@ -129,7 +129,8 @@ def validate(config: ConfigDict) -> None:
     expected = set(settings)
     missing, added = sorted(expected - set(fields)), sorted(set(fields) - expected)
     if missing or added:
-        near = difflib.get_close_matches(added[0], expected, 1) if added else []
+        misspelt = len(added) == 1 and len(missing) <= 1
+        near = difflib.get_close_matches(added[0], expected, 1, 0.85) if misspelt else []
         if near:
             raise UserError(f"the config has no field {added[0]}; did you mean {near[0]}?")
         what = f"lacks {missing[0]}" if missing else f"has an unknown field, {added[0]}"

@@ -79,23 +79,22 @@ def test_the_evasion_tutorial_finds_the_barrier_that_it_speaks_of(monkeypatch, c
     np.testing.assert_allclose(terms, rise, atol=1e-3)
 
 
-def test_the_page_on_adding_registers_one_of_each(monkeypatch, capsys):
+def test_the_page_on_adding_registers_one_of_each(capsys):
     registries = (
         (data, "ORIGINALS", "bars"),
         (models, "FAMILIES", "shallow"),
         (triggers, "TRIGGERS", "stripe"),
         (methods, "METHODS", "shrink"),
     )
-    for module, registry, _ in registries:  # copies, that the page's code adds to
-        monkeypatch.setattr(module, registry, dict(getattr(module, registry)))
     page = DOCS / "adding.md"
-    exec(compile(code(page), str(page), "exec"), {"__name__": "example"})
-    compare_printed(capsys.readouterr().out, page, 0.12)
-    for module, registry, name in registries:
-        assert name in getattr(module, registry)
-    monkeypatch.undo()
-    for module, registry, name in registries:
-        assert name not in getattr(module, registry)
+    try:
+        exec(compile(code(page), str(page), "exec"), {"__name__": "example"})
+        compare_printed(capsys.readouterr().out, page, 0.12)
+        for module, registry, name in registries:
+            assert name in getattr(module, registry)
+    finally:
+        for module, registry, name in registries:
+            getattr(module, registry).pop(name, None)
 
 
 @pytest.mark.slow

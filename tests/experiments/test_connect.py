@@ -208,7 +208,9 @@ def test_one_and_eight_devices_agree(finished):
 
 def test_loss_that_is_not_a_number_stops_the_run(tmp_path):
     with pytest.raises(UserError, match=r"endpoint_a: the loss became .*lower the learning rate"):
-        connect.run_experiment(quick(**{"model.name": "cnn", "endpoint.learning_rate": 1e3}), tmp_path)
+        connect.run_experiment(
+            quick(**{"model.name": "cnn", "endpoint.learning_rate": 1e3}), tmp_path
+        )
     assert not (tmp_path / "result.json").exists()
 
 

@@ -19,6 +19,7 @@ from mcjax.experiments.stages import path as path_stages
 from mcjax.runs import checkpoint
 from mcjax.runs import config as base
 from mcjax.runs.metric_log import MetricLog
+from mcjax.runs.seal import sealed
 from mcjax.runs.workdir import open_workdir, read_config
 
 
@@ -146,7 +147,8 @@ def test_a_result_is_never_another_ones(copy, capsys):
         assert "writing it again" in capsys.readouterr().err
         assert result["metrics"] == good["metrics"]
         assert json.loads(file.read_text()) == result
-    file.write_text(json.dumps({**good, "config_hash": "another"}))
+    del good["checksum"]
+    file.write_text(json.dumps(sealed({**good, "config_hash": "another"})))
     with pytest.raises(UserError, match=r"result of another run \(config another"):
         run(name, workdir)
 

@@ -147,7 +147,7 @@ def test_running_statistics_need_a_network():
 
 
 def test_a_copy_of_the_suspect_is_never_clean():
-    with pytest.raises(UserError, match="second_is_clean, but no second network was given"):
+    with pytest.raises(UserError, match="second_is_clean needs second: a fine-tuned copy"):
         repair_model(jax.random.key(0), linear, jnp.eye(4), BONAFIDE, second_is_clean=True)
 
 

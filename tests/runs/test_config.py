@@ -85,3 +85,11 @@ def test_what_training_would_not_survive_is_refused(field, value):
         config[part][field] = value
         with pytest.raises(UserError, match=rf"config\.{part}\.{field} is {value}; it must be"):
             base.validate(config)
+
+
+def test_a_misspelt_field_is_answered_with_the_nearest_one():
+    config = base.connect()
+    del config.curve.num_bends
+    config.curve.num_bend = 2
+    with pytest.raises(UserError, match=r"no field curve\.num_bend; did you mean curve\.num_bends\?"):
+        base.validate(config)
