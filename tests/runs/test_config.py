@@ -91,5 +91,7 @@ def test_a_misspelt_field_is_answered_with_the_nearest_one():
     config = base.connect()
     del config.curve.num_bends
     config.curve.num_bend = 2
-    with pytest.raises(UserError, match=r"no field curve\.num_bend; did you mean curve\.num_bends\?"):
+    with pytest.raises(
+        UserError, match=r"no field curve\.num_bend; did you mean curve\.num_bends\?"
+    ):
         base.validate(config)
