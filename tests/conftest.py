@@ -50,6 +50,13 @@ def pytest_configure(config):
         jax.config.update("jax_num_cpu_devices", 8)
 
 
+def pytest_sessionstart():
+    """As in the commands: threads of Orbax whose read or write failed end later, in any test."""
+    from mcjax.cli.quiet import hide_storage_threads
+
+    hide_storage_threads()
+
+
 def pytest_xdist_auto_num_workers(config):
     """One process for a single file or test, else pytest-xdist's own number."""
     named = [w for w in config.invocation_params.args if "::" in w or w.endswith(".py")]
