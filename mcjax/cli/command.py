@@ -182,7 +182,7 @@ def _explained(error: Exception) -> UserError:
     known = recipes.names()
     if missing := re.search(r"No such file or directory: '(.*)'", text):
         near = difflib.get_close_matches(Path(missing[1]).stem, known, 1)
-        text = f"there is no file {missing[1]}" + (f"; did you mean {near[0]}?" if near else "")
+        text = f"there is no file {missing[1]}" + (f" (did you mean {near[0]}?)" if near else "")
     return UserError(f"the config can't be used: {text}; give a file, or one of {', '.join(known)}")
 
 

@@ -19,7 +19,7 @@ DIGITS = "--config configs/digits.py"
 
 MISTAKES = {
     "": "no config was given; add --config",
-    "--config configs/digit.py": "there is no file configs/digit.py; did you mean digits?",
+    "--config configs/digit.py": "there is no file configs/digit.py (did you mean digits?)",
     "--config configs/nope.py": "there is no file configs/nope.py; give a file, or one of",
     "--config mcjax/core/keys.py": "has no attribute 'get_config'",
     f"{DIGITS} --config.foo=1": "the config has no field foo",
