@@ -9,6 +9,7 @@ from mcjax.core.errors import UserError, shown
 from mcjax.core.fields import Field
 from mcjax.curves import KINDS, MOST_BENDS
 from mcjax.data import augmentation as augmentations
+from mcjax.repair.methods import fine_tune, path
 from mcjax.training.fit import Budget
 
 
@@ -40,8 +41,8 @@ class RepairOptions:
     num_points: int = 61
     num_steps: int = 2000
     batch_size: int = 128
-    learning_rate: float = 0.05
-    fine_tune_learning_rate: float = 0.02
+    learning_rate: float = path.LEARNING_RATE
+    fine_tune_learning_rate: float = fine_tune.LEARNING_RATE
     momentum: float = 0.9
     weight_decay: float = 5e-4
     augmentation: str = "none"

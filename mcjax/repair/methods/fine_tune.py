@@ -4,6 +4,8 @@ from mcjax.core.tree import PyTree
 from mcjax.repair.methods.method import Case, Method, trained
 from mcjax.training.objectives import endpoint_loss
 
+LEARNING_RATE = 0.02
+
 
 def run(case: Case) -> dict[str, PyTree]:
     """Fine-tunes the suspect of a case."""
@@ -12,4 +14,4 @@ def run(case: Case) -> dict[str, PyTree]:
     return case.train("fine_tune", start["params"], start["batch_stats"], loss_fn)
 
 
-METHOD = Method(run=run, learning_rate=0.02, work=trained("fine_tune"))
+METHOD = Method(run=run, learning_rate=LEARNING_RATE, work=trained("fine_tune"))

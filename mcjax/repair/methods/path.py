@@ -9,6 +9,8 @@ from mcjax.repair.methods.method import Case, Method, trained
 from mcjax.training.curve import starting_curve, train_curve
 from mcjax.training.objectives import curve_loss
 
+LEARNING_RATE = 0.05
+
 
 def run(case: Case) -> Curve:
     """Trains the curve of a case.
@@ -36,7 +38,7 @@ def run(case: Case) -> Curve:
 METHOD = Method(
     run=run,
     kind="path",
-    learning_rate=0.05,
+    learning_rate=LEARNING_RATE,
     settings={
         "fixed_t": Setting(
             (0.1, 0.5),
