@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mcjax.cli.sweep import write_sweep
 from mcjax.core.errors import UserError
 from mcjax.runs import config as base
 from mcjax.runs.config import config_hash, flat
 from mcjax.sweeps import declare, store
 from mcjax.sweeps.declare import Sweep
 from mcjax.sweeps.job_config import get_config
-from mcjax.sweeps.launcher import write_sweep
 
 ROOT = Path(__file__).parents[2]
 HEAD = """
