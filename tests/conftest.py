@@ -1,7 +1,8 @@
 """How the tests run: strict JAX settings and eight CPU devices, or with --accelerator the device that JAX finds.
 
-Most of the tests' time is compiling. So XLA leaves out most of its optimisations, but not with --slow or --accelerator,
-and compiled programs are kept in pytest's cache folder, which the workers share. What a test starts does the same.
+Most of the tests' time is compiling. So XLA leaves out most of its optimisations, but not for tests marked `slow` (unless
+`slow(compiles=True)`: they compile more than they compute) or with --accelerator. Compiled programs are kept in pytest's
+cache folder, which the workers share. What a test starts does the same.
 """
 
 import os
@@ -22,7 +23,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--slow",
         action="store_true",
-        help="run the tests marked `slow`, too; optimise all programs",
+        help="run the tests marked `slow`, too",
     )
 
 
@@ -32,22 +33,34 @@ def pytest_configure(config):
         settings["jax_compilation_cache_dir"] = str(config.cache.mkdir("xla"))
     if not config.getoption("--accelerator"):
         settings["jax_platforms"] = "cpu"
-        if not config.getoption("--slow"):
-            settings["jax_disable_most_optimizations"] = True
-            # An XLA that does not know a flag ends the process; those of JAX 0.8 to 0.10 know it.
-            if (0, 8) <= jax.__version_info__[:2] <= (0, 10):
-                flags = os.environ.get("XLA_FLAGS", "").split()
-                flags += {"--xla_cpu_use_fusion_emitters=false"} - set(flags)
-                os.environ["XLA_FLAGS"] = " ".join(flags)
+        # An XLA that does not know a flag ends the process; those of JAX 0.8 to 0.10 know it.
+        if not config.getoption("--slow") and (0, 8) <= jax.__version_info__[:2] <= (0, 10):
+            flags = os.environ.get("XLA_FLAGS", "").split()
+            flags += {"--xla_cpu_use_fusion_emitters=false"} - set(flags)
+            os.environ["XLA_FLAGS"] = " ".join(flags)
     for name, value in settings.items():
-        jax.config.update(name, value)
-        os.environ[name.upper()] = str(value)
+        set_jax(name, value)
     jax.config.update("jax_numpy_rank_promotion", "raise")
     if config.getoption("--accelerator"):
         # TF32, which a GPU takes for float32 by itself, would fail float32's tolerances.
         jax.config.update("jax_default_matmul_precision", "float32")
     else:
         jax.config.update("jax_num_cpu_devices", 8)
+
+
+def set_jax(name, value):
+    """Here, and in the processes that tests start."""
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    slow = item.get_closest_marker("slow")
+    computes = slow is not None and not slow.kwargs.get("compiles")
+    quickly_compiled = not (computes or item.config.getoption("--accelerator"))
+    if os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") != str(quickly_compiled):
+        set_jax("jax_disable_most_optimizations", quickly_compiled)
 
 
 def pytest_sessionstart():

@@ -37,7 +37,7 @@ def test_layers_of_the_networks():
 
 
 @pytest.mark.parametrize("form", ["forward_weights", "dx", "dw", "dw_both"])
-@pytest.mark.slow
+@pytest.mark.slow(compiles=True)
 def test_inside_a_loop_equals_outside_and_a_plain_sum(form):
     outside, inside = loop_forms.programs(STRIDED, form, "mcjax", 2, 3, steps=3)
     fn, varied, fixed = loop_forms.operands(STRIDED, form, 2, 3)
@@ -114,7 +114,7 @@ def test_ways_are_timed_and_written(tmp_path):
     assert "| **blocked** | dense |" in (tmp_path / "ways.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(compiles=True)
 def test_chunks_give_the_same_losses(tmp_path):
     net = from_linen(models.create("resnet8", num_classes=10, width=2), (8, 8, 1))
     options = {"num_images": 12, "batch_size": 6, "repeats": 1, "image_shape": (8, 8, 1)}

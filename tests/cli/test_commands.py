@@ -79,6 +79,7 @@ def test_help_names_every_field():
     assert "mcjax.evaluate" in in_process.run("mcjax.evaluate", "--help").stdout
 
 
+@pytest.mark.slow(compiles=True)
 def test_evaluate(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.setattr("mcjax.runs.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
     tmp_path = tmp_path / "run"

@@ -208,8 +208,13 @@ def test_an_interrupt_leaves_no_process_and_a_state_to_go_on_from(stand_in, tmp_
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(launcher.time, "sleep", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        stand_in((3,))
+    # A shell lets what it starts in the background ignore the signal: not so here.
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            stand_in((3,))
+    finally:
+        signal.signal(signal.SIGINT, former)
     (folder,) = (tmp_path / "work" / "jobs").iterdir()
     assert not attempts.alive(folder / "attempts" / "0001")
     now = store.job_state(folder, json.loads((folder / "job.json").read_text())["config_hash"])

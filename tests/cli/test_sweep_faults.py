@@ -56,6 +56,7 @@ def unbroken(tmp_path_factory):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+@pytest.mark.slow(compiles=True)
 @pytest.mark.parametrize("victim", ["launcher", "worker"])
 def test_a_kill_in_the_middle_costs_no_result(tmp_path, victim, unbroken):
     tiny_sweep.declare(tmp_path, 1)

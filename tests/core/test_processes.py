@@ -102,6 +102,7 @@ def alone(workdir, num_devices, monkeypatch, **changes):
     connect.run_experiment(config, workdir)
 
 
+@pytest.mark.slow(compiles=True)
 @pytest.mark.parametrize("num_devices", [1, 4])
 def test_two_processes_leave_what_one_leaves(two, num_devices, tmp_path, monkeypatch):
     """Training shared by all devices of both, and the path over them: equal but for rounding."""
@@ -116,6 +117,7 @@ def test_two_processes_leave_what_one_leaves(two, num_devices, tmp_path, monkeyp
     assert {p for p in found if "checkpoints" not in p.parts} == names
 
 
+@pytest.mark.slow(compiles=True)
 def test_only_the_first_writes_and_speaks(two):
     record = json.loads((two / "run" / "config.json").read_text())
     assert (record["num_processes"], record["num_devices"]) == (2, 4)
@@ -127,7 +129,7 @@ def test_only_the_first_writes_and_speaks(two):
     assert "done in" not in second
 
 
-@pytest.mark.slow  # four processes start and compile
+@pytest.mark.slow(compiles=True)
 def test_killed_and_started_again_goes_on(tmp_path, monkeypatch):
     """One of the two is killed in the middle: the other ends, and the same two commands go on."""
     often = ("--config.run.checkpoint_seconds=0.001", "--config.curve.num_epochs=4")

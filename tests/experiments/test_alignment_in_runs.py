@@ -54,7 +54,7 @@ def finished(tmp_path_factory):
     return workdirs
 
 
-@pytest.mark.slow
+@pytest.mark.slow(compiles=True)
 def test_the_curve_ends_at_the_second_network_permuted(finished):
     end = restore(finished["weights"] / "checkpoints" / "curve")[0]["end"]
     a, b = (
@@ -66,6 +66,7 @@ def test_the_curve_ends_at_the_second_network_permuted(finished):
     assert not (finished["none"] / "checkpoints" / "alignment").exists()
 
 
+@pytest.mark.slow(compiles=True)
 def test_the_ends_of_the_path_are_as_good_as_without(finished):
     for rows in ("path.csv", "figures/line.csv"):
         aligned, plain = (read_csv(finished[k] / rows) for k in ("weights", "none"))
@@ -75,6 +76,7 @@ def test_the_ends_of_the_path_are_as_good_as_without(finished):
         assert float(aligned["test_loss"][1]) != float(plain["test_loss"][1])
 
 
+@pytest.mark.slow(compiles=True)
 def test_another_look_at_the_path_sees_the_aligned_one(finished):
     folder = evaluate(finished["weights"], 3)
     again, before = read_csv(folder / "path.csv"), read_csv(finished["weights"] / "path.csv")
@@ -82,6 +84,7 @@ def test_another_look_at_the_path_sees_the_aligned_one(finished):
         np.testing.assert_array_equal(again[column], values)
 
 
+@pytest.mark.slow(compiles=True)
 def test_the_permutations_are_kept_with_what_they_gained(finished):
     kept, metadata = restore(finished["weights"] / "checkpoints" / "alignment")
     assert all(sorted(p) == list(range(len(p))) for p in kept.values())
@@ -89,7 +92,7 @@ def test_the_permutations_are_kept_with_what_they_gained(finished):
     assert products[-1] > products[0]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(compiles=True)
 def test_evasion(tmp_path_factory):
     folder = tiny_runs.finished("evasion", tmp_path_factory) / "checkpoints" / "seed_0"
     permutations = restore(folder / "regular-adversarial-alignment")[0]
@@ -97,6 +100,7 @@ def test_evasion(tmp_path_factory):
     assert (folder / "regular-adversarial-path").exists()
 
 
+@pytest.mark.slow(compiles=True)
 def test_backdoor(tmp_path_factory):
     tmp_path = tiny_runs.finished("backdoor", tmp_path_factory)
     assert (tmp_path / "checkpoints" / "seed_0" / "alignment").exists()

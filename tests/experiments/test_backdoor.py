@@ -114,6 +114,7 @@ def test_rates_and_their_denominators(finished):
     assert float(row["attack_success_rate_official_denominator"]) == pytest.approx(official)
 
 
+@pytest.mark.slow(compiles=True)
 def test_same_seed_same_table_byte_for_byte(tmp_path, tmp_path_factory):
     tiny_runs.run("backdoor", tmp_path)
     same = tiny_runs.finished("backdoor", tmp_path_factory)
@@ -142,6 +143,7 @@ def test_seeds_and_folds_are_rows(tmp_path):
     )
 
 
+@pytest.mark.slow(compiles=True)
 @pytest.mark.parametrize(
     "changes",
     [

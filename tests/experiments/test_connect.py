@@ -63,7 +63,10 @@ def test_every_config_is_sound(name, tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if name.startswith(("resnet", "vgg")) else ())
+        pytest.param(
+            name,
+            marks=pytest.mark.slow(compiles=True) if name.startswith(("resnet", "vgg")) else (),
+        )
         for name in CONFIGS
     ],
 )
@@ -153,7 +156,7 @@ def fingerprint(workdir):
     return networks | tables
 
 
-@pytest.mark.slow
+@pytest.mark.slow(compiles=True)
 def test_killed_at_any_moment_it_ends_bit_equal(tmp_path):
     """SIGKILL in the middle of each stage in turn, each time started again."""
     arguments = ["--config", "configs/digits.py:quick", "--config.run.checkpoint_seconds=0.001"]
@@ -223,6 +226,7 @@ def test_damaged_checkpoint_in_the_workdir(tmp_path):
         connect.run_experiment(config, tmp_path)
 
 
+@pytest.mark.slow(compiles=True)
 def test_options_of_the_curve(tmp_path, monkeypatch):
     """Stratified t, polygonal chain, random bends, freed ends, bonafide images, BatchNorm."""
     monkeypatch.setattr("mcjax.runs.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))

@@ -14,6 +14,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "pytorch.md").read_text()
 MEASURED = r"(?:suspect|repaired): clean accuracy (\d\S*), attack success (\d\S*)"
 
 
+@pytest.mark.slow
 def test_the_pages_code_repairs_what_the_page_tampers_with(capsys):
     pytest.importorskip("torch")
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)

@@ -453,6 +453,7 @@ def test_dry_run_prints_everything_and_calls_nothing(cloud):
     assert "mcjax is gone" not in done.stderr
 
 
+@pytest.mark.slow(compiles=True)
 def test_gclouds_own_parser_takes_every_call(cloud, tmp_path):
     gcloud = shutil.which("gcloud")
     if gcloud is None:
@@ -472,6 +473,7 @@ def test_gclouds_own_parser_takes_every_call(cloud, tmp_path):
     assert_gcloud_parses(gcloud, [["gcloud", *call] for call in cloud.calls], tmp_path)
 
 
+@pytest.mark.slow(compiles=True)
 def test_gclouds_own_parser_takes_the_readmes_commands(tmp_path):
     gcloud = shutil.which("gcloud")
     if gcloud is None:
