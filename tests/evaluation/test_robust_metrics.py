@@ -46,10 +46,10 @@ def test_margin_is_positive_where_the_answer_is_right():
 
 
 def test_eight_devices_find_what_one_finds():
-    network = from_linen(models.create("cnn", num_classes=10, width=4, hidden=8), (8, 8, 1))
+    network = from_linen(models.create("mlp", num_classes=10, hidden=(8,)), (4, 4, 1))
     ends = (network.init(jax.random.key(seed))["params"] for seed in (0, 1))
     line = Bezier.connect(*ends)
-    images = np.asarray(jax.random.uniform(jax.random.key(2), (24, 8, 8, 1)))
+    images = np.asarray(jax.random.uniform(jax.random.key(2), (24, 4, 4, 1)))
     batches = stack_batches({"image": images, "label": np.arange(24) % 10}, 12)
     metric_fn = robust_metrics(network, seed=0, eps=0.1, step_size=0.03, num_steps=4)
     one, eight = (
