@@ -28,7 +28,10 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    settings = {"jax_persistent_cache_min_compile_time_secs": 0.1}
+    settings = {
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+        "jax_traceback_in_locations_limit": 0,  # a twentieth of the time
+    }
     if not jax.config.jax_compilation_cache_dir and hasattr(config, "cache"):
         settings["jax_compilation_cache_dir"] = str(config.cache.mkdir("xla"))
     if not config.getoption("--accelerator"):

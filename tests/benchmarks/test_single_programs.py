@@ -57,6 +57,7 @@ def test_a_loop_that_computes_something_else_stops_the_benchmark(monkeypatch):
         loop_forms.measure(TINY, "dw", "mcjax", 1, 2, steps=1, repeats=1)
 
 
+@pytest.mark.slow(compiles=True)
 def test_forms_with_xlas_own_are_convolutions_and_the_others_not(monkeypatch, tmp_path):
     """Which lowering is timed is which is named; and the page says what is slower in a loop."""
     pieces = Pieces(tmp_path / "forms.json")

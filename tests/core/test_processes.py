@@ -211,6 +211,7 @@ command.run(main, command.define_process_flags, "")
 """
 
 
+@pytest.mark.slow(compiles=True)
 def test_a_bug_in_one_process_ends_the_other(tmp_path):
     flags = ["--coordinator", f"127.0.0.1:{free_port()}", "--num_processes", "2"]
     running = []

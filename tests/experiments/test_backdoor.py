@@ -124,6 +124,7 @@ def test_same_seed_same_table_byte_for_byte(tmp_path, tmp_path_factory):
     assert (tmp_path / "result.json").read_bytes() == before
 
 
+@pytest.mark.slow(compiles=True)
 def test_seeds_and_folds_are_rows(tmp_path):
     config = quick(**SMALL, **{"seeds": (0, 1), "repair.folds": 2})
     hashes = backdoor.run_experiment(config, tmp_path)["data"]["hashes"]

@@ -65,7 +65,9 @@ def test_every_config_is_sound(name, tmp_path):
     [
         pytest.param(
             name,
-            marks=pytest.mark.slow(compiles=True) if name.startswith(("resnet", "vgg")) else (),
+            marks=pytest.mark.slow(compiles=True)
+            if name.startswith(("resnet", "vgg", "fashion"))
+            else (),
         )
         for name in CONFIGS
     ],
@@ -255,6 +257,7 @@ def test_options_of_the_curve(tmp_path, monkeypatch):
     assert digest(curve["end"]) != digest(end)
 
 
+@pytest.mark.slow(compiles=True)
 def test_a_run_in_bfloat16_differs_little(finished, tmp_path):
     workdir, _ = finished
     result = connect.run_experiment(quick(**{"model.bfloat16": True}), tmp_path)

@@ -84,6 +84,7 @@ def test_attacked_accuracy_is_at_most_the_clean_one(finished):
     assert (np.array(path["robust_loss"]) > 0).all()
 
 
+@pytest.mark.slow(compiles=True)
 @pytest.mark.parametrize("method", ["fgsm", "trades"])
 def test_other_ways_to_train_an_adversarial_network(method, tmp_path, monkeypatch):
     monkeypatch.setattr("mcjax.runs.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))

@@ -23,11 +23,13 @@ from mcjax.runs.seal import sealed
 from mcjax.runs.workdir import open_workdir, read_config
 
 
-# The backdoor's stages are those of evasion and injection.
+# The other two have the same stages.
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(name, marks=pytest.mark.slow(compiles=True) if name == "backdoor" else ())
+        pytest.param(
+            name, marks=pytest.mark.slow(compiles=True) if name in ("backdoor", "evasion") else ()
+        )
         for name in tiny_runs.CHANGES
     ],
 )

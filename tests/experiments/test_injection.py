@@ -110,6 +110,7 @@ def test_mistakes(tmp_path, changes, message):
         assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.slow(compiles=True)
 def test_flipped_bits_and_a_clean_second_network(tmp_path):
     config = quick(
         **{
