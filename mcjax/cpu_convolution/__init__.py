@@ -17,14 +17,19 @@ import jax
 
 from mcjax.cpu_convolution import hook
 
-_enabled = False
+_registered: Any = None  # the rule in place of JAX's own
 
 
-def enable() -> None:
+def enable(*, compiled: bool = True) -> None:
     """Lowers convolutions on CPU by the fastest known method, in this process.
 
     Clears JAX's caches (``jax.clear_caches``), so that no jitted function keeps the old convolutions;
     call this once, before the first program. If this version of JAX lacks the hook, it only warns.
+    The first convolution on a machine compiles ``direct.c``, in some seconds, and keeps it in the user's
+    cache folder; without a C compiler, convolutions written in JAX take its place, after a warning.
+
+    Args:
+        compiled: Use ``direct.c``, if it can be compiled.
 
     Example:
         >>> import jax.numpy as jnp
@@ -38,12 +43,12 @@ def enable() -> None:
         [4.0, 6.0, 6.0, 4.0]
         >>> cpu_convolution.disable()
     """
-    from mcjax.cpu_convolution.rule import rule
+    from mcjax.cpu_convolution import rule
 
     if hook.ORIGINAL is None:
         _warn()
         return
-    _register(rule, on=True)
+    _register(rule.with_direct if compiled else rule.in_jax)
 
 
 @functools.cache  # once per process
@@ -58,7 +63,7 @@ def _warn() -> None:
 
 def disable() -> None:
     """Restores XLA's convolutions on CPU; clears JAX's caches."""
-    _register(hook.ORIGINAL, on=False)
+    _register(None)
 
 
 @contextmanager
@@ -69,19 +74,18 @@ def disabled() -> Iterator[None]:
     inside and outside is compiled twice. What matters is where a program is first called, not where
     it is defined.
     """
-    was = _enabled
+    was = _registered
     disable()
     try:
         yield
     finally:
-        if was:
-            enable()
+        _register(was)
 
 
-def _register(rule: Any, *, on: bool) -> None:
-    global _enabled
-    if on == _enabled:
+def _register(rule: Any) -> None:
+    global _registered
+    if rule is _registered:
         return
-    hook.register(rule)
+    hook.register(rule or hook.ORIGINAL)
     jax.clear_caches()
-    _enabled = on
+    _registered = rule

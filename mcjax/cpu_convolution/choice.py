@@ -1,32 +1,48 @@
 """Chooses the fastest method for each shape, from measurements.
 
-The thresholds come from timing the methods and XLA on single layers of VGG16, PreResNet-26 and
-ConvFC, 128 images, on two otherwise idle AVX-512 cores (`python -m benchmarks.ways`); they may not be
-optimal on other machines. XLA's NHWC forward convolution is good for images larger than 2x2; Winograd
-is faster above about 32 * 64 channel pairs. Weight gradients never use XLA, which is many times
-slower for them in a loop.
+The thresholds come from timing the methods on single layers of VGG16, PreResNet-26 and ConvFC, 128
+images, on two otherwise idle cores (`python -m benchmarks.ways`): those with the compiled direct
+convolution on AVX2, the others on AVX-512. They may not be optimal on other machines. Where there is
+a direct convolution, only Winograd from 64 * 128 channel pairs on is faster. Where there is none,
+XLA's NHWC forward convolution is good for images larger than 2x2 and Winograd faster above about
+32 * 64 pairs. Weight gradients never use XLA, which is many times slower for them in a loop.
 """
 
 from functools import partial
 
 from jax import Array, lax
 
-from mcjax.cpu_convolution import blocked, few, winograd
+from mcjax.cpu_convolution import blocked, direct, few, winograd
 from mcjax.cpu_convolution.blocked import Pads, Pair
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-def forward_way(x: Pair, w: Pair, *, stride: Pair, size: Pair) -> str:
+def forward_way(
+    x: Pair, w: Pair, *, stride: Pair, size: Pair, groups: int = 1, compiled: bool = False
+) -> str:
     """The method for images and weights of these shapes, with an output of `size` (h, w) pixels.
 
+    Args:
+        x: Shape of the images [B, h, w, groups * i].
+        w: Shape of the weights [kh, kw, i, groups * o].
+        stride: Of the convolution.
+        size: Output pixels (h, w).
+        groups: Of channels; only "direct" has them.
+        compiled: Whether "direct" may be chosen.
+
     Returns:
-        "product", "dense", "blocked", "wide", "winograd" or "xla".
+        "product", "direct", "dense", "blocked", "wide", "winograd" or "xla".
     """
     kh, kw, i, o = w
     batch, pixels, plain = x[0], size[0] * size[1], tuple(stride) == (1, 1)
+    if groups > 1:
+        return "direct"
     if kh == kw == 1:
         return "product"
+    if compiled:
+        many = kh == kw == 3 and min(i, o) >= 64 and i * o >= 8192
+        return "winograd" if plain and many and min(size) >= 2 else "direct"
     if plain and pixels <= 4 and x[1] * x[2] <= 4 and batch >= 512:
         # The dense matrix holds pixels**2 * i * o numbers: only a large batch pays for it.
         return "dense"
@@ -38,14 +54,27 @@ def forward_way(x: Pair, w: Pair, *, stride: Pair, size: Pair) -> str:
     return "blocked" if pixels <= 4 else "xla"
 
 
-def forward(x: Array, w: Array, *, stride: Pair, padding: Pads, way: str | None = None) -> Array:
+def forward(
+    x: Array,
+    w: Array,
+    *,
+    stride: Pair,
+    padding: Pads,
+    groups: int = 1,
+    compiled: bool = False,
+    way: str | None = None,
+) -> Array:
     """Convolves x (batch, h, w, i) with w (kh, kw, i, o), by the fastest or a given method."""
     taps = w.shape[:2]
     size = [
         (n + sum(p) - k) // s + 1
         for n, p, k, s in zip(x.shape[1:3], padding, taps, stride, strict=True)
     ]
-    way = way or forward_way(x.shape, w.shape, stride=stride, size=size)
+    way = way or forward_way(
+        x.shape, w.shape, stride=stride, size=size, groups=groups, compiled=compiled
+    )
+    if way == "direct":
+        return direct.forward(x, w, stride=stride, padding=padding, groups=groups)
     if way == "dense":
         return few.dense(x, w, stride=stride, padding=padding)
     if way in ("product", "blocked"):
@@ -63,14 +92,21 @@ def forward(x: Array, w: Array, *, stride: Pair, padding: Pads, way: str | None 
     return _xla(x, w, stride=stride, padding=padding)
 
 
-def weight_gradient_way(x: Pair, g: Pair, *, taps: Pair, stride: Pair) -> str:
-    """The method for images and output gradients of these shapes.
+def weight_gradient_way(
+    x: Pair, g: Pair, *, taps: Pair, stride: Pair, groups: int = 1, compiled: bool = False
+) -> str:
+    """The method for images and output gradients of these shapes; arguments as of `forward_way`.
 
     Returns:
-        "winograd4" or "winograd2" (tiles of 4 or 2 pixels), "crossed", "wide" or "blocked".
+        "direct", "winograd4" or "winograd2" (tiles of 4 or 2 pixels), "crossed", "wide" or "blocked".
     """
     i, (size, o) = x[-1], (g[1:3], g[3])
     kh, kw = taps
+    few_pairs = kh != 3 or kw != 3 or min(i, o) < 64 or i * o < 8192
+    if groups > 1 or (
+        compiled and kh * kw > 1 and (few_pairs or tuple(stride) != (1, 1) or min(size) < 2)
+    ):
+        return "direct"
     if tuple(stride) != (1, 1) or kh != kw or kh not in (3, 5):
         return "blocked"
     if min(i, o) >= 32 and min(size) >= 2:
@@ -81,10 +117,24 @@ def weight_gradient_way(x: Pair, g: Pair, *, taps: Pair, stride: Pair) -> str:
 
 
 def weight_gradient(
-    x: Array, g: Array, *, taps: Pair, stride: Pair, padding: Pads, way: str | None = None
+    x: Array,
+    g: Array,
+    *,
+    taps: Pair,
+    stride: Pair,
+    padding: Pads,
+    groups: int = 1,
+    compiled: bool = False,
+    way: str | None = None,
 ) -> Array:
     """The gradient (kh, kw, i, o) of the convolution's weights, by the fastest or a given method."""
-    way = way or weight_gradient_way(x.shape, g.shape, taps=taps, stride=stride)
+    way = way or weight_gradient_way(
+        x.shape, g.shape, taps=taps, stride=stride, groups=groups, compiled=compiled
+    )
+    if way == "direct":
+        return direct.weight_gradient(
+            x, g, taps=taps, stride=stride, padding=padding, groups=groups
+        )
     if way in ("winograd2", "winograd4"):
         tile = int(way[-1])
         rows = 256 if taps[0] == 3 else 1024

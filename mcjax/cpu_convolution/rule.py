@@ -17,13 +17,25 @@ import numpy as np
 from jax import Array, lax
 from jax.interpreters import mlir
 
-from mcjax.cpu_convolution import blocked, choice
+from mcjax.cpu_convolution import blocked, build, choice
 from mcjax.cpu_convolution.hook import ORIGINAL
 
 
-def rule(ctx: mlir.LoweringRuleContext, lhs: Any, rhs: Any, **params: Any) -> Any:
+def with_direct(ctx: mlir.LoweringRuleContext, lhs: Any, rhs: Any, **params: Any) -> Any:
+    """The rule with compiled direct convolutions, where they can be had."""
+    return _rule(ctx, lhs, rhs, compiled=build.load(), **params)
+
+
+def in_jax(ctx: mlir.LoweringRuleContext, lhs: Any, rhs: Any, **params: Any) -> Any:
+    """The rule without them."""
+    return _rule(ctx, lhs, rhs, compiled=False, **params)
+
+
+def _rule(
+    ctx: mlir.LoweringRuleContext, lhs: Any, rhs: Any, *, compiled: bool, **params: Any
+) -> Any:
     """Lowers one convolution by the fastest known method or by the original rule."""
-    fn = recognise(*ctx.avals_in, **params)
+    fn = recognise(*ctx.avals_in, compiled=compiled, **params)
     if fn is None or _partitioned(ctx):
         return ORIGINAL(ctx, lhs, rhs, **params)
     return mlir.lower_fun(fn, multiple_results=False)(ctx, lhs, rhs)
@@ -35,8 +47,15 @@ def _partitioned(ctx: mlir.LoweringRuleContext) -> bool:
     return isinstance(context, mlir.ShardingContext) and context.num_devices > 1
 
 
-def recognise(x: Any, w: Any, **params: Any) -> Any:
-    """The function of (lhs, rhs) to lower instead, or None to leave it to the original rule."""
+def recognise(x: Any, w: Any, *, compiled: bool = False, **params: Any) -> Any:
+    """The function of (lhs, rhs) to lower instead, or None to leave it to the original rule.
+
+    Args:
+        x: Shape and type of the left operand.
+        w: Those of the right one.
+        compiled: Whether compiled direct convolutions are there.
+        **params: Of `lax.conv_general_dilated_p`.
+    """
     spec = params["dimension_numbers"]
     stride, rhs_dilation = params["window_strides"], params["rhs_dilation"]
     lhs_dilation = params["lhs_dilation"]
@@ -47,15 +66,17 @@ def recognise(x: Any, w: Any, **params: Any) -> Any:
         x.dtype == w.dtype == jnp.float32
         and len(x.shape) == len(w.shape) == 4
         and params["preferred_element_type"] in (None, jnp.float32)
-        and not depthwise
+        and not (depthwise and not compiled)
         and all(isinstance(n, int) and n > 0 for n in (*x.shape, *w.shape))
     ):
         return None
     if spec.lhs_spec[0] > spec.lhs_spec[1]:
         if stride != plain or lhs_dilation != plain:
             return None
-        one = partial(_weight_gradient, dilation=rhs_dilation, padding=params["padding"])
-        return partial(_weight_gradient_form, spec=spec, groups=groups, one=one)
+        one = partial(
+            _weight_gradient, dilation=rhs_dilation, padding=params["padding"], compiled=compiled
+        )
+        return partial(_weight_gradient_form, spec=spec, groups=groups, one=one, grouped=compiled)
     if rhs_dilation != plain or (lhs_dilation != plain and stride != plain):
         return None
     taps = tuple(w.shape[d] for d in spec.rhs_spec[2:])
@@ -67,26 +88,45 @@ def recognise(x: Any, w: Any, **params: Any) -> Any:
     if min(out) <= 0:
         return None
     one = partial(
-        _forward, stride=stride, padding=params["padding"], dilation=lhs_dilation, size=out
+        _forward,
+        stride=stride,
+        padding=params["padding"],
+        dilation=lhs_dilation,
+        size=out,
+        compiled=compiled,
     )
     canonical = tuple(map(tuple, spec)) == ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
     if (
         canonical
         and groups == lhs_dilation == plain
         and min(min(p) for p in params["padding"]) >= 0  # XLA reads out of bounds where negative
-        and choice.forward_way(x.shape, w.shape, stride=stride, size=out) == "xla"
+        and choice.forward_way(x.shape, w.shape, stride=stride, size=out, compiled=compiled)
+        == "xla"
     ):
         return None  # also inside our methods that use XLA's convolution
-    return partial(_forward_form, spec=spec, groups=groups, one=one)
+    return partial(_forward_form, spec=spec, groups=groups, one=one, grouped=compiled)
 
 
-def _forward_form(lhs: Array, rhs: Array, *, spec: Any, groups: tuple[int, int], one: Any) -> Array:
-    """Converts any layout and grouping to NHWC images and HWIO weights, and back."""
+def _forward_form(
+    lhs: Array, rhs: Array, *, spec: Any, groups: tuple[int, int], one: Any, grouped: bool
+) -> Array:
+    """Converts any layout and grouping to NHWC images and HWIO weights, and back.
+
+    Args:
+        lhs: Images.
+        rhs: Weights.
+        spec: The layouts.
+        groups: Of features and of the batch.
+        one: (images, weights) -> outputs.
+        grouped: Whether `one` takes groups of features; else it is called for each.
+    """
     (n, c, *hw), (o, i, *khw), _ = spec
     x = lhs.transpose(n, *hw, c)
     w = rhs.transpose(*khw, i, o)
     features, batches = groups
-    if features > 1:
+    if features > 1 and grouped:
+        y = one(x, w, groups=features)
+    elif features > 1:
         xs, ws = _split(x, 3, features), _split(w, 3, features)
         y = _join(lax.map(lambda z: one(*z), (xs, ws)), 3)
     elif batches > 1:
@@ -98,7 +138,7 @@ def _forward_form(lhs: Array, rhs: Array, *, spec: Any, groups: tuple[int, int],
 
 
 def _weight_gradient_form(
-    lhs: Array, rhs: Array, *, spec: Any, groups: tuple[int, int], one: Any
+    lhs: Array, rhs: Array, *, spec: Any, groups: tuple[int, int], one: Any, grouped: bool
 ) -> Array:
     """The same for weight gradients, where the images' channels are the batch axis."""
     (c, n, *hw), (o, m, *ghw), _ = spec
@@ -108,6 +148,8 @@ def _weight_gradient_form(
     if features > 1:
         xs, gs = _split(x, 0, features), _split(g, 3, features)
         dw = _join(lax.map(lambda z: one(*z), (xs, gs)), 3)
+    elif batches > 1 and grouped:
+        dw = one(x, g, groups=batches)
     elif batches > 1:
         xs, gs = _split(x, 3, batches), _split(g, 3, batches)
         dw = _join(lax.map(lambda z: one(*z), (xs, gs)), 3)
@@ -134,19 +176,35 @@ def _join(y: Array, axis: int) -> Array:
     return y.reshape(*y.shape[:axis], -1, *y.shape[axis + 2 :])
 
 
-def _forward(x: Array, w: Array, *, stride: Any, padding: Any, dilation: Any, size: Any) -> Array:
+def _forward(
+    x: Array,
+    w: Array,
+    *,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    size: Any,
+    compiled: bool,
+    groups: int = 1,
+) -> Array:
     if dilation == (1, 1):
-        return choice.forward(x, w, stride=stride, padding=padding)
+        return choice.forward(
+            x, w, stride=stride, padding=padding, groups=groups, compiled=compiled
+        )
     low = [p[0] for p in padding]
-    product = partial(choice.forward, stride=(1, 1))
+    product = partial(choice.forward, stride=(1, 1), groups=groups, compiled=compiled)
     return blocked.input_gradient_strided(
         x, w, dilation=dilation, size=size, low=low, product=product
     )
 
 
-def _weight_gradient(x: Array, g: Array, *, dilation: Any, padding: Any) -> Array:
+def _weight_gradient(
+    x: Array, g: Array, *, dilation: Any, padding: Any, compiled: bool, groups: int = 1
+) -> Array:
     taps = tuple(
         n + sum(p) - (m - 1) * d
         for n, p, m, d in zip(x.shape[1:3], padding, g.shape[1:3], dilation, strict=True)
     )
-    return choice.weight_gradient(x, g, taps=taps, stride=dilation, padding=padding)
+    return choice.weight_gradient(
+        x, g, taps=taps, stride=dilation, padding=padding, groups=groups, compiled=compiled
+    )

@@ -20,11 +20,17 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 SAME3 = ((1, 1), (1, 1))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def lowering():
-    cpu_convolution.enable()
-    yield
+@pytest.fixture(autouse=True, scope="module", params=["compiled", "in_jax"])
+def lowering(request):
+    cpu_convolution.enable(compiled=request.param == "compiled")
+    yield request.param
     cpu_convolution.disable()
+
+
+@pytest.fixture
+def in_jax(lowering):
+    if lowering != "in_jax":
+        pytest.skip("of the methods written in JAX")
 
 
 def normal(*shape, seed=0):
@@ -261,16 +267,47 @@ def test_transforms_equal_xlas_own(transform):
     jax.tree.map(partial(close, tolerance=1e-5), ours, theirs)
 
 
+# Twenty images of 16x16 make several blocks: a loop whose carry varies over the mesh axis.
+SHARDED = {  # images, weights of one device, stride
+    "crossed": ((20, 16, 16, 4), (3, 3, 4, 4), 1),
+    "wide": ((20, 16, 16, 3), (5, 5, 3, 8), 1),
+    "strided": ((20, 16, 16, 4), (3, 3, 4, 4), 2),
+    "winograd": ((2, 8, 8, 64), (3, 3, 64, 128), 1),
+    "dense": ((512, 2, 2, 4), (3, 3, 4, 4), 1),
+    "1x1": ((2, 8, 8, 4), (1, 1, 4, 8), 1),
+}
+
+
 @pytest.mark.parametrize("check_vma", [True, False])
-def test_inside_shard_map(check_vma):
-    # Twenty images of 16x16 make several blocks: a loop whose carry varies over the mesh axis.
-    x, w = normal(20, 16, 16, 4), normal(8, 3, 3, 4, 4, seed=1)
-    mesh = jax.make_mesh((8,), ("t",), axis_types=(AxisType.Auto,))
-    gradient = jax.vmap(jax.grad(loss, 1), (None, 0))
-    specs = {"in_specs": (P(), P("t")), "out_specs": P("t"), "check_vma": check_vma}
-    alone = jax.jit(jax.grad(loss, 1))
-    sharded = jax.jit(jax.shard_map(gradient, mesh=mesh, **specs))
-    close(sharded(x, w), jnp.stack([alone(x, one) for one in w]))
+@pytest.mark.parametrize("case", SHARDED.values(), ids=SHARDED.keys())
+def test_inside_shard_map(case, check_vma):
+    """Each device has images and weights of its own; gradients with respect to both."""
+    images, weights, stride = case
+    x, w = normal(2, *images), normal(2, *weights, seed=1)
+    mesh = jax.make_mesh((2,), ("t",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+    both = jax.grad(partial(loss, stride=(stride, stride)), (0, 1))
+    specs = {"in_specs": P("t"), "out_specs": P("t"), "check_vma": check_vma}
+    sharded = jax.jit(jax.shard_map(lambda x, w: both(x[0], w[0]), mesh=mesh, **specs))(x, w)
+    alone = [jax.jit(both)(*operands) for operands in zip(x, w, strict=True)]
+    jax.tree.map(lambda y, *parts: close(y, jnp.concatenate(parts)), sharded, *alone)
+
+
+@pytest.mark.parametrize("taps", [3, 5])
+def test_gradient_of_replicated_weights_inside_shard_map(taps):
+    """The images are split, the weights not: their gradient is a sum over the devices."""
+    x, w = normal(16, 16, 16, 3), normal(taps, taps, 3, 8, seed=1)
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+    padding = 2 * [2 * [taps // 2]]
+
+    def mean(w, x):
+        return jnp.square(convolution(x, w, padding=padding)).mean()
+
+    def gradient(w, x):
+        return jax.grad(lambda w: lax.pmean(mean(w, x), "d"))(w)
+
+    specs = {"in_specs": (P(), P("d")), "out_specs": P()}
+    sharded = jax.jit(jax.shard_map(gradient, mesh=mesh, **specs))(w, x)
+    close(sharded, jax.jit(jax.grad(mean))(w, x))
 
 
 def operations(fn, *args):
@@ -286,7 +323,7 @@ def test_weight_gradients_and_winograd_leave_no_convolution():
         assert operations(jax.grad(loss, 1), x, w) == 2
 
 
-def test_input_gradient_is_a_plain_forward_convolution():
+def test_input_gradient_is_a_plain_forward_convolution(in_jax):
     """Other layouts than NHWC and HWIO are slow in a loop."""
     x, w = jnp.ones((2, 8, 8, 8)), jnp.ones((3, 3, 8, 8))
     text = jax.jit(jax.grad(loss)).lower(x, w).as_text()
@@ -303,11 +340,8 @@ def test_input_gradient_is_a_plain_forward_convolution():
             lambda x, w: lax.conv_general_dilated(x, w, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")),
             jnp.ones((2, 6, 3)), jnp.ones((3, 3, 4)),
         ),
-        lambda: (
-            partial(convolution, feature_group_count=4), jnp.ones((2, 6, 6, 4)), jnp.ones((3, 3, 1, 4)),
-        ),
     ],
-    ids=["bfloat16", "dilated", "one spatial axis", "depthwise"],
+    ids=["bfloat16", "dilated", "one spatial axis"],
 )  # fmt: skip
 def test_what_is_not_recognised_is_left_as_it_is(unrecognised):
     fn, x, w = unrecognised()
@@ -315,6 +349,12 @@ def test_what_is_not_recognised_is_left_as_it_is(unrecognised):
     with cpu_convolution.disabled():
         assert jax.jit(fn).lower(x, w).as_text() == text
     assert "stablehlo.convolution" in text
+
+
+def test_depthwise_is_left_to_xla_without_the_compiled_one(lowering):
+    fn = partial(convolution, feature_group_count=4)
+    left = operations(fn, jnp.ones((2, 6, 6, 4)), jnp.ones((3, 3, 1, 4)))
+    assert left == (lowering == "in_jax")
 
 
 def test_float64_is_left_to_xla():
@@ -330,7 +370,7 @@ def test_automatically_partitioned_programs_are_left_to_xla():
     assert operations(convolution, x, jnp.ones((3, 3, 4, 4))) == 1
 
 
-def test_a_jitted_function_follows_the_switch():
+def test_a_jitted_function_follows_the_switch(lowering):
     x, w = normal(2, 2, 2, 4), normal(3, 3, 4, 4, seed=1)
     traces = []
 
@@ -340,7 +380,7 @@ def test_a_jitted_function_follows_the_switch():
         return convolution(x, w)
 
     fn(x, w)
-    cpu_convolution.enable()  # nothing changes, so nothing compiled is forgotten
+    cpu_convolution.enable(compiled=lowering == "compiled")  # so nothing compiled is forgotten
     fn(x, w)
     assert len(traces) == 1
     with cpu_convolution.disabled():
@@ -355,7 +395,7 @@ def test_a_jitted_function_follows_the_switch():
     assert operations(fn, x, w) == 0
 
 
-def test_a_jax_without_the_hook_warns_once_and_convolves_as_xla(monkeypatch):
+def test_a_jax_without_the_hook_warns_once_and_convolves_as_xla(lowering, monkeypatch):
     cpu_convolution.disable()
     monkeypatch.setattr(cpu_convolution.hook, "ORIGINAL", None)
     cpu_convolution._warn.cache_clear()
@@ -369,7 +409,7 @@ def test_a_jax_without_the_hook_warns_once_and_convolves_as_xla(monkeypatch):
     with cpu_convolution.disabled():
         pass
     monkeypatch.undo()
-    cpu_convolution.enable()  # as this file's tests expect
+    cpu_convolution.enable(compiled=lowering == "compiled")
     assert operations(convolution, x, w) == 0
 
 

@@ -1,0 +1,168 @@
+"""Compiles direct.c with the machine's C compiler, once, into the user's cache folder.
+
+A library is kept only after it computed a few convolutions correctly in a process of its own, so that
+one that this processor or this jaxlib cannot run ends that process and not the user's. What failed is
+kept, too, as a line of text, and not tried again until compiler, processor, jaxlib or source change.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jaxlib
+
+SOURCE = Path(__file__).with_name("direct.c")
+FUNCTIONS = ("mcjax_convolution", "mcjax_weight_gradient")
+FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-shared", "-fPIC")
+NATIVE = ("-march=native", "-mcpu=native")
+"""Flags for this very processor, of which compilers know one or the other."""
+SECONDS = 120
+
+
+class NotBuilt(Exception):
+    """Why there is no library, in words for the user."""
+
+
+@functools.cache
+def load() -> bool:
+    """Registers direct.c's functions with XLA; False, after one warning, where they cannot be had.
+
+    Compiling and checking takes some 5 seconds, once for a machine.
+    """
+    try:
+        library = ctypes.CDLL(str(library_file(cache_folder())))
+    except (NotBuilt, OSError) as reason:
+        warnings.warn(
+            f"convolutions on CPU are left to XLA and run up to three times slower: {reason}",
+            stacklevel=4,
+        )
+        return False
+    register(library)
+    return True
+
+
+def register(library: ctypes.CDLL) -> None:
+    """Makes the library's functions known to XLA."""
+    for name in FUNCTIONS:
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+
+
+def cache_folder() -> Path:
+    """The user's, or MCJAX_CACHE_DIR."""
+    if folder := os.environ.get("MCJAX_CACHE_DIR"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mcjax"
+
+
+def library_file(folder: Path) -> Path:
+    """The compiled library, made if it is not there.
+
+    Raises:
+        NotBuilt: No compiler, or it failed, or the check of its result did.
+        OSError: The folder cannot be written.
+    """
+    compiler = find_compiler()
+    key = hashlib.sha256(description(compiler).encode()).hexdigest()[:16]
+    kept, failed = folder / f"direct-{key}.so", folder / f"direct-{key}.txt"
+    if kept.exists():
+        return kept
+    if failed.exists():
+        raise NotBuilt(f"{failed.read_text()} (said in {failed}; delete it to try again)")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        new = Path(name) / "direct.so"
+        try:
+            compile_to(new, compiler)
+            check(new)
+        except NotBuilt as reason:
+            failed.write_text(str(reason))
+            raise
+        new.replace(kept)
+    return kept
+
+
+def find_compiler() -> list[str]:
+    """The command of the C compiler: the environment's CC, or cc, gcc or clang.
+
+    Raises:
+        NotBuilt: There is none.
+    """
+    words = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    for command in (words, ["gcc"], ["clang"]):
+        if found := shutil.which(command[0]):
+            return [found, *command[1:]]
+    raise NotBuilt("there is no C compiler (cc, gcc or clang) to compile faster ones with")
+
+
+def description(compiler: Sequence[str]) -> str:
+    """Everything that the library depends on."""
+    version = _run([*compiler, "--version"])
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    processor = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+    texts = [
+        SOURCE.read_text(),
+        jaxlib.__version__,
+        version.stdout,
+        *compiler,
+        *FLAGS,
+        platform.platform(),
+        platform.processor(),
+        *sorted(processor),
+    ]
+    return "\0".join(texts)
+
+
+def compile_to(library: Path, compiler: Sequence[str]) -> None:
+    """Compiles direct.c for this processor, with the headers of the installed jaxlib.
+
+    Raises:
+        NotBuilt: With the compiler's first line of complaint.
+    """
+    place = ["-I", jax.ffi.include_dir(), "-o", str(library), str(SOURCE)]
+    for native in NATIVE:
+        done = _run([*compiler, *FLAGS, native, *place])
+        if done.returncode == 0:
+            return
+    lines = done.stderr.strip().splitlines() or ["no message"]
+    complaint = next((line for line in lines if "error" in line), lines[0])
+    raise NotBuilt(f"{compiler[0]} cannot compile them: {complaint}")
+
+
+def check(library: Path) -> None:
+    """Lets a new process compute a few convolutions with the library.
+
+    Raises:
+        NotBuilt: It crashed, or a number is wrong.
+    """
+    command = [sys.executable, "-m", "mcjax.cpu_convolution.self_test", str(library)]
+    # Alone on the CPU, wherever the user's process runs, and not as one of several.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    done = _run(command, env={**environment, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path})
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        raise NotBuilt(
+            f"their check ended with {done.returncode}: {lines[-1] if lines else 'no message'}"
+        )
+
+
+def _run(command: list[str], **options) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=SECONDS, check=False, **options
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NotBuilt(f"{command[0]} cannot be run: {error}") from error
