@@ -131,7 +131,8 @@ INLINE void tile(const float *const *x, num row, num kh, num k, const float *w, 
   vec sum[MOST][2];
   UNROLL for (int j = 0; j < P; ++j) UNROLL for (int v = 0; v < V; ++v) sum[j][v] = (vec){0};
   for (num a = 0; a < kh * row; a += row)
-    for (num b = a; b < a + k; ++b, w += V * LANES) {
+    // Twice a turn: a tenth faster. In dtile it would be a quarter slower.
+    _Pragma("GCC unroll 2") for (num b = a; b < a + k; ++b, w += V * LANES) {
       vec z[2];
       UNROLL for (int v = 0; v < V; ++v) z[v] = load(w + v * LANES);
       UNROLL for (int j = 0; j < P; ++j) UNROLL for (int v = 0; v < V; ++v) sum[j][v] += z[v] * x[j][b];
