@@ -1,12 +1,13 @@
 """Every way that the CPU lowering chooses between, on every distinct convolution.
 
-    python -m benchmarks.ways [--networks vgg16] [--batches 128 512 1024] [--passes forward dw]
+    python -m benchmarks.ways [--networks vgg16] [--batches 128 512 1024] [--passes forward dw] [--write]
 
 `mcjax.cpu_convolution.choice` picks a way by shape; its thresholds come from this table. A
 convolution's d/dx is a forward convolution with in and out exchanged, so it is timed as
 one. Ways run inside a loop, where training runs them, and XLA's own weight gradient, which can
 take seconds there, only with --xla-dw. Results are checked against the first way's. Finished
-pieces are kept in benchmarks/ways.json, and benchmarks/ways.md is made from it.
+pieces are kept in benchmarks/ways.json, and benchmarks/ways.md is made from it. --write makes mcjax
+take the fastest ways of the first of the batches, on this machine and from now on.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from benchmarks import inputs
 from benchmarks.layers import Layer, distinct
 from benchmarks.pieces import Pieces, Row, rows_of, seconds
 from mcjax import cpu_convolution
-from mcjax.cpu_convolution import choice, winograd
+from mcjax.cpu_convolution import build, choice, measured, winograd
 
 FILE = Path(__file__).parent / "ways.json"
 PASSES = ("forward", "dx", "dw")
@@ -37,7 +38,7 @@ Written by `python -m benchmarks.ways`; see that file for how it measures. Media
 loop, by the way it is computed; *chosen* is what `mcjax.cpu_convolution.choice` picks, bold where another was faster
 by more than 10 %. d/dx at stride 2 is missing: it is a sum of smaller forward convolutions."""
 WAYS = (
-    "xla", "product", "blocked", "crossed", "wide", "winograd", "dense", "winograd2", "winograd4",
+    "direct", "xla", "product", "blocked", "crossed", "wide", "winograd", "dense", "winograd2", "winograd4",
 )  # fmt: skip
 
 
@@ -57,7 +58,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--missing", action="store_true", help="skip what is in the file already")
     parser.add_argument("--output", type=Path, default=FILE)
+    parser.add_argument("--write", action="store_true", help="mcjax takes the fastest ways here")
     options = parser.parse_args()
+    if options.write and not build.load():
+        parser.error("--write is for machines with a C compiler; see the warning")
     cpu_convolution.disable()  # or XLA's own would be replaced where it stands
     pieces = Pieces(options.output)
     work = [
@@ -86,6 +90,23 @@ def main() -> None:
         took = time.monotonic() - began
         print(f"{i}/{len(work)} {name}: {times} ms ({took:.0f} s)", file=sys.stderr)
     pieces.write("The ways of a convolution on CPU", TEXT, table)
+    if options.write:
+        layers = {f"{layer} | {kind}": measured_key(layer, kind) for layer, kind, _ in work}
+        rows = [row for row in pieces.rows.values() if row["batch"] == options.batches[0]]
+        fastest = {
+            layers[name]: min(row["seconds"], key=row["seconds"].get)
+            for row in rows
+            if (name := f"{row['layer']} | {row['pass']}") in layers
+        }
+        print(f"{len(fastest)} ways in {measured.write(fastest)}", file=sys.stderr)
+
+
+def measured_key(layer: Layer, kind: str) -> str:
+    """The layer's entry in mcjax's table of measured ways."""
+    (kh, kw, i, o), stride = layer.weights, layer.stride
+    if kind == "dx":
+        return measured.key("forward", layer.image[:2], (kh, kw, o, i), stride)
+    return measured.key(kind, layer.output(1)[1:3], layer.weights, stride)
 
 
 def measure(
@@ -162,7 +183,8 @@ def candidates(
     ways: dict[str, Callable[[Array, Array], Array]]
     if kind == "dw":
         fn: Any = partial(choice.weight_gradient, taps=(kh, kw), stride=stride, padding=padding)
-        names = ["blocked"]
+        names = ["direct"] if build.load() else []
+        names += ["blocked"]
         names += ["crossed"] if stride == (1, 1) and kh > 1 else []
         names += ["wide"] if stride == (1, 1) and i <= 4 and kh > 1 else []
         names += [f"winograd{m}" for m, r in winograd.FORMS if square and r == kh]
@@ -170,21 +192,25 @@ def candidates(
         if xla_dw:
             like = jax.ShapeDtypeStruct(w, jnp.float32)
             ways["xla"] = lambda x, g: jax.linear_transpose(lambda w: layer(x, w), like)(g)[0]
-        chosen = choice.weight_gradient_way(x, g, taps=(kh, kw), stride=stride)
+        chosen = choice.weight_gradient_way(
+            x, g, taps=(kh, kw), stride=stride, compiled=build.load()
+        )
         return ways, (x, g), chosen
     if kind == "dx":  # the forward convolution that the lowering makes of it
         (a, b), (c, d) = padding
         padding = ((kh - 1 - a, kh - 1 - b), (kw - 1 - c, kw - 1 - d))
         x, g, w, i = g, x, (kh, kw, o, i), o
     size = g[1:3]
-    names = ["xla", "product" if kh == kw == 1 else "blocked"]
+    names = ["direct"] if build.load() else []
+    names += ["xla", "product" if kh == kw == 1 else "blocked"]
     names += ["wide"] if stride == (1, 1) and i <= 64 and kh > 1 else []
     names += ["winograd"] if square and (2, kh) in winograd.FORMS else []
     matrix = math.prod(x[1:]) * math.prod(g[1:])
     names += ["dense"] if matrix <= DENSE_LIMIT and math.prod(size) <= 16 else []
     fn = partial(choice.forward, stride=stride, padding=padding)
     ways = {name: partial(fn, way=name) for name in names}
-    return ways, (x, w), choice.forward_way(x, w, stride=stride, size=size)
+    chosen = choice.forward_way(x, w, stride=stride, size=size, compiled=build.load())
+    return ways, (x, w), chosen
 
 
 def table(rows: list[Row]) -> list[str]:

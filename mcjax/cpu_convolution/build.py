@@ -73,8 +73,7 @@ def library_file(folder: Path) -> Path:
         OSError: The folder cannot be written.
     """
     compiler = find_compiler()
-    key = hashlib.sha256(description(compiler).encode()).hexdigest()[:16]
-    kept, failed = folder / f"direct-{key}.so", folder / f"direct-{key}.txt"
+    kept, failed = (folder / f"direct-{key()}.{end}" for end in ("so", "txt"))
     if kept.exists():
         return kept
     if failed.exists():
@@ -90,6 +89,15 @@ def library_file(folder: Path) -> Path:
             raise
         new.replace(kept)
     return kept
+
+
+def key() -> str:
+    """Of the library of this machine.
+
+    Raises:
+        NotBuilt: There is no compiler.
+    """
+    return hashlib.sha256(description(find_compiler()).encode()).hexdigest()[:16]
 
 
 def find_compiler() -> list[str]:

@@ -2,17 +2,18 @@
 
 The thresholds come from timing the methods on single layers of VGG16, PreResNet-26 and ConvFC, 128
 images, on two otherwise idle cores (`python -m benchmarks.ways`): those with the compiled direct
-convolution on AVX2, the others on AVX-512. They may not be optimal on other machines. Where there is
-a direct convolution, only Winograd from 64 * 128 channel pairs on is faster. Where there is none,
-XLA's NHWC forward convolution is good for images larger than 2x2 and Winograd faster above about
-32 * 64 pairs. Weight gradients never use XLA, which is many times slower for them in a loop.
+convolution on AVX2, the others on AVX-512. They may not be optimal on other machines; `--write` keeps
+what is fastest on one's own (`measured`). Where there is a direct convolution, only Winograd from
+64 * 128 channel pairs on is faster. Where there is none, XLA's NHWC forward convolution is good for
+images larger than 2x2, and Winograd is faster above about 32 * 64 pairs. Weight gradients never use
+XLA, which is many times slower for them in a loop.
 """
 
 from functools import partial
 
 from jax import Array, lax
 
-from mcjax.cpu_convolution import blocked, direct, few, winograd
+from mcjax.cpu_convolution import blocked, direct, few, measured, winograd
 from mcjax.cpu_convolution.blocked import Pads, Pair
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -40,12 +41,15 @@ def forward_way(
         return "direct"
     if kh == kw == 1:
         return "product"
-    if compiled:
-        many = kh == kw == 3 and min(i, o) >= 64 and i * o >= 8192
-        return "winograd" if plain and many and min(size) >= 2 else "direct"
     if plain and pixels <= 4 and x[1] * x[2] <= 4 and batch >= 512:
         # The dense matrix holds pixels**2 * i * o numbers: only a large batch pays for it.
         return "dense"
+    if compiled:
+        known = measured.ways().get(measured.key("forward", tuple(size), tuple(w), tuple(stride)))
+        if known:
+            return known
+        many = kh == kw == 3 and min(i, o) >= 64 and i * o >= 8192
+        return "winograd" if plain and many and min(size) >= 2 else "direct"
     if plain and i <= 4 and kh * kw * i <= 128 and (o <= 32 or kh >= 5):
         return "wide"
     many = (min(i, o) >= 32 and i * o >= 2048) or (kh == 3 and i >= 64 and o <= 4)
@@ -102,6 +106,10 @@ def weight_gradient_way(
     """
     i, (size, o) = x[-1], (g[1:3], g[3])
     kh, kw = taps
+    if compiled and groups == 1:
+        known = measured.ways().get(measured.key("dw", tuple(size), (kh, kw, i, o), tuple(stride)))
+        if known:
+            return known
     few_pairs = kh != 3 or kw != 3 or min(i, o) < 64 or i * o < 8192
     if groups > 1 or (
         compiled and kh * kw > 1 and (few_pairs or tuple(stride) != (1, 1) or min(size) < 2)
