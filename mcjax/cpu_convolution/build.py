@@ -44,7 +44,7 @@ def load() -> bool:
         library = ctypes.CDLL(str(library_file(cache_folder())))
     except (NotBuilt, OSError) as reason:
         warnings.warn(
-            f"convolutions on CPU are left to XLA and run up to three times slower: {reason}",
+            f"convolutions on CPU run up to three times slower than they could: {reason}",
             stacklevel=4,
         )
         return False
