@@ -59,7 +59,7 @@ def test_every_config_is_sound(name, tmp_path):
     open_run(load_config(name), tmp_path)
 
 
-# The networks of the large images take up to a minute to compile.
+# The networks of the large images take up to a minute to compile; two configs differ by their data only.
 @pytest.mark.parametrize(
     "name",
     [
@@ -70,6 +70,7 @@ def test_every_config_is_sound(name, tmp_path):
             else (),
         )
         for name in CONFIGS
+        if name not in ("vgg_cifar", "resnet_svhn")
     ],
 )
 def test_every_config_runs_end_to_end(name, tmp_path, monkeypatch):
