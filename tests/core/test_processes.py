@@ -153,6 +153,7 @@ def test_killed_and_started_again_goes_on(tmp_path, monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow(compiles=True)
 def test_a_mistake_ends_all_of_them_with_one_line(tmp_path):
     (tmp_path / "run").write_text("a file in the way")
     assert wait(start(tmp_path / "run")) == [2, 2], "\n".join(logs(tmp_path))

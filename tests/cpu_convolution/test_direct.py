@@ -153,6 +153,7 @@ ENDS = {
 }
 
 
+@pytest.mark.slow(compiles=True)
 @pytest.mark.parametrize(("rest", "sent", "code"), ENDS.values(), ids=ENDS.keys())
 def test_a_process_ends(rest, sent, code):
     command = [sys.executable, "-c", PROGRAM + rest]

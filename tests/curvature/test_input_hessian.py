@@ -299,6 +299,7 @@ def test_quadratic_model_term_by_term():
     close(still.alignment, np.zeros(len(x)))
 
 
+@pytest.mark.slow(compiles=True)
 def test_along_a_path_on_one_and_on_eight_devices():
     """Attacks and eigenvalues differentiate with respect to images that every device holds."""
     net = from_linen(models.create("mlp", num_classes=4, hidden=(8,)), SHAPE)

@@ -56,6 +56,7 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow(compiles=True)
 def test_what_a_run_leaves(finished):
     workdir, result = finished
     assert result["status"] == "complete"
@@ -79,6 +80,7 @@ def test_what_a_run_leaves(finished):
     )
 
 
+@pytest.mark.slow(compiles=True)
 def test_the_path_begins_and_ends_at_the_suspects(finished):
     workdir, _ = finished
     table = {row["method"]: row for row in rows(workdir / "table.csv") if row["bonafide"] == "0"}
@@ -90,6 +92,7 @@ def test_the_path_begins_and_ends_at_the_suspects(finished):
         )
 
 
+@pytest.mark.slow(compiles=True)
 def test_rates_and_their_denominators(finished):
     """Recomputed from the checkpoint by hand, on one network."""
     workdir, _ = finished

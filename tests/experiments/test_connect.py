@@ -66,7 +66,7 @@ def test_every_config_is_sound(name, tmp_path):
         pytest.param(
             name,
             marks=pytest.mark.slow(compiles=True)
-            if name.startswith(("resnet", "vgg", "fashion"))
+            if name.startswith(("resnet", "vgg", "fashion", "digits"))
             else (),
         )
         for name in CONFIGS
