@@ -29,6 +29,14 @@ XLA_FFI_Error *mcjax_weight_gradient(XLA_FFI_CallFrame *f) {{ return handle(f); 
 """
 
 
+@pytest.fixture(autouse=True, scope="module")
+def needed():
+    try:
+        build.find_compiler()
+    except build.NotBuilt as reason:
+        pytest.skip(str(reason))
+
+
 def compiler(folder, text):
     """A command that notes each call with a source file and then runs the shell's text."""
     folder.mkdir(exist_ok=True)
