@@ -104,7 +104,7 @@ def find_compiler() -> list[str]:
     """The command of the C compiler: the environment's CC, or cc, gcc or clang.
 
     Raises:
-        NotBuilt: There is none.
+        NotBuilt: None of them was found.
     """
     words = shlex.split(os.environ.get("CC", "")) or ["cc"]
     for command in (words, ["gcc"], ["clang"]):

@@ -4,7 +4,7 @@ The thresholds come from timing the methods on single layers of VGG16, PreResNet
 images, on two otherwise idle cores (`python -m benchmarks.ways`): those with the compiled direct
 convolution on AVX2, the others on AVX-512. They may not be optimal on other machines; `--write` keeps
 what is fastest on one's own (`measured`). Where there is a direct convolution, only Winograd from
-64 * 128 channel pairs on is faster. Where there is none, XLA's NHWC forward convolution is good for
+64 * 128 channel pairs on is faster. Without one, XLA's NHWC forward convolution is good for
 images larger than 2x2, and Winograd is faster above about 32 * 64 pairs. Weight gradients never use
 XLA, which is many times slower for them in a loop.
 """
