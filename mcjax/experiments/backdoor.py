@@ -20,6 +20,7 @@ from mcjax.curves import KINDS
 from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.data.batches import Batch
 from mcjax.experiments.repair_study.explain import explain
+from mcjax.experiments.repair_study.relearning import check_relearning
 from mcjax.experiments.repair_study.study import Tampered
 from mcjax.experiments.repair_study.table import RepairStudy
 from mcjax.experiments.stages.curve import curve_stage
@@ -47,6 +48,7 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     stamp = trigger(run)
     stamps_figure(run.workdir / "figures" / "trigger.png", run.splits.test, {stamp.name: stamp})
     study = RepairStudy(run, MEASURE)
+    check_relearning(next(study.seeds()), stamp)
     for part in study.seeds():
         study.repair(part, tamper(part, stamp))
     explain(study.first, stamp)
