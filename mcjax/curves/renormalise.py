@@ -8,6 +8,7 @@ between those of the ends. Networks with BatchNorm recompute their statistics in
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -160,7 +161,7 @@ class Renormalised:
         return jax.tree.map(lambda w, c: jnp.where(at_end, w, c), given, variables)
 
 
-def hidden_layers(layer_outputs: LayerOutputs, variables: PyTree, x: jax.Array) -> tuple[str, ...]:
+def hidden_layers(layer_outputs: LayerOutputs, variables: PyTree, x: Any) -> tuple[str, ...]:
     """The convolutions and dense layers of a network in forward order, without the last.
 
     A layer's output depends on the kernels of all layers before it and on its own, so the order is
