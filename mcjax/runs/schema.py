@@ -209,10 +209,7 @@ _REPAIR: Settings = {
         0.02, number(0, 1), "accuracy on the selection images that a repair may lose, a fraction"
     ),
     "repair.renormalise": Setting(
-        False,
-        flag(),
-        "also report path and line with each layer's means and deviations corrected (REPAIR); for "
-        "networks without BatchNorm",
+        False, flag(), "also report paths with REPAIR, for networks without BatchNorm"
     ),
     "explain.num_images": Setting(
         500, whole(1), "test images for the gradients' similarity and for the noise", 16
@@ -265,7 +262,7 @@ BACKDOOR: Settings = {
     "explain.relearn_images": Setting(
         (),
         several(whole(1, 10**6)),
-        "numbers of poisoned images of the re-learning test, such as (1, 5, 10, 50); (): no test",
+        "numbers of poisoned images of the re-learning test; (): no test",
     ),
     "explain.relearn_steps": Setting(
         100, whole(0, 10**6), "its steps of SGD, each on repair.batch_size images", at_most(2)
@@ -277,7 +274,7 @@ BACKDOOR: Settings = {
         11, whole(2, 100_000), "its number of t's, equally spaced in [0, 1]", at_most(3)
     ),
     "explain.relearn_draws": Setting(
-        3, whole(1, 10_000), "its repetitions with other images and batches; means are reported", 1
+        3, whole(1, 10_000), "its repetitions with other images and batches, averaged", 1
     ),
 }
 
