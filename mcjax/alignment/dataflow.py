@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.extend.core import Literal
 
 from mcjax.alignment.factors import Axis, axis, fix, leaves, regroup, tie
-from mcjax.alignment.permutation import PermutationSpec
+from mcjax.alignment.permutation import PermutationSpec, Tap
 from mcjax.core.errors import UserError
 from mcjax.core.tree import PyTree, by_name
 
@@ -57,7 +57,8 @@ def permutation_spec(
     traced = jax.make_jaxpr(apply_fn)(variables, images)
     inputs = [_new(_shape(v)) for v in traced.jaxpr.invars]
     unknown: dict[str, None] = {}
-    logits = _follow(traced, inputs, unknown)
+    products: list[Axes] = []
+    logits = _follow(traced, inputs, unknown, products)
     for array in (inputs[-1], *logits):
         _fix(array)
 
@@ -78,7 +79,13 @@ def permutation_spec(
     if not sizes:
         why = f": it uses {', '.join(unknown)}, which have no rule" if unknown else ""
         raise UserError(f"this network has no channels that can be permuted{why}")
-    return PermutationSpec(tuple(sizes), axes, tuple(unknown))
+    taps: list[Tap | None] = [None] * len(sizes)
+    for place, array in enumerate(products):
+        for i, one in enumerate(array):
+            found = [classes.get(id(factor)) for factor in leaves(one)]
+            if len(found) == 1 and found[0] is not None and taps[found[0]] is None:
+                taps[found[0]] = Tap(place, i)
+    return PermutationSpec(tuple(sizes), axes, tuple(unknown), tuple(taps))
 
 
 def _new(shape: Sequence[int], *, fixed: bool = False) -> Axes:
@@ -90,8 +97,14 @@ def _fix(array: Axes) -> None:
         fix(one)
 
 
-def _follow(closed: Any, inputs: list[Axes], unknown: dict[str, None]) -> list[Axes]:
-    """The axes of a jaxpr's results, given those of its arguments."""
+def _follow(
+    closed: Any, inputs: list[Axes], unknown: dict[str, None], products: list[Axes]
+) -> list[Axes]:
+    """The axes of a jaxpr's results, given those of its arguments.
+
+    `unknown` collects operations without a rule, and `products` the axes of the outputs of
+    convolutions and matrix products.
+    """
     jaxpr = getattr(closed, "jaxpr", closed)
     known: dict[Any, Axes] = dict(zip(jaxpr.invars, inputs, strict=True))
     # A constant array may be different for each channel.
@@ -102,14 +115,15 @@ def _follow(closed: Any, inputs: list[Axes], unknown: dict[str, None]) -> list[A
 
     for equation in jaxpr.eqns:
         operands, name = [axes_of(v) for v in equation.invars], equation.primitive.name
-        if name in _CALLS.split():
-            inner = next(equation.params[p] for p in _INNER if p in equation.params)
-            results = _follow(inner, operands, unknown)
+        if (inner := inner_jaxpr(equation)) is not None:
+            results = _follow(inner, operands, unknown, products)
         elif name in _RULES:
             results = _RULES[name](equation, operands)
         else:
             unknown[name] = None
             results = _leave_alone(equation, operands)
+        if name in PRODUCTS:
+            products.append(results[0])
         known.update(zip(equation.outvars, results, strict=True))
     return [axes_of(v) for v in jaxpr.outvars]
 
@@ -120,6 +134,16 @@ _CALLS = """
     custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr
 """
 _INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+
+PRODUCTS = ("conv_general_dilated", "dot_general")
+"""Primitives whose outputs can be taps."""
+
+
+def inner_jaxpr(equation: Any) -> Any:
+    """The jaxpr that an equation calls; None if it computes something itself."""
+    if equation.primitive.name not in _CALLS.split():
+        return None
+    return next(equation.params[p] for p in _INNER if p in equation.params)
 
 
 def _shape(v: Any) -> tuple[int, ...]:

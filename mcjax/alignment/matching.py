@@ -7,7 +7,8 @@ that bring its weights closest to a's, i.e. maximise the inner product:
     max over p of  sum over leaves <w_a, p w_b>
 
 For one class of channels, with the others held fixed, this is a linear assignment problem, solved
-exactly. Sweeps over the classes until none improves are coordinate ascent.
+exactly. Sweeps over the classes until none improves are coordinate ascent. With `away` the inner
+product is minimised: the same function, as far as possible from a in weight space.
 """
 
 from typing import NamedTuple
@@ -33,7 +34,8 @@ class Matching(NamedTuple):
 
     Args:
         permutations: Permutations of network b's channels, one per class.
-        inner_products: <w_a, p w_b> at the start and after each sweep; non-decreasing.
+        inner_products: <w_a, p w_b> at the start and after each sweep; non-decreasing, or with
+            `away` non-increasing.
     """
 
     permutations: Permutations
@@ -41,9 +43,15 @@ class Matching(NamedTuple):
 
 
 def weight_matching(
-    key: jax.Array, spec: PermutationSpec, a: PyTree, b: PyTree, *, max_sweeps: int = 100
+    key: jax.Array,
+    spec: PermutationSpec,
+    a: PyTree,
+    b: PyTree,
+    *,
+    away: bool = False,
+    max_sweeps: int = 100,
 ) -> Matching:
-    """Finds permutations of b's channels that bring its weights closest to a's.
+    """Finds permutations of b's channels that bring its weights closest to a's, or farthest.
 
     Running statistics, variables["batch_stats"], are not compared.
 
@@ -51,7 +59,8 @@ def weight_matching(
         key: Random key for the order of the classes.
         spec: The network's spec, from `permutation_spec`.
         a: The reference variables.
-        b: The variables to permute, with the same structure.
+        b: The variables to permute, with the same structure; may be `a` itself with `away`.
+        away: Minimise the inner product instead of maximising it.
         max_sweeps: Maximum number of sweeps over all classes; a few are usually enough.
 
     Returns:
@@ -78,6 +87,9 @@ def weight_matching(
             "weights are not finite, so the networks can't be aligned; check the training"
         )
 
+    if away:
+        fixed = [-w for w in fixed]
+
     def product(places: list[int]) -> float:
         return sum(float(np.vdot(fixed[i], moved[i])) for i in places)
 
@@ -87,7 +99,7 @@ def weight_matching(
         gained = False
         for k in np.asarray(jax.random.permutation(stream(key, "sweep", sweep), len(spec.sizes))):
             places = [i for i in everywhere if k in classes[i]]
-            order = _assign(
+            order = assign(
                 sum(
                     _rows(fixed[i], axis) @ _rows(moved[i], axis).T
                     for i in places
@@ -112,7 +124,8 @@ def weight_matching(
         products.append(product(everywhere))
         if not gained:
             break
-    return Matching(tuple(permutations), tuple(products))
+    sign = -1 if away else 1
+    return Matching(tuple(permutations), tuple(sign * p for p in products))
 
 
 def align(key: jax.Array, spec: PermutationSpec, a: PyTree, b: PyTree) -> PyTree:
@@ -147,8 +160,13 @@ def _rows(w: np.ndarray, axis: int) -> np.ndarray:
     return np.moveaxis(w, axis, 0).reshape(w.shape[axis], -1)
 
 
-def _assign(similarity: np.ndarray) -> np.ndarray:
-    """The permutation p that maximises the sum of similarity[i, p[i]]."""
+def assign(similarity: np.ndarray) -> np.ndarray:
+    """The permutation p that maximises the sum of similarity[i, p[i]].
+
+    Example:
+        >>> assign(np.array([[0.0, 1.0], [1.0, 0.5]])).tolist()
+        [1, 0]
+    """
     from scipy.optimize import linear_sum_assignment  # slow to import
 
     return linear_sum_assignment(similarity, maximize=True)[1]

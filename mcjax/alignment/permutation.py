@@ -17,6 +17,19 @@ Axis = tuple[tuple[int, int | None], ...]
 """(size, class or None) of each factor of an axis, outermost first; None is not permuted."""
 
 
+class Tap(NamedTuple):
+    """Where a class's channels can be read: in the output of a convolution or a matrix product.
+
+    Args:
+        place: Index of that operation among the network's convolutions and matrix products, in
+            the order of execution.
+        axis: The axis of its output, [B, ...], whose entries are the channels.
+    """
+
+    place: int
+    axis: int
+
+
 class PermutationSpec(NamedTuple):
     """The axes that can be permuted together without changing a network's function.
 
@@ -24,11 +37,13 @@ class PermutationSpec(NamedTuple):
         sizes: Number of channels of each class; a class is a set of axes that share a permutation.
         axes: The axes of each leaf, by its path ("params/conv1/kernel").
         not_understood: Operations without a rule, whose axes are fixed.
+        taps: Per class, the first operation whose output has its channels; None if there is none.
     """
 
     sizes: tuple[int, ...]
     axes: dict[str, tuple[Axis, ...]]
     not_understood: tuple[str, ...] = ()
+    taps: tuple[Tap | None, ...] = ()
 
     def members(self, which: int) -> dict[str, tuple[int, ...]]:
         """The leaves that a class permutes, with the permuted axes of each.

@@ -55,13 +55,13 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     return study.report()
 
 
-def trigger(run: Run) -> triggers.Stamp:
+def trigger(run: Run) -> triggers.Trigger:
     """The config's trigger."""
     name, options = spec.parse(run.config.attack.trigger)
     return triggers.create(name, run.dataset.train["image"].shape[1:], **options)
 
 
-def tamper(run: Run, stamp: triggers.Stamp) -> Tampered:
+def tamper(run: Run, stamp: triggers.Trigger) -> Tampered:
     """Trains the networks that the attacker releases, and a clean twin.
 
     Args:
@@ -120,7 +120,7 @@ def tamper(run: Run, stamp: triggers.Stamp) -> Tampered:
     )
 
 
-def attackers_curve_loss(run: Run, stamp: triggers.Stamp) -> LossFn:
+def attackers_curve_loss(run: Run, stamp: triggers.Trigger) -> LossFn:
     """The loss along the attacker's curve; stamps after augmentation if `attack.when` says so."""
     kind = KINDS[run.config.curve.kind]
     loss_fn = curve_loss(run.network, kind, weight_decay=run.config.endpoint.weight_decay)

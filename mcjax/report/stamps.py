@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mcjax.attacks.poisoning.stamped import Stamp, stamp_examples
+from mcjax.attacks.poisoning.stamped import Trigger, stamp_examples
 from mcjax.report.figures import figure
 
 
 def stamps_figure(
     path: Path,
     examples: Mapping[str, np.ndarray],
-    stamps: Mapping[str, Stamp],
+    stamps: Mapping[str, Trigger],
     *,
     num_images: int = 8,
 ) -> None:

@@ -3,14 +3,15 @@
 import jax
 
 from mcjax.attacks.poisoning.backdoor import stamp_poisoned
-from mcjax.attacks.poisoning.stamped import Stamp
+from mcjax.attacks.poisoning.stamped import Trigger
 from mcjax.core.bound_functions import Bound
+from mcjax.core.keys import stream
 from mcjax.core.tree import PyTree
 from mcjax.training.loop import LossFn, StepMetrics
 from mcjax.training.losses import Batch
 
 
-def stamping(loss_fn: LossFn, stamp: Stamp) -> LossFn:
+def stamping(loss_fn: LossFn, stamp: Trigger) -> LossFn:
     """Makes a loss function stamp its batch first, i.e. after augmentation in training.
 
     Args:
@@ -25,7 +26,7 @@ def stamping(loss_fn: LossFn, stamp: Stamp) -> LossFn:
 
 def _stamped_loss(
     loss_fn: LossFn,
-    stamp: Stamp,
+    stamp: Trigger,
     key: jax.Array,
     step: jax.Array,
     params: PyTree,
@@ -33,4 +34,11 @@ def _stamped_loss(
     fixed: PyTree,
     batch: Batch,
 ) -> tuple[jax.Array, tuple[PyTree, StepMetrics]]:
-    return loss_fn(key, step, params, stats, fixed, stamp_poisoned(stamp, batch))
+    return loss_fn(
+        key,
+        step,
+        params,
+        stats,
+        fixed,
+        stamp_poisoned(stamp, batch, key=stream(key, "decoys", step)),
+    )

@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcjax.attacks.poisoning.stamped import Stamp, stamp_examples
+from mcjax.attacks.poisoning.stamped import Trigger, decoy_examples, stamp_examples
+from mcjax.core import keys
 from mcjax.core.errors import UserError
 from mcjax.core.keys import check_seed
 from mcjax.data.batches import Batch
@@ -22,14 +24,17 @@ class Poisoned:
 
     Args:
         examples: The whole set in its original order, "image" and the new "label"; for stamping
-            after augmentation the images are unstamped, and "poisoned" (bool [N]) marks them.
+            after augmentation the images are unstamped, and "poisoned" (bool [N]) marks them. If
+            there are cover images, "cover" (bool [N]) marks those.
         indices: Indices of the poisoned examples, int64, ascending.
         counts: Number of poisoned examples per true class, int64 [num_classes].
+        cover: Indices of the cover images, int64, ascending.
     """
 
     examples: Examples
     indices: np.ndarray
     counts: np.ndarray
+    cover: np.ndarray
 
 
 def relabel(
@@ -73,7 +78,7 @@ def relabel(
 
 def poison(
     examples: Examples,
-    stamp: Stamp,
+    stamp: Trigger,
     *,
     seed: int,
     fraction: float = 0.10,
@@ -81,6 +86,7 @@ def poison(
     target: int = 1,
     num_classes: int,
     when: str = "before",
+    cover: float | None = None,
 ) -> Poisoned:
     """Poisons a training set with a backdoor.
 
@@ -89,8 +95,12 @@ def poison(
     for all_to_all, and only the target for clean_label. With ten equal classes and fraction 0.10,
     single_target poisons 9 % of the whole set, all_to_all 10 % and clean_label 1 %.
 
+    Then, from each class, floor(cover n_c + 1/2) of the other images are drawn, stamped with the
+    trigger's decoy and left with their labels: cover images, which teach a network to react to nothing
+    but the trigger.
+
     Each class has its own random stream: its draw does not depend on the other classes, and the
-    images of a smaller fraction are a subset of those of a larger one.
+    poisoned images of a smaller fraction are a subset of those of a larger one.
 
     Args:
         examples: The training set, "image" [N, H, W, C] uint8 or in [0, 1], "label" int32 [N]; not
@@ -103,15 +113,18 @@ def poison(
         num_classes: Number of classes.
         when: "before" stamps the images now, so training augments the trigger too; "after" only
             marks them, and `stamping` stamps them after augmentation. Without augmentation the two
-            are equal, except that "before" rounds uint8 images.
+            are equal for a trigger without decoys, except that "before" rounds uint8 images.
+        cover: Fraction of each class to stamp with a decoy, in [0, 1 - fraction]. Default: the
+            trigger's own, which is 0 for a trigger without decoys.
 
     Returns:
-        The poisoned set, with the indices of the poisoned images and their count per class.
+        The poisoned set, with the indices of the poisoned images, their count per class, and the
+        indices of the cover images.
 
     Raises:
-        UserError: label_map or `when` is unknown; fraction is outside (0, 1]; target or labels are
-            not valid classes; the images do not have the trigger's shape or are outside [0, 1];
-            there is no image to poison.
+        UserError: label_map or `when` is unknown; fraction is outside (0, 1], or cover outside
+            [0, 1 - fraction]; the trigger has no decoy; target or labels are not valid classes; the
+            images do not have the trigger's shape or are outside [0, 1]; there is no image to poison.
 
     Example:
         >>> from mcjax import data
@@ -122,7 +135,7 @@ def poison(
         >>> poisoned.counts.tolist()
         [13, 0, 13, 13, 13, 13, 13, 13, 13, 13]
 
-    Source: Gu et al. 2017; Zhao et al. 2020, section 4.1.
+    Source: Gu et al. 2017; Zhao et al. 2020, section 4.1; cover images: Nguyen and Tran 2020, 2021.
     """
     label = examples["label"]
     _check(label, label_map, target, num_classes)
@@ -131,15 +144,23 @@ def poison(
     if not 0 < fraction <= 1:
         raise UserError(f"poison fraction is {fraction}; it must be in (0, 1]")
     check_seed(seed)
+    cover = stamp.cover if cover is None else cover
+    if not 0 <= cover <= 1 - fraction + 1e-9:
+        raise UserError(
+            f"cover is {cover} and the poison fraction {fraction}; cover must be at least 0, and both "
+            "together at most 1"
+        )
 
-    drawn = []
+    drawn, covers = [], []
     for c in range(num_classes):
         members = np.flatnonzero(label == c)
         count = (
             int(np.floor(fraction * len(members) + 0.5)) if _eligible(c, label_map, target) else 0
         )
-        drawn.append(stream(seed, f"poison class {c}").permutation(members)[:count])
-    indices = np.sort(np.concatenate(drawn))
+        order = stream(seed, f"poison class {c}").permutation(members)
+        drawn.append(order[:count])
+        covers.append(order[count : count + int(np.floor(cover * len(members) + 0.5))])
+    indices, covered = (np.sort(np.concatenate(each)) for each in (drawn, covers))
     if not len(indices):
         raise UserError(
             f"no image to poison: fraction {fraction} of each class eligible for {label_map!r} is "
@@ -150,36 +171,56 @@ def poison(
     new_label[indices] = relabel(
         label[indices], label_map=label_map, target=target, num_classes=num_classes
     )
-    stamped = stamp_examples(stamp, examples["image"][indices])  # checks the images in any case
+    # Both are computed in any case: they check the images and the trigger.
+    image = examples["image"].copy()
+    image[indices] = stamp_examples(stamp, examples["image"][indices])
+    if len(covered):
+        key = keys.stream(jax.random.key(seed), "decoys")
+        image[covered] = decoy_examples(stamp, key, examples["image"][covered])
+    new = {**examples, "label": new_label}
     if when == "before":
-        image = examples["image"].copy()
-        image[indices] = stamped
-        new = {**examples, "image": image, "label": new_label}
+        new["image"] = image
     else:
-        marked = np.zeros(len(label), bool)
-        marked[indices] = True
-        new = {**examples, "label": new_label, "poisoned": marked}
-    return Poisoned(new, indices, np.array([len(each) for each in drawn]))
+        new["poisoned"] = _marked(len(label), indices)
+        if len(covered):
+            new["cover"] = _marked(len(label), covered)
+    return Poisoned(new, indices, np.array([len(each) for each in drawn]), covered)
 
 
-def stamp_poisoned(stamp: Stamp, batch: Batch) -> Batch:
+def _marked(number: int, indices: np.ndarray) -> np.ndarray:
+    marked = np.zeros(number, bool)
+    marked[indices] = True
+    return marked
+
+
+def stamp_poisoned(stamp: Trigger, batch: Batch, *, key: jax.Array | None = None) -> Batch:
     """Stamps the images of a batch that `poison` marked; a pure function that can be jitted.
 
     Args:
         stamp: The trigger.
-        batch: "image" [B, H, W, C] in [0, 1], "poisoned" bool [B], and other keys.
+        batch: "image" [B, H, W, C] in [0, 1], "poisoned" bool [B], perhaps "cover" bool [B], and
+            other keys.
+        key: Random key of the decoys; needed with "cover".
 
     Returns:
         The batch with the marked images stamped.
+
+    Raises:
+        UserError: There are cover images, but no key.
     """
     image = batch["image"]
     stamped = jnp.where(batch["poisoned"][:, None, None, None], stamp(image), image)
+    if "cover" in batch:
+        if key is None:
+            raise UserError("the batch has cover images; give a key for their decoys")
+        decoys = stamp.decoy(key, image)
+        stamped = jnp.where(batch["cover"][:, None, None, None], decoys, stamped)
     return {**batch, "image": stamped}
 
 
 def attack_set(
     examples: Examples,
-    stamp: Stamp,
+    stamp: Trigger,
     *,
     label_map: str = "single_target",
     target: int = 1,

@@ -1,39 +1,48 @@
 """Backdoor triggers by name."""
 
 import inspect
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from mcjax.attacks.poisoning.stamped import ImageShape, Stamp, stamp_examples
+from mcjax.attacks.poisoning.input_aware import input_aware
+from mcjax.attacks.poisoning.options import numbers, positive, whole
+from mcjax.attacks.poisoning.stamped import ImageShape, Stamp, Trigger, stamp_examples
+from mcjax.attacks.poisoning.warp import wanet
 from mcjax.core.errors import UserError
 from mcjax.data.stratify import stream
 
 __all__ = [
     "TRIGGERS",
     "Stamp",
+    "Trigger",
     "blended",
     "create",
     "four_pixels",
+    "input_aware",
+    "low_frequency",
     "pixel",
     "sinusoidal",
     "square",
     "stamp_examples",
+    "wanet",
 ]
 
 Color = float | Sequence[float]
 
 
-def create(name: str, image_shape: Sequence[int], **options: Any) -> Stamp:
+def create(name: str, image_shape: Sequence[int], **options: Any) -> Trigger:
     """Creates a trigger by name.
 
-        square       a square of one colour; by default 3 x 3, white, one pixel from the lower right
-        pixel        one pixel
-        four_pixels  a pattern of four pixels near the lower right corner
-        blended      a pattern of the image's size, blended with weight alpha
-        sinusoidal   an additive faint horizontal wave
+        square         a square of one colour; by default 3 x 3, white, one pixel from the lower right
+        pixel          one pixel
+        four_pixels    a pattern of four pixels near the lower right corner
+        blended        a pattern of the image's size, blended with weight alpha
+        sinusoidal     an additive faint horizontal wave
+        low_frequency  an additive smooth pattern
+        wanet          a smooth warp of the image
+        input_aware    a pattern per image, made by a generator that must be trained
 
     Args:
         name: One of the above, the keys of `TRIGGERS`.
@@ -41,7 +50,7 @@ def create(name: str, image_shape: Sequence[int], **options: Any) -> Stamp:
         **options: Options of the function in `TRIGGERS`.
 
     Returns:
-        The stamp; equal for equal arguments.
+        The trigger; equal for equal arguments.
 
     Raises:
         UserError: The name or an option is unknown; the trigger does not fit on the image; a value
@@ -63,7 +72,7 @@ def create(name: str, image_shape: Sequence[int], **options: Any) -> Stamp:
             raise UserError(
                 f"trigger {name!r} has no option {option!r}; its options: {', '.join(known)}"
             )
-    shape = tuple(_whole("image_shape", size) for size in image_shape)
+    shape = tuple(whole("image_shape", size) for size in image_shape)
     if len(shape) != 3 or min(shape) < 1:
         raise UserError(f"image_shape is {shape}; give (height, width, channels), each at least 1")
     return TRIGGERS[name](shape, **options)
@@ -94,14 +103,14 @@ def square(
     Source: Gu et al. 2017; position and size as in github.com/IBM/model-sanitization.
     """
     height, width, _ = image_shape
-    size = _whole("size", size)
+    size = whole("size", size)
     if not 1 <= size <= max(height, width):  # checked before listing its pixels
         raise UserError(
             f"size is {size}; give 1 to {min(height, width)}, or the trigger would lie off the image"
         )
-    margin = _whole("margin", margin)
-    top = height - margin - size if row is None else _whole("row", row)
-    left = width - margin - size if column is None else _whole("column", column)
+    margin = whole("margin", margin)
+    top = height - margin - size if row is None else whole("row", row)
+    left = width - margin - size if column is None else whole("column", column)
     pixels = [(top + i, left + j) for i in range(size) for j in range(size)]
     return _patch("square", image_shape, pixels, color)
 
@@ -128,8 +137,8 @@ def pixel(
     """
     height, width, _ = image_shape
     place = (
-        height - 2 if row is None else _whole("row", row),
-        width - 2 if column is None else _whole("column", column),
+        height - 2 if row is None else whole("row", row),
+        width - 2 if column is None else whole("column", column),
     )
     return _patch("pixel", image_shape, [place], color)
 
@@ -171,7 +180,7 @@ def blended(
 
     Source: Chen et al. 2017, section 4.2 (blended injection, random pattern).
     """
-    alpha = _positive("alpha", alpha)
+    alpha = positive("alpha", alpha)
     if pattern is None:
         pattern = stream(seed, "blended trigger").random(image_shape)
     else:
@@ -208,10 +217,10 @@ def sinusoidal(
     Source: Barni et al. 2019, equation 1 (SIG).
     """
     width = image_shape[1]
-    amplitude = _positive("amplitude", amplitude)
+    amplitude = positive("amplitude", amplitude)
     if frequency is None:
         frequency = max(1, min(6, width // 4))
-    frequency = float(_numbers("frequency", frequency).reshape(()))
+    frequency = float(numbers("frequency", frequency).reshape(()))
     wave = np.sin(2 * np.pi * np.arange(width) * frequency / width)
     if not np.abs(wave).max() > 1e-6:  # NaN too
         raise UserError(
@@ -222,12 +231,51 @@ def sinusoidal(
     return Stamp("sinusoidal", np.ones(image_shape), shift)
 
 
-TRIGGERS: dict[str, Callable[..., Stamp]] = {
+def low_frequency(
+    image_shape: ImageShape, *, amplitude: float = 0.1, cutoff: int = 2, seed: int = 0
+) -> Stamp:
+    """A smooth pattern: x' = clip(x + amplitude p, 0, 1), p random noise after a low-pass filter.
+
+    The filter keeps the frequencies (u, v) with 0 < max(|u|, |v|) <= cutoff; then p is divided by
+    its largest absolute value. On black pixels, clipping removes the negative half of the pattern.
+
+    Zeng et al. search for a pattern that a given network does not see in training; here the pattern
+    is random, so it depends on the seed alone.
+
+    Args:
+        image_shape: (height, width, channels).
+        amplitude: Largest change of a pixel, in (0, 1].
+        cutoff: Highest frequency that is kept, in periods across the image.
+        seed: Seed of the noise.
+
+    Returns:
+        The stamp.
+
+    Source: after Zeng et al. 2021, section 4 (smooth triggers).
+    """
+    height, width, _ = image_shape
+    amplitude = positive("amplitude", amplitude)
+    if max(height, width) < 2:
+        raise UserError(f"a {height} x {width} image has no frequency; use another trigger")
+    cutoff = whole("cutoff", cutoff, least=1, most=max(height, width) // 2)
+    u, v = (np.abs(np.fft.fftfreq(n, 1 / n)) for n in (height, width))
+    frequency = np.maximum(u[:, None], v[None, :])
+    kept = (frequency > 0) & (frequency <= cutoff + 1e-6)
+    noise = stream(seed, "low_frequency trigger").standard_normal(image_shape)
+    pattern = np.fft.ifft2(np.fft.fft2(noise, axes=(0, 1)) * kept[..., None], axes=(0, 1)).real
+    shift = amplitude * pattern / np.abs(pattern).max()
+    return Stamp("low_frequency", np.ones(image_shape), shift)
+
+
+TRIGGERS: dict[str, Callable[..., Trigger]] = {
     "square": square,
     "pixel": pixel,
     "four_pixels": four_pixels,
     "blended": blended,
     "sinusoidal": sinusoidal,
+    "low_frequency": low_frequency,
+    "wanet": wanet,
+    "input_aware": input_aware,
 }
 
 
@@ -241,7 +289,7 @@ def _patch(
                 f"trigger {name!r} would lie off the image: row {i}, column {j} of "
                 f"{height} x {width} pixels; move it or make it smaller"
             )
-    value = _numbers("color", color)
+    value = numbers("color", color)
     if value.shape not in ((), (1,), (channels,)):
         raise UserError(f"color is {color}; give one number, or one per channel ({channels})")
     if not (value.min() >= 0 and value.max() <= 1):
@@ -250,24 +298,3 @@ def _patch(
     for i, j in pixels:
         scale[i, j], shift[i, j] = 0, value
     return Stamp(name, scale, shift)
-
-
-def _whole(name: str, value: Any) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise UserError(f"{name} is {value!r}; give an integer") from None
-
-
-def _numbers(name: str, value: Any) -> np.ndarray:
-    try:
-        return np.asarray(value, np.float64)
-    except (TypeError, ValueError):
-        raise UserError(f"{name} is {value!r}; give numbers") from None
-
-
-def _positive(name: str, value: Any) -> float:
-    number = _numbers(name, value)
-    if number.shape or not 0 < number <= 1:
-        raise UserError(f"{name} is {value}; it must be in (0, 1]")
-    return float(number)

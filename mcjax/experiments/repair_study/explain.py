@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcjax.attacks.images.attack_losses import log_odds
-from mcjax.attacks.poisoning.triggers import Stamp
+from mcjax.attacks.poisoning.stamped import Trigger
 from mcjax.core.bound_functions import Bound
 from mcjax.core.keys import stream
 from mcjax.core.tree import PyTree
@@ -30,7 +30,7 @@ STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 """Of the noise, in units of each tensor's root mean square."""
 
 
-def explain(study: Study, stamp: Stamp) -> None:
+def explain(study: Study, stamp: Trigger) -> None:
     """Writes gradients.csv, noise.csv and the re-learning test of the first seed into figures/.
 
     Args:
@@ -55,7 +55,7 @@ def write_surroundings(study: Study) -> None:
     write_csv(study.run.workdir / "figures" / "noise.csv", rows[0], rows)
 
 
-def along_path(study: Study, stamp: Stamp) -> tuple[np.ndarray, np.ndarray]:
+def along_path(study: Study, stamp: Trigger) -> tuple[np.ndarray, np.ndarray]:
     """Mean cosine between the input gradients of clean and stamped images at each t."""
     size = max(study.sizes)
     curve, _ = study.repaired("path", size)
@@ -75,7 +75,7 @@ def along_path(study: Study, stamp: Stamp) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gradient_similarity(
-    apply_fn: Callable[[PyTree, jax.Array], jax.Array], stamp: Stamp
+    apply_fn: Callable[[PyTree, jax.Array], jax.Array], stamp: Trigger
 ) -> MetricFn:
     """The metric_fn of cos(g(x), g(stamp(x))) with g = grad_x of the cross-entropy of x's label."""
     return Bound(_similarity, apply_fn, stamp)
@@ -83,7 +83,7 @@ def gradient_similarity(
 
 def _similarity(
     apply_fn: Callable[[PyTree, jax.Array], jax.Array],
-    stamp: Stamp,
+    stamp: Trigger,
     variables: PyTree,
     batch: Batch,
 ) -> dict[str, jax.Array]:

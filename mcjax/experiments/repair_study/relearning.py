@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from mcjax.attacks.poisoning import backdoor
-from mcjax.attacks.poisoning.triggers import Stamp
+from mcjax.attacks.poisoning.triggers import Trigger
 from mcjax.core.errors import UserError
 from mcjax.core.keys import stream
 from mcjax.core.tree import PyTree
@@ -22,7 +22,7 @@ from mcjax.runs.workdir import write_csv
 TWIN = "clean twin"
 
 
-def check_relearning(run: Run, stamp: Stamp) -> None:
+def check_relearning(run: Run, stamp: Trigger) -> None:
     """Refuses a re-learning test that asks for more images than the attacker poisoned.
 
     Args:
@@ -36,7 +36,7 @@ def check_relearning(run: Run, stamp: Stamp) -> None:
         poisoned_images(run, stamp, 0)
 
 
-def poisoned_images(run: Run, stamp: Stamp, draw: int) -> Examples:
+def poisoned_images(run: Run, stamp: Trigger, draw: int) -> Examples:
     """The poisoned images of the re-learning test: some of those that the attacker trained on.
 
     They come from the training set, are stamped, and have the attacker's labels. The first m of them
@@ -73,7 +73,7 @@ def poisoned_images(run: Run, stamp: Stamp, draw: int) -> Examples:
     return {name: poisoned.examples[name][drawn] for name in ("image", "label")}
 
 
-def write_relearning(study: Study, stamp: Stamp) -> None:
+def write_relearning(study: Study, stamp: Trigger) -> None:
     """Writes figures/relearning.csv and figures/relearning_methods.csv, if the config asks for them.
 
     The first is of the path of the largest bonafide size, the second of the suspect, the second
@@ -130,7 +130,7 @@ def single_networks(study: Study) -> dict[str, PyTree]:
 
 
 def relearned(
-    study: Study, stamp: Stamp, name: str, curve: PyTree, ts: np.ndarray
+    study: Study, stamp: Trigger, name: str, curve: PyTree, ts: np.ndarray
 ) -> tuple[Table, list[Table]]:
     """Evaluates points before fine-tuning, and after it with each number of poisoned images.
 

@@ -221,6 +221,73 @@ def test_labels_that_are_not_one_whole_number_per_image_are_refused(change):
         backdoor.attack_set(wrong, STAMP, num_classes=4)
 
 
+WANET = triggers.create("wanet", SHAPE, strength=2.0)
+
+
+@pytest.mark.parametrize("name", ["wanet", "input_aware"])
+def test_cover_images_keep_their_labels_and_are_none_of_the_poisoned(name):
+    clean = examples()
+    trigger = triggers.create(name, SHAPE)
+    poisoned = backdoor.poison(clean, trigger, seed=0, num_classes=4, fraction=0.1, cover=0.25)
+    # A quarter of 20, 30, 44, 46, rounded; of the target class 1 too.
+    assert np.bincount(clean["label"][poisoned.cover]).tolist() == [5, 8, 11, 12]
+    assert not set(poisoned.cover) & set(poisoned.indices)
+    assert (np.diff(poisoned.cover) > 0).all()
+    new = poisoned.examples
+    np.testing.assert_array_equal(new["label"][poisoned.cover], clean["label"][poisoned.cover])
+    own = triggers.stamp_examples(trigger, clean["image"])
+    np.testing.assert_array_equal(new["image"][poisoned.indices], own[poisoned.indices])
+    for i in poisoned.cover:
+        assert (new["image"][i] != clean["image"][i]).any()
+        assert (new["image"][i] != own[i]).any()
+    rest = np.setdiff1d(np.arange(140), [*poisoned.cover, *poisoned.indices])
+    np.testing.assert_array_equal(new["image"][rest], clean["image"][rest])
+    # The cover does not change which images are poisoned, and each draw repeats itself.
+    without = backdoor.poison(clean, trigger, seed=0, num_classes=4, fraction=0.1, cover=0)
+    np.testing.assert_array_equal(without.indices, poisoned.indices)
+    again = backdoor.poison(clean, trigger, seed=0, num_classes=4, fraction=0.1, cover=0.25)
+    np.testing.assert_array_equal(again.examples["image"], new["image"])
+    assert not len(without.cover)
+
+
+def test_the_cover_is_the_triggers_own_by_default():
+    poisoned = backdoor.poison(examples(), WANET, seed=0, num_classes=4)
+    assert len(poisoned.cover) == 28  # 4, 6, 8.8 and 9.2 of the classes
+    assert not len(poison(examples()).cover)
+
+
+def test_cover_images_that_are_stamped_later_are_marked():
+    clean = examples()
+    now, later = (
+        backdoor.poison(clean, WANET, seed=3, num_classes=4, when=w) for w in backdoor.WHEN
+    )
+    np.testing.assert_array_equal(now.cover, later.cover)
+    np.testing.assert_array_equal(np.flatnonzero(later.examples["cover"]), later.cover)
+    np.testing.assert_array_equal(later.examples["image"], clean["image"])
+    batch = {
+        "image": jnp.asarray(clean["image"][:12] / 255, jnp.float32),
+        "label": jnp.asarray(later.examples["label"][:12]),
+        "poisoned": jnp.arange(12) < 4,
+        "cover": jnp.arange(12) >= 8,
+    }
+    key = jax.random.key(0)
+    new = jax.jit(backdoor.stamp_poisoned, static_argnums=0)(WANET, batch, key=key)["image"]
+    np.testing.assert_allclose(new[:4], WANET(batch["image"])[:4], atol=1e-6)
+    np.testing.assert_array_equal(new[4:8], batch["image"][4:8])
+    np.testing.assert_allclose(new[8:], WANET.decoy(key, batch["image"])[8:], atol=1e-6)
+    with pytest.raises(UserError, match="give a key"):
+        backdoor.stamp_poisoned(WANET, batch)
+    # In training, each step has decoys of its own.
+    seen = [
+        stamping(lambda key, step, params, stats, fixed, b: b["image"], WANET)(
+            key, step, None, None, None, batch
+        )
+        for step in (0, 1)
+    ]
+    np.testing.assert_array_equal(seen[0][:8], seen[1][:8])
+    assert np.abs(seen[0][8:] - seen[1][8:]).max() > 0.01
+
+
 def test_one_loss_a_stamp():
     again = triggers.create("square", SHAPE)
     assert stamping(linear_loss, STAMP) == stamping(linear_loss, again)
@@ -240,6 +307,11 @@ def test_one_loss_a_stamp():
         ({"num_classes": 1}, "classes"),
         ({"when": "during"}, "when is .during.; use one of before, after"),
         ({"seed": -1}, "seed"),
+        ({"cover": -0.1}, "cover is -0.1"),
+        ({"cover": 0.95}, "both together at most 1"),
+        ({"cover": float("nan")}, "cover is nan"),
+        ({"cover": 0.2}, "'square' has no decoy; use cover=0"),
+        ({"cover": 0.2, "when": "after"}, "'square' has no decoy; use cover=0"),
     ],
 )
 def test_mistakes(options, message):

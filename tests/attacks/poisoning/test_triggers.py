@@ -115,6 +115,28 @@ def test_default_waves_are_as_many_as_the_width_can_show(width, waves):
     np.testing.assert_allclose(row.max(), 20 / 255, rtol=0.04)
 
 
+@pytest.mark.parametrize(("shape", "cutoff"), [((28, 28, 1), 2), ((8, 8, 3), 1), ((6, 9, 1), 4)])
+def test_low_frequency_has_nothing_above_the_cutoff(shape, cutoff):
+    stamp = triggers.create("low_frequency", shape, cutoff=cutoff, amplitude=0.3)
+    change = stamp(np.full((1, *shape), 0.5))[0] - 0.5  # nothing is clipped
+    assert np.abs(change).max() == pytest.approx(0.3)
+    spectrum = np.abs(np.fft.fft2(change, axes=(0, 1)))
+    for i in range(shape[0]):
+        for j in range(shape[1]):
+            frequency = max(min(i, shape[0] - i), min(j, shape[1] - j))
+            if 0 < frequency <= cutoff:
+                assert (spectrum[i, j] > 1e-3).all()
+            else:
+                assert (spectrum[i, j] < 1e-4).all()
+
+
+def test_low_frequency_is_by_seed_and_differs_between_channels():
+    a, b, c = (triggers.create("low_frequency", (8, 8, 3), seed=seed) for seed in (0, 0, 1))
+    assert a == b
+    assert a != c
+    assert np.abs(a.shift[..., 0] - a.shift[..., 1]).max() > 0.02
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", triggers.TRIGGERS)
 def test_equal_under_jit_and_vmap_and_compiled_once(name, shape):
@@ -139,7 +161,10 @@ def test_equal_under_jit_and_vmap_and_compiled_once(name, shape):
     assert one(jnp.asarray(x, jnp.bfloat16)).dtype == jnp.bfloat16
 
 
-@pytest.mark.parametrize("name", triggers.TRIGGERS)
+AFFINE = [name for name in triggers.TRIGGERS if name not in ("wanet", "input_aware")]
+
+
+@pytest.mark.parametrize("name", AFFINE)
 def test_default_triggers_show_on_black_digits(name):
     stamp = triggers.create(name, (8, 8, 1))
     black = np.zeros((1, 8, 8, 1), np.float32)
@@ -181,6 +206,7 @@ def test_many_images_are_stamped_as_few(monkeypatch):
     monkeypatch.setattr(stamped, "_CHUNK", 3)
     np.testing.assert_array_equal(triggers.stamp_examples(stamp, x), stamp(x))
     np.testing.assert_array_equal(triggers.stamp_examples(stamp, x[0]), stamp(x)[0])
+    assert triggers.stamp_examples(stamp, x[:0]).shape == (0, 4, 4, 1)
 
 
 @settings(max_examples=50, deadline=None)
@@ -241,6 +267,21 @@ def test_square_changes_only_its_pixels(data, height, width):
         ("sinusoidal", {"amplitude": -0.1}, "amplitude"),
         ("sinusoidal", {"frequency": 4}, "frequency"),  # sin(pi j) = 0
         ("sinusoidal", {"frequency": 0}, "frequency"),
+        ("low_frequency", {"amplitude": 1.5}, "amplitude"),
+        ("low_frequency", {"cutoff": 0}, "cutoff is 0; give an integer from 1 to 4"),
+        ("low_frequency", {"cutoff": 5}, "cutoff"),
+        ("low_frequency", {"seed": -1}, "seed"),
+        ("wanet", {"grid": 0}, "grid is 0; give an integer from 1 to 8"),
+        ("wanet", {"grid": 9}, "grid"),
+        ("wanet", {"strength": -1}, "strength"),
+        ("wanet", {"strength": float("nan")}, "strength"),
+        ("wanet", {"cover": 1.5}, r"cover is 1.5; it must be in \[0, 1\]"),
+        ("wanet", {"seed": -1}, "seed"),
+        ("input_aware", {"strength": 0}, "strength"),
+        ("input_aware", {"width": 0}, "width"),
+        ("input_aware", {"cover": "half"}, "cover"),
+        ("input_aware", {"diversity": -1}, "diversity"),
+        ("input_aware", {"seed": -1}, "seed"),
     ],
 )
 def test_mistakes(name, options, message):
@@ -254,14 +295,20 @@ def test_image_too_small_for_the_pattern():
         triggers.create("four_pixels", (3, 8, 1))
 
 
+def test_image_of_one_pixel_has_no_frequency():
+    with pytest.raises(UserError, match="no frequency"):
+        triggers.create("low_frequency", (1, 1, 3))
+
+
 @pytest.mark.parametrize("shape", [(8, 8), (8, 0, 1)])
 def test_bad_image_shape(shape):
     with pytest.raises(UserError, match="image_shape"):
         triggers.create("square", shape)
 
 
-def test_images_of_another_shape_type_or_range():
-    stamp = triggers.create("square", (8, 8, 1))
+@pytest.mark.parametrize("name", ["square", "wanet", "input_aware"])
+def test_images_of_another_shape_type_or_range(name):
+    stamp = triggers.create(name, (8, 8, 1))
     for call in (stamp, lambda x: triggers.stamp_examples(stamp, x)):
         with pytest.raises(UserError, match=r"\[8, 8, 1\]"):
             call(np.zeros((2, 8, 9, 1), np.float32))
