@@ -184,7 +184,7 @@ def relearn(
     success: Batches,
     twin: PyTree | None = None,
     num_steps: int = 100,
-    learning_rate: float = 0.01,
+    learning_rate: float = 0.05,
     batch_size: int = 64,
     mesh: Mesh | None = None,
     chunk: int | None = None,

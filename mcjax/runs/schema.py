@@ -268,7 +268,7 @@ BACKDOOR: Settings = {
         100, whole(0, 10**6), "its steps of SGD, each on repair.batch_size images", at_most(2)
     ),
     "explain.relearn_learning_rate": Setting(
-        0.01, number(0, 1e3), "learning rate of all its steps"
+        0.05, number(0, 1e3), "learning rate of all its steps"
     ),
     "explain.relearn_points": Setting(
         11, whole(2, 100_000), "its number of t's, equally spaced in [0, 1]", at_most(3)
