@@ -20,6 +20,7 @@ from mcjax.curves import KINDS
 from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.data.batches import Batch
 from mcjax.experiments.repair_study.explain import explain
+from mcjax.experiments.repair_study.relearning import check_relearning
 from mcjax.experiments.repair_study.study import Tampered
 from mcjax.experiments.repair_study.table import RepairStudy
 from mcjax.experiments.stages.curve import curve_stage
@@ -47,19 +48,20 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     stamp = trigger(run)
     stamps_figure(run.workdir / "figures" / "trigger.png", run.splits.test, {stamp.name: stamp})
     study = RepairStudy(run, MEASURE)
+    check_relearning(next(study.seeds()), stamp)
     for part in study.seeds():
         study.repair(part, tamper(part, stamp))
     explain(study.first, stamp)
     return study.report()
 
 
-def trigger(run: Run) -> triggers.Stamp:
+def trigger(run: Run) -> triggers.Trigger:
     """The config's trigger."""
     name, options = spec.parse(run.config.attack.trigger)
     return triggers.create(name, run.dataset.train["image"].shape[1:], **options)
 
 
-def tamper(run: Run, stamp: triggers.Stamp) -> Tampered:
+def tamper(run: Run, stamp: triggers.Trigger) -> Tampered:
     """Trains the networks that the attacker releases, and a clean twin.
 
     Args:
@@ -118,7 +120,7 @@ def tamper(run: Run, stamp: triggers.Stamp) -> Tampered:
     )
 
 
-def attackers_curve_loss(run: Run, stamp: triggers.Stamp) -> LossFn:
+def attackers_curve_loss(run: Run, stamp: triggers.Trigger) -> LossFn:
     """The loss along the attacker's curve; stamps after augmentation if `attack.when` says so."""
     kind = KINDS[run.config.curve.kind]
     loss_fn = curve_loss(run.network, kind, weight_decay=run.config.endpoint.weight_decay)

@@ -1,5 +1,6 @@
 """The figures of a repair: rates along the path, rates against the bonafide size, explanations."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def table_panels(
 
 
 def explanations(folder: Path, measure: str) -> dict[str, list[Panel]]:
-    """The figures of gradients.csv and noise.csv by name, for those that exist.
+    """The figures of gradients.csv, noise.csv and relearning*.csv by name, for those that exist.
 
     Args:
         folder: The run's figures/ folder.
@@ -140,8 +141,63 @@ def explanations(folder: Path, measure: str) -> dict[str, list[Panel]]:
         found["noise"] = [
             Panel(table["strength"], lines, xlabel, "% of images", ylim=PERCENT_LIMITS)
         ]
+    if (folder / "relearning.csv").exists():
+        found["relearning"] = relearning_panels(_read(folder / "relearning.csv"), measure)
+        found["relearning_methods"] = [
+            methods_panel(_lines(folder / "relearning_methods.csv"), measure)
+        ]
     return found
+
+
+def relearning_panels(table: Mapping[str, np.ndarray], measure: str) -> list[Panel]:
+    """Success before and after re-learning against t, a panel per number of poisoned images.
+
+    Args:
+        table: The columns of relearning.csv.
+        measure: The column of the success rate.
+    """
+    panels = []
+    for m in dict.fromkeys(table["m"]):
+        here = {name: values[table["m"] == m] for name, values in table.items()}
+        lines = [
+            Line(f"{words(measure)} before", 100 * here[f"{measure}_before"], ORANGE, dotted=True),
+            Line("after", 100 * here[f"{measure}_after"], ORANGE, mark="o"),
+            Line("clean twin after", 100 * here["twin_after"], GREY, dotted=True, level=True),
+            Line("clean accuracy after", 100 * here["clean_accuracy_after"], BLUE),
+        ]
+        title = f"{m:g} poisoned image{'s' if m > 1 else ''}"
+        panels.append(Panel(here["t"], lines, "t", "% of images", title, PERCENT_LIMITS, T_LIMITS))
+    return panels
+
+
+def methods_panel(table: Sequence[Mapping[str, str]], measure: str) -> Panel:
+    """Success after re-learning of single networks against the number of poisoned images.
+
+    Args:
+        table: The rows of relearning_methods.csv, as text.
+        measure: The column of the success rate.
+    """
+    numbers = sorted({int(row["m"]) for row in table})
+    found = {(row["method"], int(row["m"])): float(row[f"{measure}_after"]) for row in table}
+    lines = [
+        Line(
+            words(name),
+            np.array([100 * found[name, m] for m in numbers]),
+            COLOURS[i % len(COLOURS)],
+            mark=MARKS[i % len(MARKS)],
+        )
+        for i, name in enumerate(dict.fromkeys(row["method"] for row in table))
+    ]
+    ylabel = f"{words(measure)} after (%)"
+    return Panel(
+        np.array(numbers), lines, "poisoned images", ylabel, ylim=PERCENT_LIMITS, log_x=True
+    )
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     return {name: np.array(values) for name, values in read_csv(path).items()}
+
+
+def _lines(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

@@ -208,6 +208,9 @@ _REPAIR: Settings = {
     "repair.tolerance": Setting(
         0.02, number(0, 1), "accuracy on the selection images that a repair may lose, a fraction"
     ),
+    "repair.renormalise": Setting(
+        False, flag(), "also report paths with REPAIR, for networks without BatchNorm"
+    ),
     "explain.num_images": Setting(
         500, whole(1), "test images for the gradients' similarity and for the noise", 16
     ),
@@ -255,6 +258,23 @@ BACKDOOR: Settings = {
     ),
     "attack.curve_epochs": Setting(
         40.0, number(0, 1e6, above=True), "training epochs of that curve", 0.1
+    ),
+    "explain.relearn_images": Setting(
+        (),
+        several(whole(1, 10**6)),
+        "numbers of poisoned images of the re-learning test; (): no test",
+    ),
+    "explain.relearn_steps": Setting(
+        100, whole(0, 10**6), "its steps of SGD, each on repair.batch_size images", at_most(2)
+    ),
+    "explain.relearn_learning_rate": Setting(
+        0.05, number(0, 1e3), "learning rate of all its steps"
+    ),
+    "explain.relearn_points": Setting(
+        11, whole(2, 100_000), "its number of t's, equally spaced in [0, 1]", at_most(3)
+    ),
+    "explain.relearn_draws": Setting(
+        3, whole(1, 10_000), "its repetitions with other images and batches, averaged", 1
     ),
 }
 

@@ -10,10 +10,11 @@ from ml_collections import ConfigDict
 from mcjax import models
 from mcjax.core.errors import UserError
 from mcjax.core.operation_counts import count
+from mcjax.curves.renormalise import hidden_layers
 from mcjax.experiments.repair_study.explain import STRENGTHS
 from mcjax.experiments.repair_study.study import num_repair_steps
 from mcjax.experiments.stages.training import num_training_steps
-from mcjax.models.network import from_linen
+from mcjax.models.network import Network, from_linen
 from mcjax.repair import methods
 from mcjax.repair.methods.method import Plan, Work, training_work
 from mcjax.runs.config import flat
@@ -50,10 +51,7 @@ def size(config: ConfigDict) -> Size:
     Raises:
         UserError: The data set's shape is not known here.
     """
-    image_shape, num_classes, _, _ = _data(config)
-    options = config.model.options.to_dict()
-    module = models.create(config.model.name, num_classes=num_classes, **options)
-    network = from_linen(module, image_shape)
+    network, image_shape = _network(config), _data(config)[0]
     variables = jax.eval_shape(network.init, jax.random.key(0))
     work = count(network.apply, variables, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
@@ -87,6 +85,13 @@ def _data(config: ConfigDict) -> tuple[tuple[int, int, int], int, int, int]:
     if config.data.name not in DATA:
         raise UserError(f"the size of {config.data.name} is unknown; use one of {', '.join(DATA)}")
     return DATA[config.data.name]
+
+
+def _network(config: ConfigDict) -> Network:
+    image_shape, num_classes, _, _ = _data(config)
+    options = config.model.options.to_dict()
+    module = models.create(config.model.name, num_classes=num_classes, **options)
+    return from_linen(module, image_shape)
 
 
 def _networks(config: ConfigDict) -> Iterator[Work]:
@@ -159,6 +164,10 @@ def _judgements(config: ConfigDict, has_batch_stats: bool) -> Iterator[Work]:
         number = plan.num_points if along else method.num_networks(plan)
         own = sum(judged + (largest if along else 0) + (n if normalised else 0) for n in used)
         yield _look(f"{number} points of each {name}" if along else name, config, number, own)
+        if along and config.repair.renormalise:
+            passes = _renormalising_passes(config)
+            own = sum(judged + largest + passes * n for n in used)
+            yield _look(f"{number} renormalised points of each {name}", config, number, own)
     yield _look("other networks", config, num_single, judged)
 
 
@@ -172,3 +181,29 @@ def _explanations(config: ConfigDict, has_batch_stats: bool) -> Iterator[Work]:
     )  # clean, stamped; there and back
     draws = len(STRENGTHS) * config.explain.num_draws
     yield _look("surroundings", config, draws, 2 * images + own)
+    yield from _relearning(config)
+
+
+def _renormalising_passes(config: ConfigDict) -> float:
+    """Forward passes that correct a point, per image: one per hidden layer, which ends there."""
+    network = _network(config)
+    shape = jax.ShapeDtypeStruct((1, *_data(config)[0]), jnp.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0))
+    outputs = network.layer_outputs
+    return (len(hidden_layers(outputs, variables, shape)) + 1) / 2 if outputs else 0.0
+
+
+def _relearning(config: ConfigDict) -> Iterator[Work]:
+    """Fine-tuning with poisoned images, of points of the path and of single networks."""
+    o = config.explain
+    if not o.relearn_images:
+        return
+    both = config.repair.pair != "tampered_and_fine_tuned"
+    single = 2 + both + sum(methods.get(n).kind == "network" for n in config.repair.methods)
+    networks, times = o.relearn_points + single, len(o.relearn_images) * o.relearn_draws
+    steps = networks * times * o.relearn_steps
+    training = training_work("re-learning", steps, config.repair.batch_size)
+    yield training._replace(spread="points")
+    judged, _ = _judged(config)
+    seen = judged - _plan(config).num_selection
+    yield _look("re-learned networks", config, networks * (times + 1), seen)

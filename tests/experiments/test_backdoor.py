@@ -42,10 +42,18 @@ def one_device(monkeypatch):
 SMALL = {"repair.methods": ("path", "fine_tune"), "repair.sizes": (16,), "model.name": "mlp"}
 
 
+CNN = {
+    "model.name": "cnn",
+    "model.options": {"width": 4},
+    "explain.relearn_images": (1, 2),
+    "repair.renormalise": True,
+}
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("backdoor")
-    config = quick(**{"model.name": "cnn", "model.options": {"width": 4}})
+    config = quick(**CNN)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mcjax.runs.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
         return workdir, backdoor.run_experiment(config, workdir)
@@ -72,7 +80,8 @@ def test_what_a_run_leaves(finished):
         assert 0 <= float(row["attack_success_rate"]) <= 1
     path = read_csv(workdir / "path.csv")
     assert path["t"] == [0.0, 0.5, 1.0]
-    for name in ("path", "table", "trigger", "gradients", "noise"):
+    figures = ("path", "table", "trigger", "gradients", "noise", "relearning", "relearning_methods")
+    for name in figures:
         assert (workdir / "figures" / f"{name}.png").stat().st_size > 0
     assert "repair the network?" in (workdir / "report.html").read_text()
     assert result["metrics"]["path_32_clean_accuracy"] == pytest.approx(
@@ -93,10 +102,50 @@ def test_the_path_begins_and_ends_at_the_suspects(finished):
 
 
 @pytest.mark.slow(compiles=True)
+def test_relearning_is_about_the_networks_of_the_table(finished):
+    workdir, _ = finished
+    table = {row["method"]: row for row in rows(workdir / "table.csv") if row["bonafide"] != "16"}
+    methods = rows(workdir / "figures" / "relearning_methods.csv")
+    names = ["suspect", "second network", "clean twin"]
+    names += ["fine_tune", "scratch", "prune", "fine_prune", "i_bau"]
+    assert [(row["method"], row["m"]) for row in methods] == [(n, m) for m in "12" for n in names]
+    path = rows(workdir / "figures" / "relearning.csv")
+    assert [(row["t"], row["m"]) for row in path] == [
+        (t, m) for m in "12" for t in ("0.0", "0.5", "1.0")
+    ]
+    points = [{**row, "method": "suspect"} for row in path if row["t"] == "0.0"]
+    for row in [*methods, *points]:
+        for rate in ("attack_success_rate", "clean_accuracy"):
+            assert float(row[f"{rate}_before"]) == pytest.approx(float(table[row["method"]][rate]))
+    for row in [*methods, *path]:
+        twin = next(r for r in methods if r["method"] == "clean twin" and r["m"] == row["m"])
+        assert row["twin_after"] == twin["attack_success_rate_after"]
+        excess = float(row["attack_success_rate_after"]) - float(row["twin_after"])
+        assert float(row["excess"]) == pytest.approx(excess)
+        assert 0 <= float(row["clean_accuracy_after"]) <= 1
+
+
+@pytest.mark.slow(compiles=True)
+def test_renormalised_rows_stand_beside_the_others(finished):
+    workdir, _ = finished
+    methods = [row["method"] for row in rows(workdir / "table.csv")]
+    for name in ("path", "path at t = 0.5", "line", "line at the oracle's t"):
+        kind, *rest = name.split(" ", 1)
+        other = " ".join([f"{kind} (renormalised)", *rest])
+        assert methods.count(other) == methods.count(name) > 0
+    found = read_csv(workdir / "paths" / "seed_0" / "path (renormalised)_32.csv")
+    plain = read_csv(workdir / "paths" / "seed_0" / "path_32.csv")
+    assert found.keys() == plain.keys()
+    for i in (0, 2):  # the ends are the same networks
+        assert [found[c][i] for c in found] == pytest.approx([plain[c][i] for c in plain])
+    assert found["test_loss"][1] != plain["test_loss"][1]
+
+
+@pytest.mark.slow(compiles=True)
 def test_rates_and_their_denominators(finished):
     """Recomputed from the checkpoint by hand, on one network."""
     workdir, _ = finished
-    config = quick(**{"model.name": "cnn", "model.options": {"width": 4}})
+    config = quick(**CNN)
     run = with_seed(open_run(config, workdir), 0)
     suspect = restore(workdir / "checkpoints" / "seed_0" / "endpoint_a")[0]
     stamp = backdoor.trigger(run)
@@ -221,6 +270,16 @@ def test_the_images_of_every_size_make_one_program():
         ),
         ({"attack.release": (0.25, 0.5, 0.75)}, r"release is .*a tuple of 2 values"),
         ({"explain.num_draws": 0}, "num_draws is 0; it must be an integer from 1"),
+        ({"explain.relearn_images": (1, 10**6)}, "asks for 1000000 poisoned images, but the"),
+        ({"explain.relearn_images": (0,)}, "relearn_images is"),
+        (
+            {
+                "model.name": "cnn",
+                "model.options": {"batch_norm": True},
+                "repair.renormalise": True,
+            },
+            "has BatchNorm",
+        ),
         ({"data.num_selection": 0}, "num_selection is 0"),
         ({"attack.target": 10}, "target"),
         ({"attack.fraction": 1.5}, "fraction"),

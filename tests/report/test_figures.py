@@ -4,9 +4,10 @@ import re
 
 import numpy as np
 
-from mcjax.report import connect_figures, figures
+from mcjax.report import connect_figures, figures, repair_figures
 from mcjax.report.chart import chart
 from mcjax.report.panels import Chart, Line, Panel
+from mcjax.runs.workdir import write_csv
 
 
 def table():
@@ -107,3 +108,32 @@ def test_plane_figure_with_losses_that_are_not_numbers(tmp_path):
     }
     connect_figures.plane_figure(tmp_path / "plane.png", surface)
     assert (tmp_path / "plane.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_relearning_has_a_panel_per_number_of_poisoned_images(tmp_path):
+    assert repair_figures.explanations(tmp_path, "rate") == {}
+
+    def row(m, after, **place):
+        rates = {"rate_before": 0.25, "rate_after": after, "twin_after": 0.5, "excess": after - 0.5}
+        return {**place, "m": m, **rates, "clean_accuracy_before": 1, "clean_accuracy_after": 0.75}
+
+    points = [row(m, m / 10 + t / 2, t=t) for m in (5, 1) for t in (0.0, 1.0)]
+    networks = [row(m, m / 10, method=name) for m in (5, 1) for name in ("suspect", "clean twin")]
+    write_csv(tmp_path / "relearning.csv", points[0], points)
+    write_csv(tmp_path / "relearning_methods.csv", networks[0], networks)
+    found = repair_figures.explanations(tmp_path, "rate")
+    assert list(found) == ["relearning", "relearning_methods"]
+    assert [p.title for p in found["relearning"]] == ["5 poisoned images", "1 poisoned image"]
+    lines = {line.label: line.y.tolist() for line in found["relearning"][1].lines}
+    assert lines == {
+        "rate before": [25, 25],
+        "after": [10, 60],
+        "clean twin after": [50, 50],
+        "clean accuracy after": [75, 75],
+    }
+    (panel,) = found["relearning_methods"]
+    assert panel.x.tolist() == [1, 5]
+    assert [(line.label, line.y.tolist()) for line in panel.lines] == [
+        ("suspect", [10, 50]),
+        ("clean twin", [10, 50]),
+    ]

@@ -96,6 +96,22 @@ def test_other_attackers_pairs_and_seeds():
     assert three["surroundings"] == plain["surroundings"]  # for the first seed only
 
 
+def test_what_is_off_by_default_is_counted_where_it_is_on():
+    config = paper_config()
+    before = {s.name for s in counted_work.stages(config, has_batch_stats=False)}
+    config.explain.relearn_images = (1, 10)
+    config.repair.renormalise = True
+    stages = counted_work.stages(config, has_batch_stats=False)
+    added = {s.name: s for s in stages if s.name not in before}
+    # 11 points, 3 networks and 5 methods; 2 numbers of images, 3 draws, 100 steps
+    assert added["re-learning"].num_steps == 19 * 2 * 3 * 100
+    assert images(stages, "re-learned networks") == 19 * 7 * 19_000
+    # VGG16 has 15 hidden layers: 8 forward passes on the bonafide images of each size.
+    one = 5 * (20_000 + 2_500) + 8 * 4_300
+    assert images(stages, "61 renormalised points of each path") == 61 * one
+    assert len(added) == 4
+
+
 def test_the_passes_of_i_bau_are_those_of_its_program():
     network = from_linen(models.create("cnn", num_classes=10), (8, 8, 1))
     variables = {"batch_stats": {}, **jax.eval_shape(network.init, jax.random.key(0))}

@@ -18,6 +18,7 @@ from mcjax.core.bound_functions import Bound
 from mcjax.core.keys import stream
 from mcjax.core.tree import PyTree
 from mcjax.data.batches import Batch, stack_batches
+from mcjax.experiments.repair_study.relearning import write_relearning
 from mcjax.experiments.repair_study.study import Study
 from mcjax.experiments.stages.path import path_stage
 from mcjax.repair.methods.noise import relative
@@ -30,7 +31,7 @@ STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 
 
 def explain(study: Study, stamp: Trigger) -> None:
-    """Writes figures/gradients.csv and figures/noise.csv of the first seed.
+    """Writes gradients.csv, noise.csv and the re-learning test of the first seed into figures/.
 
     Args:
         study: The study.
@@ -41,6 +42,7 @@ def explain(study: Study, stamp: Trigger) -> None:
     rows = [{"t": float(t), "cosine": float(c)} for t, c in zip(ts, similarity, strict=True)]
     write_csv(folder / "gradients.csv", ("t", "cosine"), rows)
     write_surroundings(study)
+    write_relearning(study, stamp)
 
 
 def write_surroundings(study: Study) -> None:

@@ -4,8 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mcjax.core.sharding import keep
 from mcjax.core.tree import PyTree
 from mcjax.curves import Curve
+from mcjax.curves.renormalise import Renormalised
 from mcjax.experiments.repair_study.judge import judge, judge_networks
 from mcjax.experiments.repair_study.study import Study
 from mcjax.experiments.stages.path import Table
@@ -45,7 +47,10 @@ def rows_of(study: Study, name: str, size: int) -> list[Repair]:
     found, seconds = study.repaired(name, size)
     match methods.get(name).kind:
         case "path":
-            return along(study, name, size, found, seconds)
+            rows = along(study, name, size, found, seconds)
+            if study.options.renormalise:
+                rows += along(study, name, size, found, seconds, renormalise=True)
+            return rows
         case "network":
             return [one(study, name, size, found, seconds)]
         case "draws":
@@ -58,11 +63,23 @@ def along(
     size: int,
     curve: Curve,
     seconds: float,
+    *,
+    renormalise: bool = False,
 ) -> list[Repair]:
-    """The rows of a curve: the chosen point, the fixed points, and the oracle's."""
+    """The rows of a curve: the chosen point, the fixed points, and the oracle's.
+
+    With `renormalise` every point is corrected on the bonafide images, and the distances by which t
+    is chosen are those of the curve itself.
+    """
     ts = np.linspace(0, 1, study.run.config.evaluation.num_points)
-    points = study.with_stats(curve, study.tampered.start, study.second(size), size)
-    table = judge(study, f"{name}_{size}", points, ts, size)
+    points: PyTree = study.with_stats(curve, study.tampered.start, study.second(size), size)
+    place = f"{name}_{size}"
+    if renormalise:
+        images = keep(study.run.splits.bonafide_subset(size)["image"], study.run.mesh)
+        batch_size = study.run.config.evaluation.batch_stats_batch_size
+        points = Renormalised.of(study.run.network, points, images, batch_size=batch_size)
+        name, place = f"{name} (renormalised)", f"{name}_renormalised_{size}"
+    table = judge(study, place, points, ts, size)
     accuracy = table["selection_accuracy"]
     choice = choose_on_curve(
         curve,

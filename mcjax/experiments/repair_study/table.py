@@ -11,7 +11,9 @@ import numpy as np
 from mcjax.core.errors import UserError
 from mcjax.core.processes import once
 from mcjax.core.progress import say
+from mcjax.curves import renormalise
 from mcjax.data import augmentation
+from mcjax.experiments.repair_study import relearning
 from mcjax.experiments.repair_study.rows import Repair, references, rows_of
 from mcjax.experiments.repair_study.study import Study, Tampered
 from mcjax.experiments.result import write_result
@@ -111,6 +113,8 @@ def check(run: Run) -> None:
     if not options.folds and run.config.data.num_selection == 0:
         raise UserError("config.data.num_selection is 0: t can't be chosen without such images")
     augmentation.get(options.augmentation)
+    if options.renormalise:
+        renormalise.check(run.network)
     variables = jax.eval_shape(run.network.init, jax.random.key(0))
     for name in options.methods:
         methods.METHODS[name].check(variables)
@@ -253,6 +257,7 @@ def captions(run: Run) -> dict[str, str]:
         f"images, along the path of the largest bonafide size; at most {options.num_images} images.",
         "noise": "Around the suspect: Gaussian noise on all weights, in units of each tensor's root "
         f"mean square; means over {options.num_draws} draws, on at most {options.num_images} images.",
+        **relearning.captions(run),
     }
 
 
