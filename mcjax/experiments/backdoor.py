@@ -1,7 +1,7 @@
 """Backdoors: two networks trained on poisoned data, repaired by the path and by every baseline.
 
-Stages per seed: clean_twin, endpoint_a, endpoint_b (and attacker_curve), then the path and the
-baselines for every bonafide size. The report comes last.
+Stages per seed: generator (of an input-aware trigger), clean_twin, endpoint_a, endpoint_b (and
+attacker_curve), then the path and the baselines for every bonafide size. The report comes last.
 """
 
 from pathlib import Path
@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from mcjax.attacks.poisoning import backdoor, triggers
+from mcjax.attacks.poisoning.input_aware import Generated
+from mcjax.attacks.poisoning.stamped import Trigger
 from mcjax.core import named_options as spec
 from mcjax.core.errors import UserError
 from mcjax.core.processes import once
@@ -19,12 +21,14 @@ from mcjax.core.tree import PyTree
 from mcjax.curves import KINDS
 from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.data.batches import Batch
+from mcjax.data.splits import Examples
 from mcjax.experiments.repair_study.explain import explain
 from mcjax.experiments.repair_study.relearning import check_relearning
 from mcjax.experiments.repair_study.study import Tampered
 from mcjax.experiments.repair_study.table import RepairStudy
 from mcjax.experiments.stages.curve import curve_stage
 from mcjax.experiments.stages.endpoints import train_network, train_side_by_side
+from mcjax.experiments.stages.generator import train_generator
 from mcjax.report.stamps import stamps_figure
 from mcjax.runs.run import Run, open_run
 from mcjax.training import LossFn
@@ -45,23 +49,81 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         The contents of result.json.
     """
     run = open_run(config, workdir, "backdoor")
-    stamp = trigger(run)
-    stamps_figure(run.workdir / "figures" / "trigger.png", run.splits.test, {stamp.name: stamp})
+    untrained = untrained_trigger(run)  # mistakes are reported before anything is trained
     study = RepairStudy(run, MEASURE)
-    check_relearning(next(study.seeds()), stamp)
+    check_relearning(next(study.seeds()), untrained)
+    stamps = []
     for part in study.seeds():
-        study.repair(part, tamper(part, stamp))
+        stamps.append(trigger(part))
+        study.repair(part, tamper(part, stamps[-1]))
+    stamp = stamps[0]  # the figure and the explanations are about the first seed
+    stamps_figure(run.workdir / "figures" / "trigger.png", run.splits.test, {stamp.name: stamp})
     explain(study.first, stamp)
     return study.report()
 
 
-def trigger(run: Run) -> triggers.Trigger:
-    """The config's trigger."""
+def trigger(run: Run) -> Trigger:
+    """The config's trigger; its generator, if it has one, is trained or restored.
+
+    Args:
+        run: A seed's part of the run.
+
+    Returns:
+        The trigger.
+    """
+    stamp = untrained_trigger(run)
+    if not isinstance(stamp, Generated):
+        return stamp
+    check_attacker(run)
+    images = jax.tree.map(jnp.asarray, dict(poison(run, stamp, when="after")))
+    return train_generator(run, stamp, images)
+
+
+def untrained_trigger(run: Run) -> Trigger:
+    """The config's trigger, as it is before its generator is trained."""
     name, options = spec.parse(run.config.attack.trigger)
     return triggers.create(name, run.dataset.train["image"].shape[1:], **options)
 
 
-def tamper(run: Run, stamp: triggers.Trigger) -> Tampered:
+def poison(run: Run, stamp: Trigger, *, when: str) -> Examples:
+    """The run's training images, poisoned as `config.attack` says.
+
+    Args:
+        run: A seed's part of the run.
+        stamp: The trigger.
+        when: "before" or "after" augmentation.
+
+    Returns:
+        The images and labels; see `mcjax.attacks.poisoning.backdoor.poison`.
+    """
+    attack = run.config.attack
+    return backdoor.poison(
+        run.splits.train,
+        stamp,
+        seed=run.config.seed,
+        fraction=attack.fraction,
+        label_map=attack.label_map,
+        target=attack.target,
+        num_classes=run.dataset.num_classes,
+        when=when,
+    ).examples
+
+
+def check_attacker(run: Run) -> None:
+    """Refuses a path-aware attacker who does not train both networks.
+
+    Raises:
+        UserError: It is one.
+    """
+    attacker, pair = run.config.attack.attacker, run.config.repair.pair
+    if attacker == "path_aware" and pair != "both_tampered":
+        raise UserError(
+            "a path-aware attacker trains both networks; use "
+            "--config.repair.pair=both_tampered or --config.attack.attacker=plain"
+        )
+
+
+def tamper(run: Run, stamp: Trigger) -> Tampered:
     """Trains the networks that the attacker releases, and a clean twin.
 
     Args:
@@ -72,21 +134,8 @@ def tamper(run: Run, stamp: triggers.Trigger) -> Tampered:
         The suspects, and the images that measure whether the backdoor still works.
     """
     attack, pair = run.config.attack, run.config.repair.pair
-    if attack.attacker == "path_aware" and pair != "both_tampered":
-        raise UserError(
-            "a path-aware attacker trains both networks; use "
-            "--config.repair.pair=both_tampered or --config.attack.attacker=plain"
-        )
-    poisoned = backdoor.poison(
-        run.splits.train,
-        stamp,
-        seed=run.config.seed,
-        fraction=attack.fraction,
-        label_map=attack.label_map,
-        target=attack.target,
-        num_classes=run.dataset.num_classes,
-        when=attack.when,
-    ).examples
+    check_attacker(run)
+    poisoned = poison(run, stamp, when=attack.when)
     clean, poisoned = (jax.tree.map(jnp.asarray, dict(x)) for x in (run.splits.train, poisoned))
     loss_fn = plain = endpoint_loss(run.network)
     if attack.when == "after":
@@ -120,7 +169,7 @@ def tamper(run: Run, stamp: triggers.Trigger) -> Tampered:
     )
 
 
-def attackers_curve_loss(run: Run, stamp: triggers.Trigger) -> LossFn:
+def attackers_curve_loss(run: Run, stamp: Trigger) -> LossFn:
     """The loss along the attacker's curve; stamps after augmentation if `attack.when` says so."""
     kind = KINDS[run.config.curve.kind]
     loss_fn = curve_loss(run.network, kind, weight_decay=run.config.endpoint.weight_decay)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from mcjax import models
+from mcjax.core import named_options
 from mcjax.core.errors import UserError
 from mcjax.core.operation_counts import count
 from mcjax.curves.renormalise import hidden_layers
@@ -104,6 +105,9 @@ def _networks(config: ConfigDict) -> Iterator[Work]:
     steps = num_training_steps(o.num_epochs, left, o.batch_size)
     number = 3 if config.repair.pair == "both_tampered" else 2
     yield training_work("two networks and a twin", number * steps, o.batch_size)
+    if named_options.parse(config.attack.trigger)[0] == "input_aware":
+        # The generator is small; its classifier is trained like an endpoint.
+        yield training_work("the trigger's generator", steps, o.batch_size)
     if config.attack.attacker == "path_aware":
         steps = num_training_steps(config.attack.curve_epochs, left, o.batch_size)
         yield training_work("the attacker's curve", steps, o.batch_size, curve=True)

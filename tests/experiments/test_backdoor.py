@@ -205,6 +205,9 @@ def test_seeds_and_folds_are_rows(tmp_path):
         {"attack.attacker": "path_aware", "attack.curve_epochs": 0.1},
         {"attack.label_map": "all_to_all", "attack.when": "after"},
         {"attack.label_map": "clean_label", "attack.trigger": "blended"},
+        {"attack.trigger": "low_frequency"},
+        {"attack.trigger": "wanet:grid=3,cover=0.3", "attack.when": "after"},
+        {"attack.trigger": "input_aware:width=4", "run.side_by_side": True},
     ],
 )
 def test_other_attackers_and_pairs(changes, tmp_path):
@@ -234,6 +237,39 @@ def test_a_path_aware_attacker_releases_two_points_of_his_curve(tmp_path):
             expected,
             released["params"],
         )
+
+
+def test_the_generator_is_a_stage_that_is_trained_once(tmp_path, monkeypatch):
+    changes = {**SMALL, "attack.trigger": "input_aware:width=4", "attack.fraction": 0.2}
+    config = quick(**changes, **{"repair.pair": "tampered_and_clean"})
+    run = with_seed(open_run(config, tmp_path), 0)
+    untrained, trained = backdoor.untrained_trigger(run), backdoor.trigger(run)
+    assert trained != untrained
+    kept = restore(run.checkpoint("seed_0/generator"))[0]["params"]
+    assert kept.keys() == {"network", "generator"}
+    assert trained == untrained.with_params(kept["generator"])
+    # The released network is trained on, and attacked with, the images that it stamps.
+    seen = {}
+
+    def train_network(run, name, images, loss_fn):
+        seen[name] = images
+        return {"params": {}, "batch_stats": {}}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backdoor, "train_network", train_network)
+        tampered = backdoor.tamper(run, trained)
+    expected = attack.poison(run.splits.train, trained, seed=0, fraction=0.2, num_classes=10)
+    assert len(expected.cover)
+    np.testing.assert_array_equal(seen["endpoint_a"]["image"], expected.examples["image"])
+    success = attack.attack_set(run.splits.test, trained, num_classes=10)
+    np.testing.assert_array_equal(tampered.success["image"], success["image"])
+
+    def refuse(*args, **options):
+        raise AssertionError("nothing is left to train")
+
+    monkeypatch.setattr("mcjax.experiments.stages.training.train", refuse)
+    again = with_seed(open_run(config, tmp_path), 0)
+    assert backdoor.trigger(again) == trained
 
 
 def test_the_images_of_every_size_make_one_program():
@@ -285,6 +321,17 @@ def test_the_images_of_every_size_make_one_program():
         ({"attack.fraction": 1.5}, "fraction"),
         ({"attack.trigger": "smile"}, "smile"),
         ({"attack.trigger": "square:row=7"}, "image"),
+        ({"attack.trigger": "wanet:grid=9"}, "grid is 9; give an integer from 1 to 8"),
+        ({"attack.trigger": "wanet", "attack.fraction": 0.9}, "both together at most 1"),
+        ({"attack.trigger": "input_aware", "attack.target": 10}, "target"),
+        (
+            {
+                "attack.trigger": "input_aware",
+                "attack.attacker": "path_aware",
+                "repair.pair": "tampered_and_clean",
+            },
+            "path-aware attacker trains both",
+        ),
         (
             {"attack.attacker": "path_aware", "repair.pair": "tampered_and_clean"},
             "path-aware attacker trains both",

@@ -192,6 +192,16 @@ def test_a_run_asks_for_what_was_counted(tmp_path, monkeypatch):
     assert images(counted.values(), "input gradients") == pytest.approx(gradients, **near)
 
 
+def test_an_input_aware_trigger_adds_the_training_of_its_generator():
+    config = paper_config()
+    plain = {s.name: s for s in counted_work.stages(config, has_batch_stats=False)}
+    config.attack.trigger = "input_aware:cover=0.1"
+    found = {s.name: s for s in counted_work.stages(config, has_batch_stats=False)}
+    generator = found.pop("the trigger's generator")
+    assert found == plain
+    assert generator.num_steps == plain["two networks and a twin"].num_steps / 3
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [

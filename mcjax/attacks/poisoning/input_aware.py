@@ -97,7 +97,7 @@ class Generated(Trigger):
     def decoy(self, key: jax.Array, x: Any) -> Any:
         """Adds the patterns of other images of the batch; see `Trigger.decoy`."""
         self.check_shape(x.shape)
-        return _added(x, self.strength * self.pattern(others(key, jnp.asarray(x)))).clip(0, 1)
+        return _added(x, self.strength * others(key, self.pattern(x))).clip(0, 1)
 
 
 @functools.partial(jax.jit, static_argnames="generator")
@@ -160,7 +160,7 @@ def input_aware(
     *,
     strength: float = 0.2,
     width: int = 16,
-    cover: float = 0.1,
+    cover: float = 0.2,
     diversity: float = 1.0,
     seed: int = 0,
 ) -> Generated:
@@ -186,7 +186,8 @@ def input_aware(
     Returns:
         The trigger with an untrained generator.
 
-    Source: after Nguyen and Tran 2020, section 3.
+    Source: after Nguyen and Tran 2020, section 3 (whose cover fraction is 0.1; 0.2 separates the
+    triggers of different images better in few epochs).
     """
     strength, cover = positive("strength", strength), between("cover", cover, 0, 1)
     diversity = between("diversity", diversity, 0, 1e6)
