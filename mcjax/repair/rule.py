@@ -1,14 +1,15 @@
 """Chooses one network of a family, the same way for every method, without knowing the trigger."""
 
-from typing import NamedTuple
+import dataclasses
 
 import numpy as np
 
 
-class Pick(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Pick:
     """A chosen network of a family.
 
-    Attributes:
+    Args:
         index: Its index.
         acceptable: Whether its accuracy reaches the floor.
         floor: The required accuracy, a fraction.

@@ -96,9 +96,7 @@ def along(
     return [chosen, *fixed, at(f"{name} at the oracle's t", best if best is not None else 0)]
 
 
-def of_family(
-    study: Study, name: str, size: int, family: Family, seconds: float
-) -> list[Repair]:
+def of_family(study: Study, name: str, size: int, family: Family, seconds: float) -> list[Repair]:
     """The rows of a family: the network that the rule chooses, and the oracle's.
 
     Args:
@@ -121,9 +119,7 @@ def of_family(
     def at(method: str, index: int) -> Repair:
         values = {column: float(v[index]) for column, v in table.items()}
         value = float(family.values[index])
-        return Repair(
-            method, values, seconds=seconds, setting=value, acceptable=pick.acceptable
-        )
+        return Repair(method, values, seconds=seconds, setting=value, acceptable=pick.acceptable)
 
     # If no network is accurate enough, the oracle has nothing to choose from either.
     other = pick.index if best is None else best

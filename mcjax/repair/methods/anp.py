@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import traverse_util
 from jax import lax
 
@@ -87,13 +86,16 @@ def perturbed(params: PyTree, mask: PyTree, noise: PyTree, bias_noise: PyTree) -
         layer, _, name = path_name(path).rpartition("/")
         if layer not in weight:
             return w
-        return w * (1 + bias[layer] if name == "bias" else weight[layer])
+        factor = 1 + bias[layer] if name == "bias" else weight[layer]
+        return w * factor.reshape((1,) * (w.ndim - 1) + (-1,))
 
     return jax.tree.map_with_path(leaf, params)
 
 
 def mask_loss(network: Network, *, alpha: float, eps: float, num_inner: int = 1) -> LossFn:
-    """alpha CE(m) + (1 - alpha) CE(m + d, b), with the noise (d, b) that maximises the last term.
+    """The loss of the masks: clean, and with the noise that maximises it.
+
+        alpha CE(m) + (1 - alpha) max_{|d|, |b| <= eps} CE(m + d, b)
 
     The noise starts uniformly in [-eps, eps] and takes num_inner steps of eps / num_inner along the
     sign of the gradient of CE(m + d, b), each projected onto [-eps, eps]; it is not differentiated.
@@ -195,7 +197,7 @@ def run(case: Case) -> Family:
         project_fn=clip_masks,
     )
     masks = by_name(trained["params"])
-    thresholds = np.asarray(THRESHOLDS, np.float32)
+    thresholds = jnp.asarray(THRESHOLDS, jnp.float32)
     return Family("threshold", THRESHOLDS, PrunedBelow(suspect, masks, thresholds))
 
 

@@ -1,5 +1,6 @@
 """CLP: prunes the channels that may amplify their input far more than others; needs no data."""
 
+import jax.numpy as jnp
 import numpy as np
 
 from mcjax.core.errors import UserError
@@ -89,11 +90,11 @@ def run(case: Case) -> Family:
     """
     scores = {}
     for layer, found in lipschitz_constants(case.suspect, model_name=case.model_name).items():
-        score = -outliers(found).astype(np.float32)
+        score = jnp.asarray(-outliers(found), jnp.float32)
         scores[layer] = score
         if norm := normalisation_of(case.suspect["params"], layer, case.model_name):
             scores[norm] = score
-    below = -np.asarray(STRENGTHS, np.float32)
+    below = -jnp.asarray(STRENGTHS, jnp.float32)
     return Family("u", STRENGTHS, PrunedBelow(case.suspect, scores, below))
 
 

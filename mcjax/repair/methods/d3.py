@@ -82,13 +82,15 @@ def distant_start(key: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def rescaled(kernel: jax.Array, like: jax.Array) -> jax.Array:
-    """kernel ||like|| / ||kernel||, Frobenius norms."""
+    """Rescales a kernel to the norm of another: kernel ||like|| / ||kernel||."""
     length = jnp.linalg.norm(kernel.ravel())
     return kernel * (jnp.linalg.norm(like.ravel()) / jnp.maximum(length, 1e-12))
 
 
 def distance_loss(network: Network, layer: str, *, weight: float, eps: float) -> LossFn:
-    """weight mean_i relu(CE_i - eps) - ||w - w0||_2, with the kernel w of one layer.
+    """Cross-entropy above a floor, minus the distance of one layer from the suspect's.
+
+        weight mean_i relu(CE_i - eps) - ||w - w0||_2,    w the layer's kernel
 
     Args:
         network: The network.

@@ -45,8 +45,8 @@ def attention_maps(network: Network, variables: PyTree, x: jax.Array) -> dict[st
     """The attention of the last layer or block of each resolution, in evaluation mode.
 
     A resolution is a height and a width of more than one position: the attention of one position is
-    always 1. In a residual network the layers are the last block of each stage, as in the paper, or
-    a BatchNorm after it.
+    always 1. In a residual network this is the output of each stage, as in the paper; in a
+    pre-activation network it is that output after the next BatchNorm.
 
     Args:
         network: The network, made by `from_linen`.
