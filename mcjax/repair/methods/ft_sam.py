@@ -71,8 +71,8 @@ def ascent(params: PyTree, gradient: PyTree, *, rho: float) -> PyTree:
         A tree like w.
 
     Example:
-        >>> ascent({"w": jnp.array([3.0, 1.0])}, {"w": jnp.array([1.0, 4.0])}, rho=0.5)["w"]
-        Array([0.9, 0.4], dtype=float32)
+        >>> ascent({"w": jnp.array([3.0, 1.0])}, {"w": jnp.array([1.0, 4.0])}, rho=5.0)["w"]
+        Array([9., 4.], dtype=float32)
     """
     scaled = jax.tree.map(lambda w, g: jnp.abs(w) * g, params, gradient)
     norm = optax.tree.norm(scaled) + 1e-12
