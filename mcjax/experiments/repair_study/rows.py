@@ -12,7 +12,7 @@ from mcjax.experiments.stages.path import Table
 from mcjax.repair import methods
 from mcjax.repair.choose import Choice, choose_on_curve, oracle
 from mcjax.repair.methods.method import Draws, Family
-from mcjax.repair.rule import strongest
+from mcjax.repair.rule import reaches, strongest
 
 
 class Repair(NamedTuple):
@@ -159,4 +159,7 @@ def one(study: Study, name: str, size: int, variables: PyTree, seconds: float) -
     if not variables.get("batch_stats"):
         variables = {"params": variables["params"]}
     table = judge_networks(study, f"{name}_{size}", [variables])
-    return Repair(name, {column: float(v[0]) for column, v in table.items()}, seconds=seconds)
+    values = {column: float(v[0]) for column, v in table.items()}
+    floor = suspect_accuracy(study) - study.options.tolerance
+    acceptable = bool(reaches(values["selection_accuracy"], floor))
+    return Repair(name, values, seconds=seconds, acceptable=acceptable)

@@ -184,6 +184,18 @@ def test_rows_of_a_family_without_an_accurate_network(study, monkeypatch):
     assert best.setting == 0.0
 
 
+@pytest.mark.parametrize(("accuracy", "acceptable"), [(0.88, True), (0.87, False)])
+def test_a_single_network_is_acceptable_within_the_tolerance(
+    accuracy, acceptable, study, monkeypatch
+):
+    found = {"selection_accuracy": [accuracy], "attack_success_rate": [0.5]}
+    monkeypatch.setattr(rows, "judge_networks", lambda study, name, networks: found)
+    monkeypatch.setattr(rows, "suspect_accuracy", lambda study: 0.9)
+    repair = rows.one(study, "fine_tune", 16, {"params": {}}, 1.0)
+    assert study.options.tolerance == 0.02
+    assert repair.acceptable is acceptable
+
+
 def test_the_table_has_a_column_of_settings_if_a_family_is_asked_for(study, monkeypatch):
     chosen, _ = table_of_a_family(study, monkeypatch, suspect=0.9)
     study.run.config.repair.methods = ("path", "clp")
