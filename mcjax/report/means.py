@@ -75,6 +75,9 @@ def summarise(rows: Sequence[Row], measure: str) -> list[Row]:
         t = mean(group, "t")
         line: Row = {"method": method, "bonafide": bonafide, "num": len(group)}
         line["t"] = "" if t is None else t.value
+        if any("setting" in row for row in rows):
+            setting = mean(group, "setting")
+            line["setting"] = "" if setting is None else setting.value
         for column in ("clean_accuracy", measure):
             found = mean(group, column)
             value, half = (found.value, found.half) if found else (math.nan, math.nan)

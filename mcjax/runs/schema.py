@@ -11,7 +11,7 @@ from mcjax.core.fields import Field, choice, flag, number, several, text, whole
 from mcjax.core.keys import NUM_SEEDS
 from mcjax.core.settings import Setting, Settings, at_most
 from mcjax.curves import MOST_BENDS
-from mcjax.repair.methods import METHODS
+from mcjax.repair.methods import DEFAULT, METHODS
 
 
 def _training(part: str, *, epochs: float, quick_epochs: float, whose: str) -> Settings:
@@ -194,7 +194,7 @@ _REPAIR: Settings = {
         "0: no cross-validation; else the number of folds (the held-out fold chooses t)",
     ),
     "repair.methods": Setting(
-        tuple(METHODS), several(text(), least=1), "repair methods to compare; must include path"
+        DEFAULT, several(text(), least=1), "repair methods to compare; must include path"
     ),
     "repair.num_epochs": Setting(40.0, number(0, 1e6, above=True), "epochs of each repair", 1.0),
     "repair.steps_per_epoch": Setting(

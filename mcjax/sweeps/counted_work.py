@@ -166,7 +166,8 @@ def _judgements(config: ConfigDict, has_batch_stats: bool) -> Iterator[Work]:
             continue
         along = method.kind == "path"
         number = plan.num_points if along else method.num_networks(plan)
-        own = sum(judged + (largest if along else 0) + (n if normalised else 0) for n in used)
+        recomputed = normalised and method.kind != "family"
+        own = sum(judged + (largest if along else 0) + (n if recomputed else 0) for n in used)
         yield _look(f"{number} points of each {name}" if along else name, config, number, own)
         if along and config.repair.renormalise:
             passes = _renormalising_passes(config)

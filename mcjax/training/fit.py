@@ -12,7 +12,7 @@ from mcjax.core.errors import UserError
 from mcjax.core.tree import PyTree
 from mcjax.data import augmentation as augmentations
 from mcjax.data.batches import Batch
-from mcjax.training.loop import LossFn, TrainState, init_state, sgd, train
+from mcjax.training.loop import LossFn, ProjectFn, TrainState, init_state, sgd, train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +50,9 @@ class Training:
         fixed: What the objective needs besides the parameters, such as a curve's fixed ends.
         decay_in_loss: The objective has the weight decay, so the optimizer has none.
         stacked: Several networks side by side: `params` and `batch_stats` have a first axis.
+        project_fn: Applied to the parameters after each step, `project_fn(params, fixed)`; None
+            leaves them.
+        part: Name of this training, if its stage has several; its checkpoint is separate.
     """
 
     params: PyTree
@@ -61,6 +64,8 @@ class Training:
     fixed: PyTree = None
     decay_in_loss: bool = False
     stacked: bool = False
+    project_fn: ProjectFn | None = None
+    part: str = ""
 
     @property
     def optimizer(self) -> Any:
@@ -88,6 +93,7 @@ class Training:
             "optimizer": self.optimizer,
             "batch_size": self.budget.batch_size,
             "augment_fn": augmentations.get(self.budget.augmentation),
+            "project_fn": self.project_fn,
         }
 
 

@@ -66,6 +66,9 @@ LossFn = Callable[
 ]
 """`loss_fn(key, step, params, batch_stats, fixed, batch) -> loss, (batch_stats, metrics)`."""
 
+ProjectFn = Callable[[PyTree, PyTree], PyTree]
+"""`project_fn(params, fixed) -> params`, the parameters that a step may end at."""
+
 
 def schedule(learning_rate: float, num_steps: int) -> optax.Schedule:
     """Constant for half of the steps, then linear to 1 % of it at 0.9 of the steps, then constant.
@@ -127,7 +130,15 @@ def init_state(
 
 @functools.partial(
     FewPrograms,
-    static=("capacity", "loss_fn", "optimizer", "batch_size", "augment_fn", "mesh"),
+    static=(
+        "capacity",
+        "loss_fn",
+        "optimizer",
+        "batch_size",
+        "augment_fn",
+        "mesh",
+        "project_fn",
+    ),
     donate_argnames=("state",),
 )
 def train_steps(
@@ -143,6 +154,7 @@ def train_steps(
     batch_size: int,
     augment_fn: Augmentation,
     mesh: Mesh | None = None,
+    project_fn: ProjectFn | None = None,
 ) -> tuple[TrainState, StepMetrics]:
     """Takes num_steps steps in one dispatch.
 
@@ -163,6 +175,7 @@ def train_steps(
         augment_fn: `augment_fn(key, image) -> image`.
         mesh: Devices, with an axis "batch", over which each batch is sharded; all arguments are
             replicated on them. None for one device.
+        project_fn: Applied to the parameters after each update; None leaves them.
 
     Returns:
         The final state, and the metrics of each step, [capacity], zero beyond num_steps.
@@ -175,6 +188,7 @@ def train_steps(
             optimizer=optimizer,
             batch_size=batch_size,
             augment_fn=augment_fn,
+            project_fn=project_fn,
         )
         axes = (0, 0, 0, 0 if examples["label"].ndim == 2 else None, None)
         return jax.vmap(step_together, axes)(key, state, fixed, examples, num_steps)
@@ -203,6 +217,8 @@ def train_steps(
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        if project_fn is not None:
+            params = project_fn(params, fixed)
         history = jax.tree.map(lambda h, m: h.at[i].set(m), history, metrics)
         return spread(TrainState(state.step + 1, params, batch_stats, opt_state)), spread(history)
 
@@ -223,6 +239,7 @@ def train(
     batch_size: int,
     augment_fn: Augmentation,
     mesh: Mesh | None = None,
+    project_fn: ProjectFn | None = None,
 ) -> Iterator[tuple[TrainState, dict[str, Any]]]:
     """Trains for num_steps steps, one dispatch after another.
 
@@ -239,6 +256,7 @@ def train(
         augment_fn: `augment_fn(key, image) -> image`.
         mesh: Devices of all processes, with an axis "batch", over which each batch is sharded. The
             batch size must be a multiple of their number. None for one device.
+        project_fn: Applied to the parameters after each update; None leaves them.
 
     Yields:
         The state after each dispatch (donated by the next one) and the mean metrics of its steps:
@@ -264,6 +282,7 @@ def train(
             batch_size=batch_size,
             augment_fn=augment_fn,
             mesh=mesh,
+            project_fn=project_fn,
         )
         step += n
         history = jax.device_get(metrics)._asdict()

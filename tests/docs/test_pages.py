@@ -85,6 +85,7 @@ def test_the_page_on_adding_registers_one_of_each(capsys):
         (models, "FAMILIES", "shallow"),
         (triggers, "TRIGGERS", "stripe"),
         (methods, "METHODS", "shrink"),
+        (methods, "METHODS", "blended"),
     )
     page = DOCS / "adding.md"
     try:

@@ -197,6 +197,24 @@ def test_seeds_and_folds_are_rows(tmp_path):
 
 
 @pytest.mark.slow(compiles=True)
+def test_methods_that_are_asked_for_by_name(tmp_path):
+    names = ("path", "anp", "ft_sam", "d3", "clp", "nad")
+    small = {"model.name": "cnn", "model.options": {"width": 2, "hidden": 4}}
+    backdoor.run_experiment(quick(**{**SMALL, **small, "repair.methods": names}), tmp_path)
+    table = {row["method"]: row for row in rows(tmp_path / "table.csv")}
+    oracles = {"anp at the oracle's threshold", "clp at the oracle's u"}
+    assert {*names, *oracles} <= set(table)
+    for name, row in table.items():
+        assert bool(row["setting"]) == name.startswith(("anp", "clp"))
+        assert name.split()[0] not in names or " at " in name or row["acceptable"] in "01"
+    assert table["clp"]["bonafide"] == "0"
+    assert "setting" in rows(tmp_path / "summary.csv")[0]
+    assert {p.name for p in (tmp_path / "checkpoints" / "seed_0").iterdir()} >= {
+        f"{name}_16" for name in names if name != "clp"
+    }
+
+
+@pytest.mark.slow(compiles=True)
 @pytest.mark.parametrize(
     "changes",
     [

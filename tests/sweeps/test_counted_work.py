@@ -202,6 +202,23 @@ def test_an_input_aware_trigger_adds_the_training_of_its_generator():
     assert generator.num_steps == plain["two networks and a twin"].num_steps / 3
 
 
+def test_a_family_is_judged_at_all_its_values(monkeypatch):
+    """Without new statistics, which are recomputed for the points of a path alone."""
+    monkeypatch.setitem(counted_work.DATA, "fake:digits", ((8, 8, 1), 10, 800, 400))
+    config = base.quick(base.backdoor())
+    config.repair.methods = ("path", "anp", "clp")
+    judged = {}
+    for has_batch_stats in (False, True):
+        steps = counted_work.stages(config, has_batch_stats=has_batch_stats)
+        judged[has_batch_stats] = {s.name: s.num_steps * s.images for s in steps}
+        assert "train anp" in judged[has_batch_stats]
+        assert "train clp" not in judged[has_batch_stats]
+    sizes = len(config.repair.sizes)
+    for one in judged.values():  # clp uses no images, so one size is enough
+        assert one["anp"] / 19 / sizes == pytest.approx(one["clp"] / 9)
+    assert judged[True]["anp"] == judged[False]["anp"]
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [

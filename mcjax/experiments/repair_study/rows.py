@@ -13,7 +13,8 @@ from mcjax.experiments.repair_study.study import Study
 from mcjax.experiments.stages.path import Table
 from mcjax.repair import methods
 from mcjax.repair.choose import Choice, choose_on_curve, oracle
-from mcjax.repair.methods.method import Draws
+from mcjax.repair.methods.method import Draws, Family
+from mcjax.repair.rule import reaches, strongest
 
 
 class Repair(NamedTuple):
@@ -26,6 +27,9 @@ class Repair(NamedTuple):
         seconds: Training time.
         path: All points of the path, for the row of the chosen point.
         choice: How t was chosen, for the same row.
+        setting: The hyperparameter's value, for a network of a family.
+        acceptable: Whether the accuracy on the selection images reaches the floor; None where no
+            rule asks.
     """
 
     method: str
@@ -34,6 +38,8 @@ class Repair(NamedTuple):
     seconds: float = 0.0
     path: Table | None = None
     choice: Choice | None = None
+    setting: float | None = None
+    acceptable: bool | None = None
 
 
 def rows_of(study: Study, name: str, size: int) -> list[Repair]:
@@ -55,6 +61,8 @@ def rows_of(study: Study, name: str, size: int) -> list[Repair]:
             return [one(study, name, size, found, seconds)]
         case "draws":
             return [mean_of(study, size, draws) for draws in found]
+        case "family":
+            return of_family(study, name, size, found, seconds)
 
 
 def along(
@@ -95,11 +103,49 @@ def along(
         return Repair(method, values, float(ts[index]), seconds, **extra)
 
     # If no point is accurate enough the suspect is kept: t = 0.
-    chosen = at(name, choice.index or 0, path={"t": ts, **table}, choice=choice)
+    acceptable = choice.index is not None
+    chosen = at(
+        name, choice.index or 0, path={"t": ts, **table}, choice=choice, acceptable=acceptable
+    )
     fixed = [
         at(f"{name} at t = {t:g}", int(np.abs(ts - t).argmin())) for t in study.options.fixed_t
     ]
     return [chosen, *fixed, at(f"{name} at the oracle's t", best if best is not None else 0)]
+
+
+def of_family(study: Study, name: str, size: int, family: Family, seconds: float) -> list[Repair]:
+    """The rows of a family: the network that the rule chooses, and the oracle's.
+
+    Args:
+        study: The study.
+        name: The method.
+        size: Number of bonafide images.
+        family: Its networks.
+        seconds: Training time.
+    """
+    places = np.arange(len(family.values))
+    table = judge(study, f"{name}_{size}", family.networks, places)
+    accuracy = table["selection_accuracy"]
+    pick = strongest(
+        accuracy,
+        suspect_accuracy=suspect_accuracy(study),
+        tolerance=study.options.tolerance,
+    )
+    best = oracle(accuracy, table[study.tampered.measure], floor=pick.floor)
+
+    def at(method: str, index: int) -> Repair:
+        values = {column: float(v[index]) for column, v in table.items()}
+        value = float(family.values[index])
+        return Repair(method, values, seconds=seconds, setting=value, acceptable=pick.acceptable)
+
+    # If no network is accurate enough, the oracle has nothing to choose from either.
+    other = pick.index if best is None else best
+    return [at(name, pick.index), at(f"{name} at the oracle's {family.setting}", other)]
+
+
+def suspect_accuracy(study: Study) -> float:
+    """The suspect's accuracy on the selection images, from which every floor is measured."""
+    return references(study)[0].values["selection_accuracy"]
 
 
 def mean_of(study: Study, size: int, draws: Draws) -> Repair:
@@ -110,15 +156,19 @@ def mean_of(study: Study, size: int, draws: Draws) -> Repair:
 
 
 def references(study: Study) -> list[Repair]:
-    """The rows of the tampered networks and of their clean references."""
+    """The rows of the tampered networks and of their clean references: the suspect's is first."""
+    if "references" in study.memory:
+        return list(study.memory["references"])
     tampered = study.tampered
     networks = {"suspect": tampered.start, "second network": tampered.end, **tampered.references}
     networks = {name: network for name, network in networks.items() if network is not None}
     table = judge_networks(study, "references", list(networks.values()))
-    return [
+    rows = [
         Repair(name, {column: float(v[i]) for column, v in table.items()})
         for i, name in enumerate(networks)
     ]
+    study.memory["references"] = tuple(rows)
+    return rows
 
 
 def one(study: Study, name: str, size: int, variables: PyTree, seconds: float) -> Repair:
@@ -126,4 +176,7 @@ def one(study: Study, name: str, size: int, variables: PyTree, seconds: float) -
     if not variables.get("batch_stats"):
         variables = {"params": variables["params"]}
     table = judge_networks(study, f"{name}_{size}", [variables])
-    return Repair(name, {column: float(v[0]) for column, v in table.items()}, seconds=seconds)
+    values = {column: float(v[0]) for column, v in table.items()}
+    floor = suspect_accuracy(study) - study.options.tolerance
+    acceptable = bool(reaches(values["selection_accuracy"], floor))
+    return Repair(name, values, seconds=seconds, acceptable=acceptable)

@@ -27,11 +27,11 @@ from mcjax.experiments.stages.alignment import aligned
 from mcjax.experiments.stages.curve import control_points, curve_options
 from mcjax.experiments.stages.training import train_stage
 from mcjax.repair.methods import METHODS
-from mcjax.repair.methods.method import Case, Method, num_repeats
+from mcjax.repair.methods.method import Case, Family, Method, num_repeats
 from mcjax.runs.config import flat
 from mcjax.runs.run import Run, first
 from mcjax.runs.stage import Found, stage
-from mcjax.training.fit import Budget
+from mcjax.training.fit import Budget, Training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +95,11 @@ class Study:
         """
         examples, times = self.run.splits.bonafide_subset(size), num_repeats(size, self.sizes)
         return {k: jnp.asarray(np.concatenate([v] * times)) for k, v in examples.items()}
+
+    @functools.cached_property
+    def memory(self) -> dict[str, Any]:
+        """What is computed once for all rows of this part, by name."""
+        return {}
 
     @functools.cached_property
     def judged_by(self) -> dict[str, Batch]:
@@ -183,9 +188,14 @@ class Study:
             curve=curve_options(run.config.curve),
             options=flat(options),
             key_fn=lambda draw: run.key(f"{self.name}{draw}{suffix}"),
-            fit_fn=functools.partial(train_stage, run, stage_name, checkpoint=False),
+            fit_fn=functools.partial(self._fit, stage_name),
             model_name=run.config.model.name,
         )
+
+    def _fit(self, place: str, key: jax.Array, training: Training) -> dict[str, PyTree]:
+        """Trains within the stage `place`, which keeps the result of its last training."""
+        name = f"{place}_{training.part}" if training.part else place
+        return train_stage(self.run, name, key, training, checkpoint=bool(training.part))
 
     def repaired(self, name: str, size: int) -> tuple[Any, float]:
         """The result of a method with a number of images, computed once.
@@ -200,6 +210,8 @@ class Study:
         method, place = METHODS[name], f"{self.name}{name}_{size}"
         if not method.trains:
             return method.run(self.case(name, size)), 0.0
+        if method.kind == "family":
+            return self._family(method, place, self.case(name, size))
 
         def compute() -> Found:
             say(f"{place}: begins")
@@ -211,6 +223,25 @@ class Study:
         tree, kept = stage(self.run, place, self._like(method), compute)
         found = KINDS[self.run.config.curve.kind](**tree) if method.kind == "path" else tree
         return found, kept["seconds"]
+
+    def _family(self, method: Method, place: str, case: Case) -> tuple[Family, float]:
+        """Keeps the training of a family alone: its networks are quickly made from that."""
+        seconds = 0.0
+
+        def fit(key: jax.Array, training: Training) -> dict[str, PyTree]:
+            def compute() -> Found:
+                say(f"{place}: begins")
+                began = time.monotonic()
+                found = case.fit_fn(key, training)
+                return found, {"seconds": round(time.monotonic() - began, 3)}
+
+            nonlocal seconds
+            like = {"params": training.params, "batch_stats": training.batch_stats}
+            tree, kept = stage(self.run, place, like, compute)
+            seconds += kept["seconds"]
+            return tree
+
+        return method.run(dataclasses.replace(case, fit_fn=fit)), seconds
 
     def _like(self, method: Method) -> PyTree:
         start = self.tampered.start

@@ -154,17 +154,20 @@ def row(study: Study, size: int, repair: Repair) -> Row:
     measure = study.tampered.measure
     values = repair.values
     official = f"{measure}_official_denominator"
+    families = any(methods.get(name).kind == "family" for name in study.options.methods)
+    setting = "" if repair.setting is None else repair.setting
     return {
         "method": repair.method,
         "bonafide": size,
         "seed": study.run.config.seed,
         **({} if study.fold is None else {"fold": study.fold}),
         "t": "" if repair.t is None else repair.t,
+        **({"setting": setting} if families else {}),
         "clean_accuracy": values["test_accuracy"],
         measure: values[measure],
         **({official: values[official]} if official in values else {}),
         "selection_accuracy": values["selection_accuracy"],
-        "acceptable": "" if repair.choice is None else int(repair.choice.index is not None),
+        "acceptable": "" if repair.acceptable is None else int(repair.acceptable),
         "seconds": repair.seconds,
     }
 

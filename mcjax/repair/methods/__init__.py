@@ -2,10 +2,15 @@
 
 from mcjax.core.errors import UserError
 from mcjax.repair.methods import (
+    anp,
+    clp,
+    d3,
     fine_pruning,
     fine_tune,
+    ft_sam,
     i_bau,
     line,
+    nad,
     noise,
     path,
     pruning,
@@ -22,7 +27,15 @@ METHODS: dict[str, Method] = {
     "fine_prune": fine_pruning.METHOD,
     "i_bau": i_bau.METHOD,
     "noise": noise.METHOD,
+    "anp": anp.METHOD,
+    "ft_sam": ft_sam.METHOD,
+    "d3": d3.METHOD,
+    "clp": clp.METHOD,
+    "nad": nad.METHOD,
 }
+
+DEFAULT = ("path", "line", "fine_tune", "scratch", "prune", "fine_prune", "i_bau", "noise")
+"""The methods that a study compares unless it is told otherwise; ask for others by name."""
 
 
 def get(name: str) -> Method:

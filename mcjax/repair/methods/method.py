@@ -16,6 +16,7 @@ from mcjax.models.network import Network
 from mcjax.training import LossFn
 from mcjax.training.curve import CurveOptions
 from mcjax.training.fit import Budget, Training
+from mcjax.training.loop import ProjectFn
 
 TRAIN_PASSES = 3  # forward, back to the inputs, back to the weights: as much work each
 
@@ -57,16 +58,63 @@ class Case:
     model_name: str = ""
 
     def train(
-        self, name: str, params: PyTree, batch_stats: PyTree, loss_fn: LossFn, fixed: PyTree = None
+        self,
+        name: str,
+        params: PyTree,
+        batch_stats: PyTree,
+        loss_fn: LossFn,
+        fixed: PyTree = None,
+        *,
+        budget: Budget | None = None,
+        project_fn: ProjectFn | None = None,
+        part: str = "",
     ) -> dict[str, PyTree]:
-        """Trains parameters on the bonafide images with the method's budget and learning rate."""
+        """Trains parameters on the bonafide images with the method's learning rate.
+
+        Args:
+            name: The method, of the learning rate and the key.
+            params: The parameters before the first step.
+            batch_stats: The running statistics before the first step.
+            loss_fn: The objective.
+            fixed: What the objective needs besides the parameters.
+            budget: The case's if None. A step that computes several gradients takes fewer steps.
+            project_fn: Applied to the parameters after each step.
+            part: Name of this training, for a method that trains more than once.
+
+        Returns:
+            {"params", "batch_stats"} after the last step.
+
+        Raises:
+            UserError: The method has no learning rate, or the loss is not finite.
+        """
         if f"learning_rate.{name}" not in self.options:
             raise UserError(
                 f"{name!r} has no learning rate; give the name of a method that is registered with one"
             )
         rate = self.options[f"learning_rate.{name}"]
-        training = Training(params, batch_stats, self.images, loss_fn, rate, self.budget, fixed)
-        return self.fit_fn(self.key_fn(name), training)
+        training = Training(
+            params,
+            batch_stats,
+            self.images,
+            loss_fn,
+            rate,
+            budget or self.budget,
+            fixed,
+            project_fn=project_fn,
+            part=part,
+        )
+        return self.fit_fn(self.key_fn(f"{name}_{part}" if part else name), training)
+
+    def shortened(self, num_gradients: int, **changes: Any) -> Budget:
+        """The case's budget for a method that computes several gradients per step.
+
+        Args:
+            num_gradients: Gradients of the network's loss per step; the steps are divided by it, so
+                that all methods compute as many.
+            **changes: Other fields of the budget.
+        """
+        num_steps = max(1, self.budget.num_steps // num_gradients)
+        return dataclasses.replace(self.budget, num_steps=num_steps, **changes)
 
 
 class Draws(NamedTuple):
@@ -83,6 +131,21 @@ class Draws(NamedTuple):
     center: PyTree
     points: PyTree
     number: int
+
+
+class Family(NamedTuple):
+    """Networks that differ in one hyperparameter; `mcjax.repair.rule` chooses one of them.
+
+    Attributes:
+        setting: Name of the hyperparameter, a noun of the table: "threshold".
+        values: Its values, from the gentlest repair to the strongest.
+        networks: A callable pytree: `networks(i)` gives the variables of the network of values[i];
+            `mcjax.evaluation.networks_as_path.Stacked.of(list)` for a list of networks.
+    """
+
+    setting: str
+    values: tuple[float, ...]
+    networks: PyTree
 
 
 class Plan(NamedTuple):
@@ -145,7 +208,7 @@ class Method:
     Args:
         run: Repairs a case. A "network" method returns variables like the suspect's, a "path"
             method a curve of parameters from the suspect to the second network, a "draws" method
-            a list of `Draws`.
+            a list of `Draws`, a "family" method a `Family`. A family trains at most once.
         kind: What `run` returns.
         learning_rate: Default of the setting `repair.learning_rate.NAME`, of the first half of
             the training; None without SGD.
@@ -153,12 +216,12 @@ class Method:
             BatchNorm's statistics and a second network that is made from them.
         settings: The method's own fields of `config.repair`.
         work: Its training, counted before it runs.
-        num_networks: Networks that a "draws" method has judged.
+        num_networks: Networks that a "draws" or "family" method has judged.
         check: Refuses a network, given the shapes of its variables, that the method can't repair.
     """
 
     run: Callable[[Case], Any]
-    kind: Literal["network", "path", "draws"] = "network"
+    kind: Literal["network", "path", "draws", "family"] = "network"
     learning_rate: float | None = None
     uses_images: bool = True
     settings: Settings = dataclasses.field(default_factory=dict)

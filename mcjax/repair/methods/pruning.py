@@ -4,7 +4,9 @@ A mask is a tree like the parameters, of zeros and ones. The output of a pruned 
 weights and bias are masked, and so are the scale and bias of the BatchNorm after it.
 """
 
+import dataclasses
 import fnmatch
+import functools
 import re
 from collections.abc import Mapping
 
@@ -173,6 +175,39 @@ def apply_masks(params: PyTree, masks: PyTree) -> PyTree:
         [0.0, 3.0]
     """
     return jax.tree.map(lambda w, mask: w * mask, params, masks)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["variables", "scores", "thresholds"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class PrunedBelow:
+    """A network at several thresholds: channels with a lower score output zero.
+
+    Args:
+        variables: The network's {"params", "batch_stats"}.
+        scores: One score per channel, [channels], by layer path; other layers are not pruned.
+        thresholds: [V].
+
+    Example:
+        >>> params = {"bn": {"scale": jnp.array([2.0, 3.0])}}
+        >>> networks = PrunedBelow({"params": params}, {"bn": jnp.array([0.1, 0.8])}, jnp.array([0.5]))
+        >>> networks(0)["params"]["bn"]["scale"].tolist()
+        [0.0, 3.0]
+    """
+
+    variables: PyTree
+    scores: Mapping[str, jax.Array]
+    thresholds: jax.Array
+
+    def __call__(self, i: jax.typing.ArrayLike) -> PyTree:
+        """The variables at threshold i; i may be traced, and an integer or a float."""
+        threshold = jnp.asarray(self.thresholds)[jnp.asarray(i).astype(jnp.int32)]
+        keep = {layer: score >= threshold for layer, score in self.scores.items()}
+        params = self.variables["params"]
+        return {**self.variables, "params": apply_masks(params, channel_masks(params, keep))}
 
 
 def masked(loss_fn: LossFn) -> LossFn:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 
 from mcjax.core.sharding import make_mesh
 from mcjax.core.tree import digest
-from mcjax.experiments.repair_study import table
+from mcjax.experiments.repair_study import rows, table
+from mcjax.experiments.repair_study import study as study_module
 from mcjax.experiments.repair_study.rows import rows_of
 from mcjax.experiments.repair_study.study import Study, Tampered
 from mcjax.repair.methods import METHODS
+from mcjax.repair.methods.method import Family
 from mcjax.runs import config as base
 from mcjax.runs.run import open_run
 from mcjax.training.fit import fit
@@ -91,3 +94,112 @@ def test_methods_without_images_run_once_unless_their_end_is_made_from_images(st
     assert set(sizes(study, "path")) == set(SIZES)
     made = dataclasses.replace(study, tampered=dataclasses.replace(study.tampered, end=None))
     assert set(sizes(made, "line")) == set(SIZES)
+
+
+class Forbidden(Mapping):
+    """Images that no method may look at."""
+
+    def __getitem__(self, name):
+        raise AssertionError(f"a method asked for {name!r} of images that it must not see")
+
+    def __iter__(self):
+        raise AssertionError("a method went through images that it must not see")
+
+    def __len__(self):
+        raise AssertionError("a method counted images that it must not see")
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    """A study of a network that every method can repair, whose test and stamped images raise."""
+    config = base.quick(base.backdoor())
+    config.model.options = {"width": 2, "hidden": 4}
+    config.run.cpu_convolution = False
+    config.repair.sizes = (16,)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mcjax.runs.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
+        run = open_run(config, tmp_path_factory.mktemp("guarded"))
+    start, end = (
+        {"batch_stats": {}, **run.network.init(run.key(name))} for name in ("suspect", "second")
+    )
+    splits = dataclasses.replace(run.splits, test=Forbidden())
+    run = dataclasses.replace(run, splits=splits)
+    return Study(run, Tampered("attack_success_rate", Forbidden(), start, end, (0, -1), {}))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_method_asks_for_a_test_image_or_a_trigger(name, guarded):
+    """Neither while the study makes its case, nor while it runs, nor in what it returns."""
+    found, _ = guarded.repaired(name, 16)
+    case = guarded.case(name, 16)
+    if METHODS[name].kind == "family":
+        assert len(found.values) > 1
+        found = found.networks(0)
+    assert jax.tree.leaves(found)
+    held = [getattr(case, field.name) for field in dataclasses.fields(case)]
+    assert not any(isinstance(leaf, Forbidden) for leaf in jax.tree.leaves(held))
+    with pytest.raises(AssertionError, match="must not see"):
+        guarded.judged_by  # noqa: B018  # what judges the methods does look at them
+
+
+def test_a_family_is_trained_once_and_made_again(guarded, monkeypatch):
+    found, seconds = guarded.repaired("anp", 16)
+    monkeypatch.setattr(study_module, "train_stage", lambda *_, **__: pytest.fail("trained again"))
+    again, kept = guarded.repaired("anp", 16)
+    assert digest(again.networks) == digest(found.networks)
+    assert kept == seconds > 0
+
+
+ACCURACY = np.array([0.9, 0.89, 0.89, 0.5])
+SUCCESS = np.array([1.0, 0.2, 0.6, 0.0])
+
+
+def table_of_a_family(study, monkeypatch, *, suspect):
+    """The rows of a family of four whose measures are given."""
+
+    def judge(study, name, networks, places):
+        return {
+            "selection_accuracy": ACCURACY,
+            "test_accuracy": ACCURACY - 0.01,
+            "attack_success_rate": SUCCESS,
+        }
+
+    monkeypatch.setattr(rows, "judge", judge)
+    monkeypatch.setattr(rows, "suspect_accuracy", lambda study: suspect)
+    family = Family("strength", (0.0, 0.1, 0.2, 0.3), None)
+    return rows.of_family(study, "mine", 16, family, 2.0)
+
+
+def test_rows_of_a_family(study, monkeypatch):
+    chosen, best = table_of_a_family(study, monkeypatch, suspect=0.9)
+    assert [chosen.method, best.method] == ["mine", "mine at the oracle's strength"]
+    assert (chosen.setting, chosen.acceptable, chosen.seconds) == (0.2, True, 2.0)
+    assert best.setting == 0.1  # lowest success among the first three
+    assert chosen.values["attack_success_rate"] == 0.6
+
+
+def test_rows_of_a_family_without_an_accurate_network(study, monkeypatch):
+    chosen, best = table_of_a_family(study, monkeypatch, suspect=0.99)
+    assert (chosen.setting, chosen.acceptable) == (0.0, False)
+    assert best.setting == 0.0
+
+
+@pytest.mark.parametrize(("accuracy", "acceptable"), [(0.88, True), (0.87, False)])
+def test_a_single_network_is_acceptable_within_the_tolerance(
+    accuracy, acceptable, study, monkeypatch
+):
+    found = {"selection_accuracy": [accuracy], "attack_success_rate": [0.5]}
+    monkeypatch.setattr(rows, "judge_networks", lambda study, name, networks: found)
+    monkeypatch.setattr(rows, "suspect_accuracy", lambda study: 0.9)
+    repair = rows.one(study, "fine_tune", 16, {"params": {}}, 1.0)
+    assert study.options.tolerance == 0.02
+    assert repair.acceptable is acceptable
+
+
+def test_the_table_has_a_column_of_settings_if_a_family_is_asked_for(study, monkeypatch):
+    chosen, _ = table_of_a_family(study, monkeypatch, suspect=0.9)
+    study.run.config.repair.methods = ("path", "clp")
+    line = table.row(study, 16, chosen)
+    assert (line["setting"], line["acceptable"], line["t"]) == (0.2, 1, "")
+    study.run.config.repair.methods = ("path", "fine_tune")
+    assert "setting" not in table.row(study, 16, chosen)

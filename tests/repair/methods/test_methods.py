@@ -6,58 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_case
 
 from mcjax.core.errors import UserError
-from mcjax.core.keys import stream
 from mcjax.core.tree import by_name, check_same_structure, digest
 from mcjax.curves import Curve
-from mcjax.models.network import from_linen
-from mcjax.models.small import CNN
 from mcjax.repair import methods
 from mcjax.repair.methods import METHODS
-from mcjax.repair.methods.method import Case, Method, Plan, num_repeats, trained
+from mcjax.repair.methods.method import Method, Plan, num_repeats, trained
 from mcjax.runs import config as base
-from mcjax.training.curve import CurveOptions
-from mcjax.training.fit import Budget, fit
-
-KEY = jax.random.key(0)
-SHAPE = (8, 8, 1)
-OPTIONS = {
-    name.removeprefix("repair."): value
-    for name, value in base.flat(base.quick(base.backdoor())).items()
-    if name.startswith("repair.")
-}
-
-
-def images(number, seed):
-    rng = np.random.default_rng(seed)
-    return {
-        "image": rng.integers(0, 256, (number, *SHAPE), np.uint8),
-        "label": np.arange(number, dtype=np.int32) % 3,
-    }
 
 
 @pytest.fixture(scope="module")
 def case():
-    network = from_linen(CNN(num_classes=3, width=2), SHAPE)
-    suspect, second = (
-        {"batch_stats": {}, **network.init(stream(KEY, name))} for name in ("suspect", "second")
-    )
-    bonafide = images(12, 0)
-    return Case(
-        network=network,
-        suspect=suspect,
-        second_fn=lambda: second,
-        images=jax.tree.map(jnp.asarray, bonafide),
-        bonafide=bonafide,
-        selection=images(6, 1),
-        budget=Budget(num_steps=2, batch_size=4),
-        curve=CurveOptions(),
-        options=OPTIONS,
-        key_fn=lambda name: stream(KEY, name),
-        fit_fn=fit,
-        model_name="cnn",
-    )
+    return tiny_case.case()
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -70,12 +32,20 @@ def test_what_a_method_returns(name, case):
         check_same_structure(case.suspect["params"], found["params"], ("suspect", name))
         assert digest(found["params"]) != digest(case.suspect["params"])
         assert all(np.isfinite(leaf).all() for leaf in by_name(found).values())
+    elif method.kind == "family":
+        assert method.num_networks(tiny_case.PLAN) == len(found.values)
+        assert len(set(found.values)) == len(found.values)
+        for i in (0, len(found.values) - 1):
+            check_same_structure(case.suspect, found.networks(i), ("suspect", name))
+            assert digest(found.networks(i)["batch_stats"]) == digest(case.suspect["batch_stats"])
+        gentle, strong = (zeros(found.networks(i)) for i in (0, len(found.values) - 1))
+        assert gentle <= strong
     elif method.kind == "path":
         assert isinstance(found, Curve)
         assert digest(found(0.0)) == digest(case.suspect["params"])
         assert digest(found(1.0)) == digest(case.second_fn()["params"])
     else:
-        assert [draws.number for draws in found] == [OPTIONS["num_draws"]] * 2
+        assert [draws.number for draws in found] == [tiny_case.OPTIONS["num_draws"]] * 2
         assert digest(found[0].points(0)) != digest(found[1].points(0))
         for draws, center, other in zip(
             found,
@@ -89,19 +59,30 @@ def test_what_a_method_returns(name, case):
     again = method.run(case)
     if method.kind == "network":  # seeds reproduce byte for byte
         assert digest(again) == digest(found)
+    elif method.kind == "family":
+        assert digest(again.networks) == digest(found.networks)
+
+
+def zeros(variables):
+    return sum(int((leaf == 0).sum()) for leaf in jax.tree.leaves(variables["params"]))
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_that_uses_no_images_says_so(name, case):
     """Its result is the same with other images; that of all others is not."""
-    others = images(12, 2)
+    others = tiny_case.images(12, 2)
     other = dataclasses.replace(
-        case, images=jax.tree.map(jnp.asarray, others), bonafide=others, selection=images(6, 3)
+        case,
+        images=jax.tree.map(jnp.asarray, others),
+        bonafide=others,
+        selection=tiny_case.images(6, 3),
     )
     method = METHODS[name]
     a, b = method.run(case), method.run(other)
     if method.kind == "draws":
         a, b = ([draws.points(0) for draws in found] for found in (a, b))
+    elif method.kind == "family":
+        a, b = a.networks, b.networks
     assert (digest(a) == digest(b)) == (not method.uses_images)
 
 
@@ -125,6 +106,35 @@ def test_a_method_of_ones_own_brings_its_fields(monkeypatch):
     assert config.repair.learning_rate.mine == 0.25
     base.validate(config)
     assert methods.get("mine").trains is False
+
+
+def test_the_default_methods_are_registered_and_leave_the_newer_ones_out():
+    assert set(methods.DEFAULT) == set(METHODS) - {"anp", "ft_sam", "d3", "clp", "nad"}
+    assert tuple(base.backdoor().repair.methods) == methods.DEFAULT
+
+
+@pytest.mark.parametrize("name", ["ft_sam", "anp", "d3", "nad"])
+def test_every_training_takes_its_share_of_the_budget(name, case):
+    """The gradients of all steps together are those of fine-tuning."""
+    steps = []
+
+    def fit_fn(key, training):
+        steps.append(training.budget.num_steps)
+        return {"params": training.params, "batch_stats": training.batch_stats}
+
+    budget = dataclasses.replace(case.budget, num_steps=12)
+    METHODS[name].run(dataclasses.replace(case, fit_fn=fit_fn, budget=budget))
+    gradients = {"ft_sam": 2, "anp": 3, "d3": 1, "nad": 1}[name]
+    assert sum(steps) * gradients == 12
+    assert len(steps) == (2 if name == "nad" else 1)
+    plan = tiny_case.PLAN._replace(num_steps=(12, 12))
+    assert sum(work.num_steps for work in METHODS[name].work(plan)) == 2 * sum(steps)
+
+
+@pytest.mark.parametrize("name", ["prune", "anp", "d3", "clp", "nad"])
+def test_a_network_without_what_a_method_needs_is_refused(name):
+    with pytest.raises(UserError, match=f"do not use the method {name}"):
+        METHODS[name].check({"params": {"layer": {"weights": jnp.ones((2, 2))}}})
 
 
 def test_a_name_without_a_learning_rate(case):
