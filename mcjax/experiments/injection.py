@@ -83,7 +83,7 @@ def tamper(run: Run) -> tuple[Tampered, list[dict[str, Any]]]:
     """
     pair = run.config.repair.pair
     loss_fn, train = endpoint_loss(run.network), run.on_device["train"]
-    names = ("a", "b") if pair != "tampered_and_fine_tuned" else ("a",)
+    names = ("a", "b") if pair in ("both_tampered", "tampered_and_clean") else ("a",)
     train_side_by_side([(run, f"clean_{x}") for x in names], lambda _: train, loss_fn)
     clean = {x: train_network(run, f"clean_{x}", train, loss_fn) for x in names}
     tampered_names = ("a", "b") if pair == "both_tampered" else ("a",)

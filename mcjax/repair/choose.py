@@ -73,6 +73,56 @@ def choose(
     return Choice(index, floor, float(nearest[index]), int(acceptable.sum()), suspect_accuracy)
 
 
+def choose_by_evidence(
+    accuracy: np.typing.ArrayLike,
+    estimated: np.typing.ArrayLike,
+    distances: Sequence[np.typing.ArrayLike],
+    *,
+    suspect_accuracy: float,
+    num_images: int,
+    tolerance: float = 0.02,
+) -> Choice:
+    """Chooses the point with the lowest estimated attack success among those with sufficient accuracy.
+
+        argmax_i min_s ||w_i - w_s||   over   accuracy_i >= suspect_accuracy - tolerance,
+                                              e_i <= e + sqrt(max(e (1 - e), 1 / n) / n)
+
+    with e_i the estimate at point i and e the lowest of the accurate points. Estimates within one
+    standard error of the lowest count as equal, and the point farthest from its nearest suspect wins.
+    Where no trigger is suspicious all estimates are 0, and this is `choose`.
+
+    Args:
+        accuracy: Accuracy on the selection images at each point, [T].
+        estimated: Estimated attack success at each point, fractions, [T]
+            (`mcjax.repair.evidence.judge.estimated_success`).
+        distances: As in `choose`.
+        suspect_accuracy: Likewise.
+        num_images: Number of images, n, that each estimate is a mean over.
+        tolerance: As in `choose`.
+
+    Returns:
+        The choice; its index is None if no point other than the suspects has sufficient accuracy.
+
+    Example:
+        >>> ends = [[0.0, 1.0, 2.0, 3.0], [3.0, 2.0, 1.0, 0.0]]
+        >>> choose_by_evidence(
+        ...     [0.9, 0.9, 0.9, 0.9], [0.9, 0.0, 0.5, 0.9], ends, suspect_accuracy=0.9, num_images=100
+        ... ).index
+        1
+    """
+    found = np.asarray(accuracy, np.float64)
+    nearest = np.min([np.asarray(d, np.float64) for d in distances], axis=0)
+    acceptable = (found >= suspect_accuracy - tolerance - 1e-6) & (nearest > 0)
+    if acceptable.any():
+        e = np.asarray(estimated, np.float64)
+        least = float(e[acceptable].min())
+        error = np.sqrt(max(least * (1 - least), 1 / num_images) / num_images)
+        # Points that are not accepted cannot be chosen whatever their accuracy was.
+        found = np.where(acceptable & (e <= least + error), found, -np.inf)
+    choice = choose(found, distances, suspect_accuracy=suspect_accuracy, tolerance=tolerance)
+    return dataclasses.replace(choice, num_acceptable=int(acceptable.sum()))
+
+
 def choose_on_curve(
     curve: Curve,
     ts: np.typing.ArrayLike,
@@ -80,8 +130,10 @@ def choose_on_curve(
     *,
     suspects: Sequence[int],
     tolerance: float = 0.02,
+    estimated: np.typing.ArrayLike | None = None,
+    num_images: int = 0,
 ) -> Choice:
-    """`choose` for the points of a curve, whose ends may be suspect.
+    """`choose`, or `choose_by_evidence`, for the points of a curve whose ends may be suspect.
 
     Args:
         curve: The curve.
@@ -89,6 +141,8 @@ def choose_on_curve(
         accuracy: On the selection images at each point, [T].
         suspects: The control points that may be tampered with: 0 the start, -1 the end.
         tolerance: See `choose`.
+        estimated: Estimated attack success at each point; None chooses by distance alone.
+        num_images: See `choose_by_evidence`.
 
     Returns:
         The choice.
@@ -100,10 +154,16 @@ def choose_on_curve(
         1
     """
     accuracy, ts = np.asarray(accuracy), np.asarray(ts)
-    return choose(
+    away = [np.asarray(distances(curve, ts, s)) for s in suspects]
+    best = float(max(accuracy[s] for s in suspects))
+    if estimated is None:
+        return choose(accuracy, away, suspect_accuracy=best, tolerance=tolerance)
+    return choose_by_evidence(
         accuracy,
-        [np.asarray(distances(curve, ts, s)) for s in suspects],
-        suspect_accuracy=float(max(accuracy[s] for s in suspects)),
+        estimated,
+        away,
+        suspect_accuracy=best,
+        num_images=num_images,
         tolerance=tolerance,
     )
 

@@ -86,8 +86,8 @@ _CURVE: Settings = {
     "curve.init": Setting("line", choice("line", "random"), "initialisation of the bends"),
     "curve.align": Setting(
         "none",
-        choice("none", "weights"),
-        "weights: permute the second endpoint's channels to match the first",
+        choice("none", "weights", "away", "activations", "activations_away"),
+        "permute the second endpoint's channels: nearest to the first's weights or activations, or away",
     ),
     "curve.num_strata": Setting(
         1,
@@ -182,8 +182,23 @@ CONNECT: Settings = {
 _REPAIR: Settings = {
     "repair.pair": Setting(
         "both_tampered",
-        choice("both_tampered", "tampered_and_clean", "tampered_and_fine_tuned"),
+        choice(
+            "both_tampered",
+            "tampered_and_clean",
+            "tampered_and_fine_tuned",
+            "suspect_and_unaligned",
+        ),
         "the two networks that the path connects",
+    ),
+    "repair.unalign": Setting(
+        "weights",
+        choice("weights", "activations", "random"),
+        "how the un-aligned copy of the suspect is permuted",
+    ),
+    "repair.choose": Setting(
+        "distance",
+        choice("distance", "evidence"),
+        "how t is chosen among accurate points: evidence needs inverted triggers",
     ),
     "repair.sizes": Setting(
         (400, 200, 100, 50), several(whole(1), least=1), "numbers of bonafide images", (32, 16)

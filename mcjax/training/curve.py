@@ -1,7 +1,7 @@
 """The curve between two networks, before and after its training."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -77,6 +77,7 @@ def train_curve(
     fit_fn: Callable[[Training], dict[str, PyTree]],
     fix_start: bool = True,
     fix_end: bool = True,
+    beside: Mapping[str, PyTree] | None = None,
 ) -> Curve:
     """Trains a curve's bends, and its freed ends.
 
@@ -90,6 +91,8 @@ def train_curve(
         fit_fn: Runs the training: `mcjax.training.fit.fit` with a key, or a stage of a run.
         fix_start: Keep the first end as it is.
         fix_end: Keep the second end as it is.
+        beside: What else the objective needs; its `fixed` is then {"curve": ..., **beside} instead
+            of the curve's fixed points alone.
 
     Returns:
         The trained curve; the same curve if nothing of it is free.
@@ -104,7 +107,7 @@ def train_curve(
         loss_fn,
         learning_rate,
         budget,
-        fixed=fixed,
+        fixed=fixed if beside is None else {"curve": fixed, **beside},
         decay_in_loss=True,
     )
     return type(curve)(**fixed, **fit_fn(training)["params"])

@@ -1,6 +1,6 @@
 """Evaluates points of a path, or single networks, with every measure of a study."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -11,11 +11,19 @@ from mcjax.data.batches import Batch
 from mcjax.evaluation.networks_as_path import Stacked
 from mcjax.experiments.repair_study.study import Study
 from mcjax.experiments.stages.path import Table, path_stage
+from mcjax.repair.evidence import judge as evidence
+from mcjax.repair.evidence.invert import Inverted
 from mcjax.training.losses import MetricFn, accuracy, cross_entropy
 
 
 def judge(
-    study: Study, name: str, curve: PyTree, ts: jax.typing.ArrayLike, size: int | None = None
+    study: Study,
+    name: str,
+    curve: PyTree,
+    ts: jax.typing.ArrayLike,
+    size: int | None = None,
+    *,
+    inverted: Mapping[str, Inverted] | None = None,
 ) -> Table:
     """Evaluates the points of a path with every measure of a study.
 
@@ -25,19 +33,19 @@ def judge(
         curve: What `evaluate_path` takes.
         ts: Points.
         size: Number of bonafide images; if given, loss and accuracy on them are reported too.
+        inverted: Triggers inverted on the suspect; if given, their success is reported too.
 
     Returns:
         The columns of path.csv except t, each [len(ts)].
     """
     sets = study.judged_by if size is None else study.sets(size)
-    table = path_stage(
-        study.run,
-        f"{study.name}{name}",
-        curve,
-        ts,
-        sets,
-        metric_fn=metrics_with_target(study.run.network.apply, study.tampered.target),
-    )
+    apply_fn = study.run.network.apply
+    metric_fn = metrics_with_target(apply_fn, study.tampered.target)
+    if inverted is not None:
+        sets = {**sets, evidence.MARK: evidence.marked(study.run.splits.selection)}
+        curve = evidence.held_out(curve, inverted)
+        metric_fn = evidence.with_success(metric_fn, apply_fn)
+    table = path_stage(study.run, f"{study.name}{name}", curve, ts, sets, metric_fn=metric_fn)
     measure = study.tampered.measure
     columns = {} if size is None else {k: table[k] for k in ("train_loss", "train_accuracy")}
     columns |= {k: table[k] for k in ("selection_accuracy", "test_loss", "test_accuracy")}
@@ -48,6 +56,15 @@ def judge(
         label = study.judged_by["test"]
         num_target = ((label["label"] == study.tampered.target) * label["mask"]).sum()
         columns[f"{measure}_official_denominator"] = np.asarray(right / (num_target + num_success))
+    if inverted is not None:
+        hits = {
+            k.removeprefix(f"{evidence.MARK}_"): v
+            for k, v in table.items()
+            if k.startswith(evidence.MARK)
+        }
+        columns["estimated_attack_success"] = evidence.estimated_success(hits, inverted)
+        for form, rate in evidence.success_by_form(hits).items():
+            columns[f"{form}_success"] = rate
     return columns
 
 

@@ -13,6 +13,7 @@ from mcjax.experiments.repair_study.study import Study
 from mcjax.experiments.stages.path import Table
 from mcjax.repair import methods
 from mcjax.repair.choose import Choice, choose_on_curve, oracle
+from mcjax.repair.evidence.judge import NUM_IMAGES
 from mcjax.repair.methods.method import Draws, Family
 from mcjax.repair.rule import reaches, strongest
 
@@ -87,7 +88,8 @@ def along(
         batch_size = study.run.config.evaluation.batch_stats_batch_size
         points = Renormalised.of(study.run.network, points, images, batch_size=batch_size)
         name, place = f"{name} (renormalised)", f"{name}_renormalised_{size}"
-    table = judge(study, place, points, ts, size)
+    inverted = study.evidence(size) if study.options.choose == "evidence" else None
+    table = judge(study, place, points, ts, size, inverted=inverted)
     accuracy = table["selection_accuracy"]
     choice = choose_on_curve(
         curve,
@@ -95,6 +97,8 @@ def along(
         accuracy,
         suspects=study.tampered.suspects,
         tolerance=study.options.tolerance,
+        estimated=table.get("estimated_attack_success"),
+        num_images=min(len(study.run.splits.selection["label"]), NUM_IMAGES),
     )
     best = oracle(accuracy, table[study.tampered.measure], floor=choice.floor)
 

@@ -23,9 +23,10 @@ from mcjax.curves import KINDS
 from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.data.batches import Batch, stack_batches
 from mcjax.data.splits import Examples
-from mcjax.experiments.stages.alignment import aligned
+from mcjax.experiments.stages.alignment import aligned, unaligned
 from mcjax.experiments.stages.curve import control_points, curve_options
 from mcjax.experiments.stages.training import train_stage
+from mcjax.repair.evidence.invert import Inverted, invert
 from mcjax.repair.methods import METHODS
 from mcjax.repair.methods.method import Case, Family, Method, num_repeats
 from mcjax.runs.config import flat
@@ -43,7 +44,7 @@ class Tampered:
         success: Examples whose "label" is the prediction that the attacker wants; all of them
             count.
         start: The suspect network, {"params", "batch_stats"}.
-        end: The second network; None for a fine-tuned copy of the first.
+        end: The second network; None for a copy of the first, fine-tuned or un-aligned.
         suspects: The control points that may be tampered with: 0 the start, -1 the end.
         references: Clean networks to report as references, by name.
         target: The class whose own images the official code counts in its success rate, where they
@@ -158,10 +159,12 @@ class Study:
         )
 
     def second(self, size: int) -> PyTree:
-        """The network at t = 1: given, or the suspect fine-tuned on the same images."""
+        """The network at t = 1: given, or the suspect's copy, un-aligned or fine-tuned."""
         tampered = self.tampered
         if tampered.end is not None:
             return aligned(self.run, f"{self.run.part}alignment", tampered.start, tampered.end)
+        if self.options.pair == "suspect_and_unaligned":
+            return unaligned(self.run, f"{self.run.part}unaligned", tampered.start)
         # A fine-tuned copy has its channels in the suspect's order.
         return self.repaired("fine_tune", size)[0]
 
@@ -190,7 +193,34 @@ class Study:
             key_fn=lambda draw: run.key(f"{self.name}{draw}{suffix}"),
             fit_fn=functools.partial(self._fit, stage_name),
             model_name=run.config.model.name,
+            evidence_fn=functools.partial(self.evidence, size),
         )
+
+    def evidence(self, size: int) -> dict[str, Inverted]:
+        """The triggers inverted on the suspect with a number of bonafide images, inverted once."""
+        options, name = self.options, f"{self.name}evidence_{size}"
+        examples = self.run.splits.bonafide_subset(size)
+        search = functools.partial(
+            invert,
+            self.run.key(name),
+            self.run.network,
+            num_steps=options.evidence.num_steps,
+            batch_size=options.evidence.batch_size,
+            num_restarts=2,  # one to unlearn, one to judge by
+        )
+
+        def compute() -> Found:
+            say(f"{name}: begins")
+            began = time.monotonic()
+            found = jax.device_get(search(self.tampered.start, examples))
+            seconds = round(time.monotonic() - began, 3)
+            return once(lambda: _plain(found)), {"seconds": seconds}
+
+        if name not in self.memory:
+            like = jax.eval_shape(search, self.tampered.start, examples)
+            tree, _ = stage(self.run, name, _plain(like), compute)
+            self.memory[name] = {form: Inverted(**one) for form, one in tree.items()}
+        return self.memory[name]
 
     def _fit(self, place: str, key: jax.Array, training: Training) -> dict[str, PyTree]:
         """Trains within the stage `place`, which keeps the result of its last training."""
@@ -249,6 +279,11 @@ class Study:
             return start
         bends = (start["params"],) * self.run.config.curve.num_bends
         return {"start": start["params"], "bends": bends, "end": start["params"]}
+
+
+def _plain(inverted: Mapping[str, Inverted]) -> dict[str, Any]:
+    """Inverted triggers as a checkpoint keeps them."""
+    return {form: one._asdict() for form, one in inverted.items()}
 
 
 def num_repair_steps(options: ConfigDict, size: int) -> int:

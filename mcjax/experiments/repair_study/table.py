@@ -141,7 +141,8 @@ def repairs(study: Study) -> Iterator[tuple[int, Repair]]:
     """Every row of a part, with its number of bonafide images (0: none)."""
     for repair in references(study):
         yield 0, repair
-    needs_images = study.tampered.end is None  # the second end is trained on them
+    # A second end that is trained on them.
+    needs_images = study.options.pair == "tampered_and_fine_tuned"
     for name in study.options.methods:
         any_size = not methods.METHODS[name].uses_images and not needs_images
         for size in study.sizes[:1] if any_size else study.sizes:
@@ -156,6 +157,7 @@ def row(study: Study, size: int, repair: Repair) -> Row:
     official = f"{measure}_official_denominator"
     families = any(methods.get(name).kind == "family" for name in study.options.methods)
     setting = "" if repair.setting is None else repair.setting
+    estimate = "estimated_attack_success"
     return {
         "method": repair.method,
         "bonafide": size,
@@ -167,6 +169,7 @@ def row(study: Study, size: int, repair: Repair) -> Row:
         measure: values[measure],
         **({official: values[official]} if official in values else {}),
         "selection_accuracy": values["selection_accuracy"],
+        **({estimate: values.get(estimate, "")} if study.options.choose == "evidence" else {}),
         "acceptable": "" if repair.acceptable is None else int(repair.acceptable),
         "seconds": repair.seconds,
     }

@@ -58,7 +58,7 @@ def patch_start(key: jax.Array, image_shape: ImageShape) -> PyTree:
 
 
 def patch_stamp(q: PyTree, x: jax.Array) -> jax.Array:
-    """x' = (1 - m) x + m p with m = sigmoid(q.mask), p = sigmoid(q.pattern).
+    """Mixes a pattern in: x' = (1 - m) x + m p, m = sigmoid(q.mask), p = sigmoid(q.pattern).
 
     Source: Wang et al. 2019 (Neural Cleanse), equation 2.
     """
@@ -82,7 +82,7 @@ def pattern_start(key: jax.Array, image_shape: ImageShape) -> PyTree:
 
 
 def pattern_stamp(q: PyTree, x: jax.Array) -> jax.Array:
-    """x' = clip(x + q.pattern, 0, 1)."""
+    """Adds a pattern: x' = clip(x + q.pattern, 0, 1)."""
     return (x + q["pattern"]).clip(0, 1)
 
 
@@ -103,7 +103,7 @@ def smooth_start(key: jax.Array, image_shape: ImageShape) -> PyTree:
 
 
 def smooth_stamp(q: PyTree, x: jax.Array) -> jax.Array:
-    """x' = clip(x + enlarge(q.grid), 0, 1), enlarged to the image by bicubic interpolation."""
+    """Adds a coarse pattern, enlarged by bicubic interpolation: x' = clip(x + g, 0, 1)."""
     return (x + enlarge(q["grid"], x.shape[-3:-1])).clip(0, 1)
 
 
@@ -149,7 +149,7 @@ def warp_natural(image_shape: ImageShape) -> float:
     return 0.05 * (image_shape[0] * image_shape[1]) ** 0.5
 
 
-def enlarge(grid: jax.Array, shape: tuple[int, int]) -> jax.Array:
+def enlarge(grid: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """A coarse grid [g, h, C], interpolated to [H, W, C]."""
     return jax.image.resize(grid, (*shape, grid.shape[-1]), "cubic")
 

@@ -9,8 +9,8 @@ costs of different forms can be compared. All classes are inverted at once by Ad
 A class that is cheaper to reach than the others is suspect.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from mcjax.core.bound_functions import FewPrograms
 from mcjax.core.errors import UserError
 from mcjax.core.keys import stream
 from mcjax.core.tree import PyTree
-from mcjax.data.batches import Batch, epoch_indices, to_unit
+from mcjax.data.batches import epoch_indices, to_unit
 from mcjax.models.network import Network
 from mcjax.repair.evidence import forms as forms_by_name
 from mcjax.repair.evidence.forms import FORMS
@@ -52,7 +52,7 @@ def invert(
     key: jax.Array,
     network: Network,
     variables: PyTree,
-    images: Batch,
+    images: Mapping[str, Any],
     *,
     forms: Sequence[str] = tuple(FORMS),
     num_steps: int = 200,
@@ -129,7 +129,8 @@ def _inversion(
     num_restarts: int,
 ) -> Inverted:
     f = FORMS[form]
-    image_shape = image.shape[1:]
+    height, width, channels = image.shape[1:]
+    image_shape = (height, width, channels)
     optimizer = optax.adam(optax.cosine_decay_schedule(f.learning_rate, len(indices)))
     num_classes = jax.eval_shape(network.apply, variables, to_unit(image[:1])).shape[1]
     natural = f.natural(image_shape)
@@ -138,7 +139,7 @@ def _inversion(
         q = f.start(stream(key, "start", restart, k), image_shape)
         return _Search(q, optimizer.init(q))
 
-    def judged(q: PyTree, k: jax.Array, x: jax.Array) -> tuple[jax.Array, ...]:
+    def judged(q: PyTree, k: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         logits = network.apply(variables, f.stamp(q, x))
         size = f.size(q, image_shape)
         cost = cross_entropy(logits, jnp.full(len(x), k)).mean() + size / natural
@@ -149,21 +150,23 @@ def _inversion(
         updates, adam = optimizer.update(gradient, search.adam, search.q)
         return _Search(optax.apply_updates(search.q, updates), adam)
 
-    def over_all(fn: object) -> object:
-        over_classes = jax.vmap(fn, (0, 0, None))  # type: ignore[arg-type]
-        return jax.vmap(over_classes, (0, None, None))
+    def advance_all(searches: _Search, x: jax.Array) -> _Search:
+        over_classes = jax.vmap(advance, (0, 0, None))
+        return jax.vmap(over_classes, (0, None, None))(searches, classes, x)
 
     classes, restarts = jnp.arange(num_classes), jnp.arange(num_restarts)
     searches = jax.vmap(jax.vmap(start, (None, 0)), (0, None))(restarts, classes)
 
     def step(searches: _Search, index: jax.Array) -> tuple[_Search, None]:
-        return over_all(advance)(searches, classes, to_unit(image[index])), None  # type: ignore[operator]
+        return advance_all(searches, to_unit(image[index])), None
 
     searches, _ = lax.scan(step, searches, indices)
     x = to_unit(image[:MOST_JUDGED])
     # One trigger at a time: all at once would need classes times as much memory.
     flat = jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), searches.q)
-    measured = lax.map(lambda one: judged(*one, x), (flat, jnp.tile(classes, num_restarts)))
+    measured = lax.map(
+        lambda one: judged(one[0], one[1], x), (flat, jnp.tile(classes, num_restarts))
+    )
     cost, size, success = (v.reshape(num_restarts, num_classes) for v in measured)
     return Inverted(searches.q, cost, size, success)
 

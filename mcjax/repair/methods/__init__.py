@@ -15,6 +15,8 @@ from mcjax.repair.methods import (
     path,
     pruning,
     scratch,
+    taught_fine_tune,
+    taught_path,
 )
 from mcjax.repair.methods.method import Method
 
@@ -32,6 +34,8 @@ METHODS: dict[str, Method] = {
     "d3": d3.METHOD,
     "clp": clp.METHOD,
     "nad": nad.METHOD,
+    "taught_path": taught_path.METHOD,
+    "taught_fine_tune": taught_fine_tune.METHOD,
 }
 
 DEFAULT = ("path", "line", "fine_tune", "scratch", "prune", "fine_prune", "i_bau", "noise")

@@ -13,6 +13,7 @@ from mcjax.core.tree import PyTree
 from mcjax.data.batches import Batch
 from mcjax.data.splits import Examples
 from mcjax.models.network import Network
+from mcjax.repair.evidence.invert import Inverted
 from mcjax.training import LossFn
 from mcjax.training.curve import CurveOptions
 from mcjax.training.fit import Budget, Training
@@ -42,6 +43,8 @@ class Case:
         key_fn: The key of a named draw; the same name gives the same key.
         fit_fn: Runs a training with a key: `mcjax.training.fit.fit`, or a stage of a run.
         model_name: The architecture's name, if it has one.
+        evidence_fn: Gives the triggers inverted on the suspect (`mcjax.repair.evidence`), which are
+            inverted when they are first asked for.
     """
 
     network: Network
@@ -56,6 +59,7 @@ class Case:
     key_fn: Callable[[str], jax.Array]
     fit_fn: Callable[[jax.Array, Training], dict[str, PyTree]]
     model_name: str = ""
+    evidence_fn: Callable[[], dict[str, Inverted]] = dict
 
     def train(
         self,

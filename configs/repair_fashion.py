@@ -1,0 +1,53 @@
+"""Repairs one suspect on the real Fashion-MNIST with every defence, each chosen without the trigger.
+
+    python -m mcjax.train --config configs/repair_fashion.py
+    python -m mcjax.train --config configs/repair_fashion.py --config.attack.trigger=wanet
+
+The path leads to the suspect's own un-aligned copy. Every method gets the same images and as many gradients as 2,000
+steps of batch 64. 1,000 clean images choose t and the thresholds. Needs the original files: Debian's package
+dataset-fashion-mnist, or --config.data.dir=FOLDER.
+"""
+
+from mcjax.runs import config as base
+
+
+def get_config(arg=None):
+    config = base.backdoor()
+    config.data.name = "fashion_mnist"
+    config.data.num_bonafide = 2500
+    config.data.num_selection = 1000
+    config.model.options.width = 16
+    config.endpoint.num_epochs = 3.0
+    config.endpoint.batch_size = 128
+    config.repair.pair = "suspect_and_unaligned"
+    config.repair.choose = "evidence"
+    config.repair.sizes = (2500, 1000, 250)
+    config.repair.methods = (
+        "taught_path",
+        "taught_fine_tune",
+        "path",
+        "fine_tune",
+        "scratch",
+        "prune",
+        "fine_prune",
+        "i_bau",
+        "anp",
+        "ft_sam",
+        "d3",
+        "nad",
+        "clp",
+    )
+    config.repair.num_epochs = 20.0
+    config.repair.steps_per_epoch = 100
+    config.repair.batch_size = 64
+    config.repair.augmentation = "flip_crop_2"
+    config.repair.learning_rate.path = 0.1
+    config.repair.learning_rate.taught_path = 0.1
+    config.repair.i_bau.num_rounds = 10
+    config.repair.i_bau.learning_rate = 1e-3
+    config.repair.i_bau.eps = 5.0
+    config.repair.i_bau.perturbed = 0.2
+    config.repair.i_bau.num_fixed_point = 1
+    config.evaluation.num_points = 41
+    config.evaluation.batch_size = 1000
+    return base.variant(config, arg)

@@ -1,0 +1,206 @@
+"""What inverted triggers say: which class is suspect, and how well triggers work along a path.
+
+One restart of the inversion is unlearned, and another, which no training sees, estimates the attack
+success at every t.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mcjax.core.bound_functions import Bound
+from mcjax.core.tree import PyTree
+from mcjax.data.batches import Batch, stack_batches
+from mcjax.repair.evidence.forms import FORMS
+from mcjax.repair.evidence.invert import Inverted
+from mcjax.training.losses import MetricFn
+
+THRESHOLD = 3.0
+"""Anomaly from which a trigger counts as evidence of a backdoor."""
+
+
+class Finding(NamedTuple):
+    """The most suspicious class of one form.
+
+    Attributes:
+        form: Name of the form.
+        target: The class that is cheapest to reach.
+        anomaly: See `anomalies`.
+        cost: Mean cost over the restarts, in nats.
+        success: Mean success over the restarts, a fraction.
+    """
+
+    form: str
+    target: int
+    anomaly: float
+    cost: float
+    success: float
+
+
+def anomalies(cost: np.typing.ArrayLike) -> np.ndarray:
+    """How much cheaper each class is to reach than the others.
+
+        a_k = median_{j != k}(log cost_j) - log cost_k, over the spread of the other classes
+        spread = max(1.4826 median_{j != k} |log cost_j - median|, 0.1)
+
+    Args:
+        cost: In nats, one per class, [K], K >= 2.
+
+    Returns:
+        [K]; 0 is ordinary.
+
+    Example:
+        >>> anomalies([0.5, 3.0, 3.0, 3.0]).round(1).tolist()
+        [17.9, 0.0, 0.0, 0.0]
+
+    Source: after Wang et al. 2019, section 4.2, without the class itself, in logarithms, and with a
+        least spread, so that few classes do not make it vanish.
+    """
+    logs = np.log(np.maximum(np.asarray(cost, np.float64), 1e-6))
+    found = []
+    for k in range(len(logs)):
+        others = np.delete(logs, k)
+        middle = np.median(others)
+        spread = max(1.4826 * float(np.median(np.abs(others - middle))), 0.1)
+        found.append((middle - logs[k]) / spread)
+    return np.array(found)
+
+
+def findings(inverted: Mapping[str, Inverted]) -> list[Finding]:
+    """The most suspicious class of each form, the most suspicious form first."""
+    found = []
+    for form, one in inverted.items():
+        cost = np.asarray(one.cost, np.float64).mean(0)
+        anomaly = anomalies(cost)
+        k = int(anomaly.argmax())
+        success = float(np.asarray(one.success).mean(0)[k])
+        found.append(Finding(form, k, float(anomaly[k]), float(cost[k]), success))
+    return sorted(found, key=lambda one: -one.anomaly)
+
+
+def chosen_triggers(inverted: Mapping[str, Inverted], restart: int) -> dict[str, Any]:
+    """Of one restart, the trigger of each form's most suspicious class.
+
+    Args:
+        inverted: The result of `invert`.
+        restart: Which restart; the last one if there are fewer.
+
+    Returns:
+        {form: parameters with leaves [1, ...]}, in the order of `inverted`.
+    """
+    target = {one.form: one.target for one in findings(inverted)}
+
+    def pick(form: str, leaf: Any) -> Any:
+        return leaf[min(restart, len(leaf) - 1)][target[form]][None]
+
+    return {
+        form: jax.tree.map(functools.partial(pick, form), one.triggers)
+        for form, one in inverted.items()
+    }
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class WithTriggers:
+    """A path whose points carry triggers: curve(t) becomes (curve(t), triggers).
+
+    As part of the path, triggers are data of the compiled program; other triggers do not recompile it.
+
+    Args:
+        curve: The path, a callable pytree.
+        triggers: {form: parameters with leaves [1, ...]}.
+        targets: {form: class}, int32 scalars.
+    """
+
+    curve: Any
+    triggers: dict[str, PyTree]
+    targets: dict[str, jax.Array]
+
+    def __call__(self, t: jax.Array) -> tuple[PyTree, dict[str, PyTree], dict[str, jax.Array]]:
+        """The point at t and the triggers."""
+        return self.curve(t), self.triggers, self.targets
+
+
+def held_out(curve: Any, inverted: Mapping[str, Inverted]) -> WithTriggers:
+    """A path with the triggers of the restart that no training sees, the second."""
+    targets = {one.form: jnp.int32(one.target) for one in findings(inverted)}
+    return WithTriggers(curve, chosen_triggers(inverted, 1), targets)
+
+
+MARK = "stamped"
+"""Name of an array that marks a set of images as one that triggers are applied to."""
+
+
+NUM_IMAGES = 500
+"""Images that triggers are judged on, at most."""
+
+
+def marked(examples: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Clean images, stacked as one marked batch for `with_success`; the first `NUM_IMAGES`."""
+    some = {name: np.asarray(examples[name])[:NUM_IMAGES] for name in ("image", "label")}
+    number = len(some["label"])
+    return {**stack_batches(some, number), MARK: np.ones((1, number), np.float32)}
+
+
+def with_success(metric_fn: MetricFn, apply_fn: Callable[..., jax.Array]) -> MetricFn:
+    """A metric_fn for a path of `WithTriggers`.
+
+    On ordinary sets it is `metric_fn` of the network. On sets that have the array `MARK` it is the
+    success of each form's trigger on each image; images of the target class do not count.
+
+    Args:
+        metric_fn: `metric_fn(variables, batch)`.
+        apply_fn: `apply_fn(variables, x) -> logits`.
+    """
+    return Bound(_with_success, metric_fn, apply_fn)
+
+
+def _with_success(
+    metric_fn: MetricFn, apply_fn: Callable[..., jax.Array], point: Any, batch: Batch
+) -> dict[str, jax.Array]:
+    variables, triggers, targets = point
+    if MARK not in batch:
+        return metric_fn(variables, batch)
+    found = {}
+    for form, q in triggers.items():
+        one = jax.tree.map(lambda v: v[0], q)
+        answers = apply_fn(variables, FORMS[form].stamp(one, batch["image"])).argmax(-1)
+        others = (batch["label"] != targets[form]).astype(jnp.float32)
+        found[f"{form}_hits"] = (answers == targets[form]) * others
+        found[f"{form}_others"] = others
+    return found
+
+
+def estimated_success(table: Mapping[str, Any], inverted: Mapping[str, Inverted]) -> np.ndarray:
+    """The estimated attack success at each t: that of the trigger that works best there.
+
+    Only triggers with an anomaly of at least `THRESHOLD` count: the cheapest triggers of a clean
+    network succeed as well. Without any the estimate is 0.
+
+    Args:
+        table: The metrics of the marked set, "FORM_hits" and "FORM_others", each [T].
+        inverted: The result of `invert`.
+
+    Returns:
+        Fractions of the images of other classes, [T].
+    """
+    counted = [one.form for one in findings(inverted) if one.anomaly >= THRESHOLD]
+    rates = success_by_form(table)
+    if not counted:
+        return np.zeros_like(next(iter(rates.values())))
+    return np.max([rates[form] for form in counted], axis=0)
+
+
+def success_by_form(table: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The success of each form's trigger at each t."""
+    forms = [name.removesuffix("_hits") for name in table if name.endswith("_hits")]
+    return {
+        form: np.asarray(table[f"{form}_hits"], np.float64)
+        / np.maximum(np.asarray(table[f"{form}_others"], np.float64), 1e-9)
+        for form in forms
+    }
