@@ -20,7 +20,7 @@ from mcjax.core.keys import check_seed
 from mcjax.core.progress import say
 from mcjax.data.npz import read_examples
 from mcjax.repair.model import repair_model
-from mcjax.report.repaired_page import write_repaired
+from mcjax.report.repaired_page import verdict, write_repaired
 from mcjax.runs.suspect import Suspect, load_suspect, load_variables, save_like
 
 
@@ -41,7 +41,23 @@ def define_flags() -> None:
     flags.DEFINE_string("out", None, "A new folder for the results.")
     flags.DEFINE_string("second", None, "A second network of the same architecture.")
     flags.DEFINE_boolean("second_is_clean", False, "The second network is known to be clean.")
-    flags.DEFINE_string("align", "none", "weights: permute its channels to match the suspect's.")
+    flags.DEFINE_string(
+        "align", "none", "Permute its channels: weights, activations, away or activations_away."
+    )
+    flags.DEFINE_string(
+        "unalign",
+        "weights",
+        "Without --second, how the suspect's own copy is permuted: weights, activations, random; "
+        "none: a fine-tuned copy.",
+    )
+    flags.DEFINE_string(
+        "fit",
+        "distillation",
+        "What the path learns: distillation (the suspect's answers) or labels.",
+    )
+    flags.DEFINE_string(
+        "choose", "evidence", "How t is chosen: evidence (inverted triggers) or distance."
+    )
     flags.DEFINE_float("tolerance", 0.02, "Accuracy that the repair may lose, a fraction.")
     flags.DEFINE_integer("num_steps", 2000, "Training steps of the path.")
     flags.DEFINE_integer("batch_size", 128, "Images per step.")
@@ -92,6 +108,9 @@ def repair(model: str, data: str, out: str) -> None:
         for name in (
             "second_is_clean",
             "align",
+            "unalign",
+            "fit",
+            "choose",
             "tolerance",
             "num_steps",
             "batch_size",
@@ -125,9 +144,10 @@ def repair(model: str, data: str, out: str) -> None:
         f"t = {repaired.t:.4f}: accuracy {report['repaired_accuracy']:.4f} on "
         f"{report['num_selection']} selection images (suspect: {report['suspect_accuracy']:.4f})"
     )
-    if second is None:
+    say(verdict(report))
+    if "fine-tuned" in report["second"]:
         say(
-            "the second endpoint was a copy of the suspect, fine-tuned on the clean images; a path to "
-            "it often keeps a backdoor: give --second if you have another network (docs/repair.md)"
+            f"the second endpoint is {report['second']}; a path to it often keeps a backdoor: give "
+            "--second if you have another network (docs/repair.md)"
         )
     say(f"results in {folder}: {written.name}, report.html, result.json, path.csv, path.png")

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -22,11 +22,13 @@ from mcjax.core.tree import PyTree, by_name, check_same_structure, digest
 from mcjax.curves import Curve
 from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.curves.geometry import distances
-from mcjax.data.batches import stack_batches
+from mcjax.data.batches import stack_batches, to_unit
 from mcjax.evaluation.path import evaluate_path
 from mcjax.models.network import Network, from_apply
 from mcjax.repair.bonafide import check_images, check_suspect
 from mcjax.repair.choose import choose_on_curve
+from mcjax.repair.evidence import judge as evidence
+from mcjax.repair.evidence.invert import invert
 from mcjax.repair.methods import METHODS
 from mcjax.repair.methods.method import Case
 from mcjax.repair.options import DEFAULTS, RepairOptions, changed
@@ -45,9 +47,12 @@ class Repaired:
         t: The chosen point; None where none was accurate enough.
         curve: The trained path.
         report: What was measured: "ts", "selection_accuracy" and "bonafide_accuracy" along the
-            path, "distance" to the nearest suspect; and of the choice "suspect_accuracy",
-            "repaired_accuracy", "floor", "moved" and "moved_relative" (distance to the suspect,
-            and over the suspect's norm), "num_bonafide", "num_selection", "seconds".
+            path, "distance" to the nearest suspect, "estimated_attack_success" of inverted
+            triggers and "success_by_form"; of the evidence "findings", one
+            `mcjax.repair.evidence.judge.Finding` per form, "backdoor_found" and "target" (the
+            class, or None); and of the choice "suspect_accuracy", "repaired_accuracy", "floor",
+            "moved" and "moved_relative" (distance to the suspect, and over the suspect's norm),
+            "num_bonafide", "num_selection", "seconds".
     """
 
     variables: PyTree
@@ -72,9 +77,16 @@ def repair_model(
 ) -> Repaired:
     """Joins a suspect network to a second one by a path of low loss, and takes a point of it.
 
-    The path is trained on clean images alone. Among the points that lose at most `tolerance` on
-    images held out for that, the one farthest from its nearest suspect is chosen
-    (`mcjax.repair.choose`). What was tampered with is never looked at, and nothing here proves
+    1. Triggers that send clean images to one class are inverted on the suspect
+       (`mcjax.repair.evidence`); a class that is unusually cheap to reach is evidence of a backdoor.
+    2. The suspect is joined to the second network, or to its own un-aligned copy: the same function
+       with its channels permuted to be least alike (`mcjax.alignment`).
+    3. The path learns the suspect's answers to mixed clean images, and unlearns the inverted triggers
+       (`mcjax.repair.objective`).
+    4. Among the points that lose at most `tolerance` on images held out for that, one with the lowest
+       estimated attack success is chosen (`mcjax.repair.choose`).
+
+    All of it uses clean images alone. The true trigger is never looked at, and nothing here proves
     that it is gone.
 
     Args:
@@ -83,8 +95,9 @@ def repair_model(
             a `Network`, which a network with BatchNorm or dropout needs.
         suspect: The variables of the network to repair.
         bonafide: Clean images: "image" [N, H, W, C] uint8 or in [0, 1], "label" [N].
-        second: Variables of a second network of the same structure, suspect too; None makes one by
-            fine-tuning the suspect, which counts as suspect.
+        second: Variables of a second network of the same structure, suspect too; None takes the
+            suspect's un-aligned copy, which counts as suspect. A network without channels that can
+            be permuted gets a fine-tuned copy instead, and the report says so.
         selection: More clean images, to choose t by; a fifth of `bonafide` is held out if None.
         second_is_clean: The second network is known to be clean: only the first is to be far from.
         tolerance: Accuracy on the selection images that the repair may cost, a fraction.
@@ -126,7 +139,7 @@ def repair_model(
     network, start = _as_network(apply_fn, suspect)
     if second is None and second_is_clean:
         raise UserError(
-            "second_is_clean needs second: a fine-tuned copy of the suspect is suspect too; give "
+            "second_is_clean needs second: a copy of the suspect is suspect too; give "
             "second, or leave second_is_clean out"
         )
     _check_variables("suspect", suspect, apply_fn)
@@ -138,22 +151,42 @@ def repair_model(
     if second is not None and digest(suspect) == digest(second):
         raise UserError("the second network is the suspect itself; give another, or none")
 
-    def second_network() -> PyTree:
-        if second is None:
-            return METHODS["fine_tune"].run(case("fine_tune"))
-        end = _as_network(apply_fn, second)[1]
-        if o.align == "none":
-            return end
-        spec = alignment.permutation_spec(
-            network.apply, start, parts["bonafide"]["image"].shape[1:]
+    def spec() -> alignment.PermutationSpec:
+        shape = parts["bonafide"]["image"].shape[1:]
+        return alignment.permutation_spec(network.apply, start, shape)
+
+    def some_images() -> Iterator[jax.Array]:
+        for i in range(0, len(parts["bonafide"]["image"]), 250):
+            yield to_unit(parts["bonafide"]["image"][i : i + 250])
+
+    def second_network() -> tuple[str, PyTree]:
+        if second is not None:
+            end = _as_network(apply_fn, second)[1]
+            return "given", _aligned(
+                stream(key, "alignment"), o.align, spec, network, start, end, some_images
+            )
+        if o.unalign == "none":
+            return "a fine-tuned copy of the suspect", METHODS["fine_tune"].run(case("fine_tune"))
+        try:
+            found = spec()
+        except UserError as error:
+            name = f"a fine-tuned copy of the suspect, because {error}"
+            return name, METHODS["fine_tune"].run(case("fine_tune"))
+        copy = alignment.unaligned_copy(
+            stream(key, "unaligned"),
+            found,
+            network.apply,
+            start,
+            by=o.unalign,
+            images=some_images(),
         )
-        return alignment.align(stream(key, "alignment"), spec, start, end)
+        return "the un-aligned copy of the suspect", copy
 
     def case(name: str) -> Case:
         return Case(
             network=network,
             suspect=start,
-            second_fn=functools.cache(second_network),
+            second_fn=lambda: second_fn()[1],
             images=images,
             bonafide=parts["bonafide"],
             selection=parts["selection"],
@@ -161,16 +194,30 @@ def repair_model(
             curve=CurveOptions(o.kind, o.num_bends),
             options={
                 "learning_rate.path": o.learning_rate,
+                "learning_rate.taught_path": o.learning_rate,
                 "learning_rate.fine_tune": o.fine_tune_learning_rate,
                 "tolerance": tolerance,
+                "taught.fit": o.fit,
+                "taught.unlearn": o.unlearn,
             },
             key_fn=functools.partial(stream, key),
             fit_fn=functools.partial(_fit, name=name, verbose=verbose),
+            evidence_fn=lambda: inverted,
         )
 
     images = jax.tree.map(jnp.asarray, parts["bonafide"])
-    joined = case("path")
-    curve = METHODS["path"].run(joined)
+    second_fn = functools.cache(second_network)
+    inverted = invert(
+        stream(key, "evidence"),
+        network,
+        start,
+        images,
+        num_steps=o.inversion_steps,
+        num_restarts=2,  # one to unlearn, one to judge by
+    )
+    name = "path" if o.fit == "labels" and not o.unlearn else "taught_path"
+    joined = case(name)
+    curve = METHODS[name].run(joined)
     points = CurveWithStats(
         curve,
         start["batch_stats"],
@@ -182,11 +229,22 @@ def repair_model(
     sets = {
         name: stack_batches(part, min(len(part["label"]), 1000)) for name, part in parts.items()
     }
-    table = evaluate_path(classification_metrics(network.apply), points, ts, sets)
-    accuracy = {name: np.asarray(metrics["accuracy"]) for name, metrics in table.items()}
+    sets[evidence.MARK] = evidence.marked(parts["selection"])
+    metric_fn = evidence.with_success(classification_metrics(network.apply), network.apply)
+    table = evaluate_path(metric_fn, evidence.held_out(points, inverted), ts, sets)
+    accuracy = {name: np.asarray(table[name]["accuracy"]) for name in parts}
+    estimated = evidence.estimated_success(table[evidence.MARK], inverted)
+    findings = evidence.findings(inverted)
+    found = findings[0].anomaly >= evidence.THRESHOLD
     suspects = (0,) if second_is_clean else (0, -1)
     choice = choose_on_curve(
-        curve, ts, accuracy["selection"], suspects=suspects, tolerance=tolerance
+        curve,
+        ts,
+        accuracy["selection"],
+        suspects=suspects,
+        tolerance=tolerance,
+        estimated=estimated if o.choose == "evidence" else None,
+        num_images=min(len(parts["selection"]["label"]), evidence.NUM_IMAGES),
     )
     chosen = choice.index
     t = None if chosen is None else float(ts[chosen])
@@ -197,19 +255,46 @@ def repair_model(
         "selection_accuracy": accuracy["selection"],
         "bonafide_accuracy": accuracy["bonafide"],
         "distance": np.min([np.asarray(distances(curve, ts, s)) for s in suspects], axis=0),
+        "estimated_attack_success": estimated,
+        "success_by_form": evidence.success_by_form(table[evidence.MARK]),
+        "findings": findings,
+        "backdoor_found": found,
+        "target": findings[0].target if found else None,
         "suspect_accuracy": choice.suspect_accuracy,
         "repaired_accuracy": float(accuracy["selection"][chosen or 0]),
         "floor": choice.floor,
         "num_acceptable": choice.num_acceptable,
         "moved": moved,
         "moved_relative": moved / norm if norm else float("nan"),
-        "second": "fine-tuned from the suspect" if second is None else "given",
+        "second": second_fn()[0],
         "num_bonafide": len(parts["bonafide"]["label"]),
         "num_selection": len(parts["selection"]["label"]),
         "seconds": time.monotonic() - began,
     }
     repaired = suspect if t is None else _as_given(points(jnp.float32(t)), suspect, apply_fn)
     return Repaired(repaired, t, curve, report)
+
+
+def _aligned(
+    key: jax.Array,
+    by: str,
+    spec_fn: Callable[[], alignment.PermutationSpec],
+    network: Network,
+    start: PyTree,
+    end: PyTree,
+    images_fn: Callable[[], Iterator[jax.Array]],
+) -> PyTree:
+    """A given second network, its channels permuted as `RepairOptions.align` says."""
+    if by == "none":
+        return end
+    spec, away = spec_fn(), by.endswith("away")
+    if by.startswith("activations"):
+        permutations = alignment.activation_matching(
+            spec, network.apply, start, end, images_fn(), away=away
+        )
+    else:
+        permutations = alignment.weight_matching(key, spec, start, end, away=away).permutations
+    return alignment.permute(spec, permutations, end)
 
 
 def _fit(key: jax.Array, training: Training, *, name: str, verbose: bool) -> dict[str, PyTree]:

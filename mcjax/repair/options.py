@@ -9,7 +9,9 @@ from mcjax.core.errors import UserError, shown
 from mcjax.core.fields import Field
 from mcjax.curves import KINDS, MOST_BENDS
 from mcjax.data import augmentation as augmentations
+from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.methods import fine_tune, path
+from mcjax.repair.objective import FITS
 from mcjax.training.fit import Budget
 
 
@@ -20,8 +22,16 @@ class RepairOptions:
     Args:
         kind: "bezier" or "polychain".
         num_bends: Bends of the path.
-        align: "weights" brings the second network's hidden channels into the order nearest to the
-            suspect's before they are joined (`mcjax.alignment`); "none" leaves them.
+        align: "weights" or "activations" brings a given second network's hidden channels into the
+            order nearest to the suspect's before they are joined (`mcjax.alignment`), "away" and
+            "activations_away" into the farthest; "none" leaves them.
+        unalign: Without a second network, how the suspect's own copy is permuted: "weights",
+            "activations", "random"; "none" takes a fine-tuned copy instead.
+        fit: "distillation" learns the suspect's answers to mixed clean images, "labels" the labels.
+        unlearn: Forms of inverted triggers that are unlearned (`mcjax.repair.evidence.forms`).
+        choose: "evidence" takes the point with the lowest estimated attack success, "distance" the
+            one farthest from the suspects, both among points with sufficient accuracy.
+        inversion_steps: Adam steps of the inversion of triggers.
         num_points: Points of the path that are evaluated, equally spaced in t.
         num_steps: Training steps of the path (and of the fine-tuning).
         batch_size: Images per step.
@@ -38,6 +48,11 @@ class RepairOptions:
     kind: str = "bezier"
     num_bends: int = 1
     align: str = "none"
+    unalign: str = "weights"
+    fit: str = "distillation"
+    unlearn: tuple[str, ...] = tuple(FORMS)
+    choose: str = "evidence"
+    inversion_steps: int = 200
     num_points: int = 61
     num_steps: int = 2000
     batch_size: int = 128
@@ -51,8 +66,8 @@ class RepairOptions:
         for name, field in _FIELDS.items():
             value = getattr(self, name)
             fields.check(name, value, field)
-            number = type(getattr(RepairOptions, name))
-            object.__setattr__(self, name, number(value))  # NumPy's numbers as Python's own
+            kind = type(getattr(RepairOptions, name))
+            object.__setattr__(self, name, kind(value))  # NumPy's numbers as Python's own
 
     @property
     def budget(self) -> Budget:
@@ -69,7 +84,12 @@ class RepairOptions:
 _FIELDS: Mapping[str, Field] = {
     "kind": fields.choice(*KINDS),
     "num_bends": fields.whole(0, MOST_BENDS),
-    "align": fields.choice("none", "weights"),
+    "align": fields.choice("none", "weights", "away", "activations", "activations_away"),
+    "unalign": fields.choice("weights", "activations", "random", "none"),
+    "fit": fields.choice(*FITS),
+    "unlearn": fields.several(fields.choice(*FORMS)),
+    "choose": fields.choice("evidence", "distance"),
+    "inversion_steps": fields.whole(1, 10**6),
     "num_points": fields.whole(2, 100_000),
     "num_steps": fields.whole(1),
     "batch_size": fields.whole(1, 2**20),

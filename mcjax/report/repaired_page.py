@@ -8,23 +8,28 @@ from typing import Any
 import numpy as np
 
 from mcjax.core.files import write
+from mcjax.repair.evidence.judge import THRESHOLD
 from mcjax.repair.model import Repaired
 from mcjax.report import page
 from mcjax.report.chart import chart
 from mcjax.report.figures import chart_figure
-from mcjax.report.panels import BLUE, GREY, ORANGE, Chart, Line, Panel
+from mcjax.report.panels import BLUE, COLOURS, GREY, ORANGE, Chart, Line, Panel
 from mcjax.runs.workdir import write_csv
 
-QUESTION = "Is a point of the path far from the suspect and as accurate?"
+QUESTION = (
+    "Does the suspect have a backdoor, and which point of the path is rid of it and as accurate?"
+)
 
 CAPTION = (
-    "Accuracy along the path, and the distance of each point to its nearest suspect. Dotted and grey: "
-    "the lowest accepted accuracy. Dashed: the chosen point."
+    "Accuracy along the path, the success of the triggers that were inverted on the suspect, and the "
+    "distance of each point to its nearest suspect. Dotted and grey: the lowest accepted accuracy. "
+    "Dashed: the chosen point."
 )
 
 NO_PROMISE = (
-    "t is chosen by accuracy and distance only. mcjax did not look for a trigger, and does not prove "
-    "that one is gone. The path was learned from the images that you gave: if some of them are "
+    "mcjax looks for triggers of a few forms: a patch, a faint pattern, a smooth pattern and a warp. A "
+    "backdoor of another form can stay unseen, and no measurement on clean images proves that one is "
+    "gone. The path was learned from the images that you gave: if some of them are "
     "tampered with, or do not cover what the network is used for, the repair has the same flaws. For "
     "known attacks, points in the middle of a path lose most of a backdoor that survives fine-tuning, "
     "and some keep part of it: see the project's results. Accuracy is measured on the held-out "
@@ -43,11 +48,15 @@ def write_repaired(folder: Path, repaired: Repaired, settings: Mapping[str, Any]
     report = repaired.report
     columns = {"t": report["ts"]}
     columns |= {k: report[k] for k in ("bonafide_accuracy", "selection_accuracy", "distance")}
+    columns["estimated_attack_success"] = report["estimated_attack_success"]
+    columns |= {f"{form}_success": v for form, v in report["success_by_form"].items()}
     rows = [{k: float(v[i]) for k, v in columns.items()} for i in range(len(report["ts"]))]
     write_csv(folder / "path.csv", columns, rows)
     path = Chart("path", path_panels(repaired), CAPTION)
     chart_figure(folder, path)
     numbers = {k: v for k, v in report.items() if not hasattr(v, "__len__") or isinstance(v, str)}
+    for one in report["findings"]:
+        numbers |= {f"{one.form}_class": one.target, f"{one.form}_anomaly": one.anomaly}
     numbers = {"t": repaired.t, **numbers}
     page.write_document(
         folder / "report.html",
@@ -73,7 +82,8 @@ def what_happened(repaired: Repaired) -> list[str]:
     asked = [
         f"The suspect's accuracy is {r['suspect_accuracy']:.4f} on the {r['num_selection']} images "
         f"held out to choose t; a point had to reach {r['floor']:.4f}.",
-        f"The second network was {r['second']}; the path was trained on {r['num_bonafide']} images.",
+        f"The second network is {r['second']}; the path was trained on {r['num_bonafide']} images.",
+        verdict(r),
     ]
     if repaired.t is None:
         return [
@@ -83,10 +93,23 @@ def what_happened(repaired: Repaired) -> list[str]:
         ]
     return [
         *asked,
-        f"{r['num_acceptable']} points do. Of these, t = {repaired.t:.4f} is the farthest from its "
-        f"nearest suspect, with accuracy {r['repaired_accuracy']:.4f}. Its weights are "
+        f"{r['num_acceptable']} points do. Of these, t = {repaired.t:.4f} was chosen, with accuracy "
+        f"{r['repaired_accuracy']:.4f} and estimated attack success "
+        f"{r['estimated_attack_success'][r['ts'] == repaired.t][0]:.4f}. Its weights are "
         f"{r['moved']:.3g} away from the suspect's, {100 * r['moved_relative']:.0f} % of their norm.",
     ]
+
+
+def verdict(report: Mapping[str, Any]) -> str:
+    """Whether there is evidence of a backdoor, in one sentence."""
+    best = report["findings"][0]
+    seen = (
+        f"class {best.target} is the cheapest to reach by a {best.form}: anomaly {best.anomaly:.1f}, "
+        f"threshold {THRESHOLD:g}"
+    )
+    if report["backdoor_found"]:
+        return f"There is evidence of a backdoor: {seen}."
+    return f"No evidence of a backdoor was found: {seen}."
 
 
 def path_panels(repaired: Repaired) -> list[Panel]:
@@ -97,8 +120,14 @@ def path_panels(repaired: Repaired) -> list[Panel]:
         Line(f"{r['num_bonafide']} trained on", 100 * r["bonafide_accuracy"], BLUE, dotted=True),
         Line("lowest accepted", np.full(len(ts), 100 * r["floor"]), GREY, dotted=True, level=True),
     )
+    forms = [
+        Line(form, 100 * v, colour, dotted=True)
+        for (form, v), colour in zip(r["success_by_form"].items(), COLOURS[2:], strict=False)
+    ]
+    estimate = Line("estimated attack success", 100 * r["estimated_attack_success"], ORANGE)
     distance = Line("distance to the nearest suspect", r["distance"], ORANGE)
     return [
         Panel(ts, accuracy, "t", "accuracy (%)", chosen=repaired.t),
+        Panel(ts, [estimate, *forms], "t", "success of inverted triggers (%)", chosen=repaired.t),
         Panel(ts, [distance], "t", "distance in weight space", ylim=(0, None), chosen=repaired.t),
     ]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcjax.repair.choose import choose, oracle
+from mcjax.repair.choose import choose, choose_by_evidence, oracle
 
 FAR = [[0.0, 1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0, 0.0]]
 
@@ -51,3 +51,47 @@ def test_no_acceptable_point_is_farther(accuracy, tolerance):
 def test_oracle_is_the_lowest_success_that_is_accurate_enough():
     assert oracle([0.9, 0.9, 0.2], [1.0, 0.3, 0.0], floor=0.5) == 1
     assert oracle([0.2, 0.2], [0.0, 0.0], floor=0.5) is None
+
+
+def by_evidence(accuracy, estimated, **options):
+    return choose_by_evidence(
+        accuracy, estimated, FAR, suspect_accuracy=0.9, num_images=400, **options
+    )
+
+
+def test_evidence_prefers_the_lowest_estimate_among_accurate_points():
+    accurate = [0.9] * 5
+    assert by_evidence(accurate, [1.0, 0.02, 0.3, 0.5, 1.0]).index == 1
+    # The lowest of all is not accurate enough.
+    assert by_evidence([0.9, 0.9, 0.5, 0.9, 0.9], [1.0, 0.2, 0.0, 0.1, 1.0]).index == 3
+
+
+def test_estimates_within_one_standard_error_are_equal_and_distance_decides():
+    error = np.sqrt(0.1 * 0.9 / 400)
+    near, far = [1.0, 0.1, 0.1 + 0.9 * error, 0.3, 1.0], [1.0, 0.1, 0.1 + 1.1 * error, 0.3, 1.0]
+    assert by_evidence([0.9] * 5, near).index == 2
+    assert by_evidence([0.9] * 5, far).index == 1
+    # At 0 the error is that of one image.
+    assert by_evidence([0.9] * 5, [1.0, 0.0, 1 / 400, 0.3, 1.0]).index == 2
+    assert by_evidence([0.9] * 5, [1.0, 0.0, 2 / 400, 0.3, 1.0]).index == 1
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=5, max_size=5))
+def test_without_any_evidence_distance_decides_alone(accuracy):
+    one = by_evidence(accuracy, [0.0] * 5)
+    assert one == choose(accuracy, FAR, suspect_accuracy=0.9)
+
+
+@given(
+    st.lists(st.floats(0, 1, width=32), min_size=5, max_size=5),
+    st.lists(st.floats(0, 1, width=32), min_size=5, max_size=5),
+)
+def test_evidence_never_gives_accuracy_away(accuracy, estimated):
+    choice = by_evidence(accuracy, estimated, tolerance=0.1)
+    acceptable = [i for i in (1, 2, 3) if accuracy[i] >= 0.8 - 1e-6]
+    assert choice.num_acceptable == len(acceptable)
+    assert (choice.index is None) == (not acceptable)
+    if acceptable:
+        assert choice.index in acceptable
+        least = min(estimated[i] for i in acceptable)
+        assert estimated[choice.index] <= least + 0.5 / np.sqrt(400) + 1e-6

@@ -89,19 +89,49 @@ def test_same_key_same_network():
     assert digest(one.variables) == digest(two.variables)
 
 
-def test_batch_norm_and_a_second_network_made_by_fine_tuning():
+def test_batch_norm_and_the_suspects_own_un_aligned_copy():
     network = from_linen(Normalised(), (8, 8, 1))
     suspect = network.init(jax.random.key(0))
     x = np.random.default_rng(0).uniform(size=(40, 8, 8, 1)).astype(np.float32)
     label = np.array(network.apply(suspect, x).argmax(-1))  # untrained, but no guess
     label[:8] = np.tile(np.arange(4), 2)
     bonafide = {"image": x, "label": label}
-    fixed = repair_model(
-        jax.random.key(1), network, suspect, bonafide, num_steps=2, num_points=3, tolerance=1.0
-    )
+    options = {"num_steps": 4, "num_points": 3, "tolerance": 1.0, "inversion_steps": 2}
+    fixed = repair_model(jax.random.key(1), network, suspect, bonafide, **options)
     assert fixed.t == 0.5
     assert jax.tree.structure(fixed.variables) == jax.tree.structure(suspect)
-    assert fixed.report["second"] == "fine-tuned from the suspect"
+    assert fixed.report["second"] == "the un-aligned copy of the suspect"
+    end = {**suspect, "params": fixed.curve(jnp.float32(1))}
+    assert digest(end["params"]) != digest(suspect["params"])
+    moved = jax.tree.leaves(end["params"])
+    assert all(  # the same weights in another order
+        np.array_equal(np.sort(np.ravel(a)), np.sort(np.ravel(b)))
+        for a, b in zip(moved, jax.tree.leaves(suspect["params"]), strict=True)
+    )
+    for way in ("activations", "random", "none"):
+        other = repair_model(
+            jax.random.key(1), network, suspect, bonafide, **options, unalign=way
+        ).report["second"]
+        assert ("fine-tuned" in other) == (way == "none")
+
+
+def test_a_network_without_channels_to_permute_is_joined_to_a_fine_tuned_copy():
+    fixed = repair_model(jax.random.key(0), linear, 5 * jnp.eye(4), BONAFIDE, num_steps=4)
+    assert fixed.report["second"].startswith(
+        "a fine-tuned copy of the suspect, because this network has no channels"
+    )
+
+
+def test_the_report_has_the_evidence_at_every_t():
+    a, b = 5 * jnp.eye(4), 3 * jnp.eye(4)
+    report = repair_model(
+        jax.random.key(0), linear, a, BONAFIDE, b, num_steps=4, num_points=5, inversion_steps=20
+    ).report
+    assert report["estimated_attack_success"].shape == (5,)
+    assert list(report["success_by_form"]) == ["patch", "pattern", "smooth", "warp"]
+    assert all(v.min() >= 0 and v.max() <= 1 for v in report["success_by_form"].values())
+    assert {one.form for one in report["findings"]} == set(report["success_by_form"])
+    assert report["backdoor_found"] == (report["target"] is not None)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +177,7 @@ def test_running_statistics_need_a_network():
 
 
 def test_a_copy_of_the_suspect_is_never_clean():
-    with pytest.raises(UserError, match="second_is_clean needs second: a fine-tuned copy"):
+    with pytest.raises(UserError, match="second_is_clean needs second: a copy"):
         repair_model(jax.random.key(0), linear, jnp.eye(4), BONAFIDE, second_is_clean=True)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from mcjax import models
 from mcjax.core.keys import stream
 from mcjax.models.network import from_linen
+from mcjax.repair.evidence.invert import invert
 from mcjax.repair.methods.method import Case, Plan
 from mcjax.runs import config as base
 from mcjax.training.curve import CurveOptions
@@ -51,4 +52,7 @@ def case(model="cnn", num_steps=2, options=None, **changes):
         key_fn=lambda name: stream(KEY, name),
         fit_fn=fit,
         model_name=model,
+        evidence_fn=lambda: invert(
+            stream(KEY, "evidence"), network, suspect, bonafide, num_steps=2, batch_size=4
+        ),
     )

@@ -62,7 +62,7 @@ def patch_stamp(q: PyTree, x: jax.Array) -> jax.Array:
 
     Source: Wang et al. 2019 (Neural Cleanse), equation 2.
     """
-    m, p = jax.nn.sigmoid(q["mask"]), jax.nn.sigmoid(q["pattern"])
+    m, p = (_over(x, jax.nn.sigmoid(q[name])) for name in ("mask", "pattern"))
     return (1 - m) * x + m * p
 
 
@@ -83,7 +83,7 @@ def pattern_start(key: jax.Array, image_shape: ImageShape) -> PyTree:
 
 def pattern_stamp(q: PyTree, x: jax.Array) -> jax.Array:
     """Adds a pattern: x' = clip(x + q.pattern, 0, 1)."""
-    return (x + q["pattern"]).clip(0, 1)
+    return (x + _over(x, q["pattern"])).clip(0, 1)
 
 
 def pattern_size(q: PyTree, image_shape: ImageShape) -> jax.Array:
@@ -104,7 +104,7 @@ def smooth_start(key: jax.Array, image_shape: ImageShape) -> PyTree:
 
 def smooth_stamp(q: PyTree, x: jax.Array) -> jax.Array:
     """Adds a coarse pattern, enlarged by bicubic interpolation: x' = clip(x + g, 0, 1)."""
-    return (x + enlarge(q["grid"], x.shape[-3:-1])).clip(0, 1)
+    return (x + _over(x, enlarge(q["grid"], x.shape[-3:-1]))).clip(0, 1)
 
 
 def smooth_size(q: PyTree, image_shape: ImageShape) -> jax.Array:
@@ -130,7 +130,7 @@ def warp_stamp(q: PyTree, x: jax.Array) -> jax.Array:
     """
     height, width = x.shape[-3:-1]
     shift = enlarge(q["shift"], (height, width))
-    place = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
+    place = jnp.meshgrid(jnp.arange(1.0 * height), jnp.arange(1.0 * width), indexing="ij")
     rows, columns = (
         (p + shift[..., side]).clip(0, n - 1)
         for side, (p, n) in enumerate(zip(place, (height, width), strict=True))
@@ -154,6 +154,11 @@ def enlarge(grid: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.image.resize(grid, (*shape, grid.shape[-1]), "cubic")
 
 
+def _over(x: jax.Array, v: jax.Array) -> jax.Array:
+    """An array [H, W, C] with as many axes as images [..., H, W, C]."""
+    return v.reshape((1,) * (x.ndim - 3) + v.shape)
+
+
 def _norm(v: jax.Array) -> jax.Array:
     return jnp.sqrt((v**2).sum() + 1e-12)  # differentiable at 0
 
@@ -175,7 +180,7 @@ def get(name: str) -> Form:
 
     Example:
         >>> get("patch").learning_rate
-        0.1
+        0.2
     """
     if name not in FORMS:
         raise UserError(f"unknown form of triggers {name!r}; use {', '.join(FORMS)}")

@@ -1,0 +1,87 @@
+"""Inversion of planted backdoors, and its costs beside NumPy's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mcjax.core.errors import UserError
+from mcjax.models.network import from_apply
+from mcjax.repair.evidence.forms import FORMS
+from mcjax.repair.evidence.invert import invert
+from mcjax.repair.evidence.judge import THRESHOLD, findings
+
+SHAPE = (6, 6, 1)
+NUM_CLASSES = 5
+RNG = np.random.default_rng(0)
+TEMPLATES = RNG.normal(size=(36, NUM_CLASSES)).astype(np.float32)
+IMAGES = {
+    "image": (0.8 * RNG.random((40, *SHAPE))).astype(np.float32),
+    "label": np.arange(40) % NUM_CLASSES,
+}
+IMAGES["image"][:, 5, 5] = 0  # where the planted trigger is
+
+
+def apply(w, x):
+    """Logits by templates; a bright last pixel gives class 3 as much as `w["gain"]` says."""
+    logits = x.reshape(len(x), -1)[:, :35] @ w["templates"][:35]
+    return logits.at[:, 3].add(w["gain"] * x[:, 5, 5, 0])
+
+
+NETWORK = from_apply(apply)
+
+
+def variables(gain):
+    return {"templates": jnp.asarray(TEMPLATES), "gain": jnp.float32(gain)}
+
+
+def inverted(gain, **options):
+    options = {"num_steps": 60, "batch_size": 8, **options}
+    return invert(jax.random.key(0), NETWORK, variables(gain), IMAGES, **options)
+
+
+def test_a_planted_trigger_is_found_and_a_clean_network_gives_no_alarm():
+    planted = findings(inverted(40.0, forms=("patch", "pattern")))
+    assert {one.target for one in planted} == {3}
+    assert planted[0].anomaly > THRESHOLD
+    assert planted[0].success > 0.95
+    clean = findings(inverted(0.0, forms=("patch", "pattern")))
+    assert clean[0].anomaly < THRESHOLD
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_costs_are_those_of_the_triggers_found(form):
+    one = inverted(10.0, forms=(form,), num_steps=5, num_restarts=2)[form]
+    assert one.cost.shape == one.size.shape == one.success.shape == (2, NUM_CLASSES)
+    f = FORMS[form]
+    for restart, k in ((0, 1), (1, 3)):
+        q = jax.tree.map(lambda v, i=restart, k=k: v[i, k], one.triggers)
+        logits = np.asarray(apply(variables(10.0), f.stamp(q, jnp.asarray(IMAGES["image"]))))
+        logits = logits.astype(np.float64)
+        nll = (np.log(np.exp(logits).sum(1)) - logits[:, k]).mean()
+        size = float(f.size(q, SHAPE))
+        assert one.size[restart, k] == pytest.approx(size, rel=1e-4)
+        assert one.cost[restart, k] == pytest.approx(nll + size / f.natural(SHAPE), rel=1e-3)
+        assert one.success[restart, k] == pytest.approx((logits.argmax(1) == k).mean())
+
+
+def test_restarts_are_independent_and_repeatable():
+    one, two = (inverted(10.0, forms=("pattern",), num_restarts=n)["pattern"] for n in (1, 2))
+    np.testing.assert_allclose(one.cost[0], two.cost[0], rtol=1e-4)
+    assert not np.allclose(two.cost[0], two.cost[1], rtol=1e-6)
+    again = inverted(10.0, forms=("pattern",), num_restarts=2)["pattern"]
+    np.testing.assert_array_equal(two.cost, again.cost)
+
+
+def test_more_steps_make_triggers_cheaper():
+    few, many = (inverted(10.0, forms=("pattern",), num_steps=n)["pattern"] for n in (3, 60))
+    assert (many.cost < few.cost).all()
+
+
+def test_mistakes_are_refused():
+    with pytest.raises(UserError, match="no images to invert triggers on"):
+        invert(jax.random.key(0), NETWORK, variables(0.0), {"image": IMAGES["image"][:0]})
+    with pytest.raises(UserError, match="unknown form of triggers 'blob'"):
+        inverted(0.0, forms=("blob",))
+    with pytest.raises(UserError, match="give at least 1 of each"):
+        inverted(0.0, num_steps=0)

@@ -1,0 +1,83 @@
+"""Verdicts and estimates beside hand-worked numbers and a plain loop."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mcjax.curves import Bezier
+from mcjax.evaluation.path import evaluate_path
+from mcjax.repair.evidence import judge
+from mcjax.repair.evidence.invert import Inverted
+from mcjax.training.losses import classification_metrics
+
+ORDINARY, CHEAP = [3.0, 3.3, 2.7, 3.1], [3.0, 0.3, 2.7, 3.1]
+
+
+def inverted(costs, restarts=2):
+    """Patterns of 2 x 2 pixels whose value names restart and class."""
+    cost = np.tile(np.float32(costs), (restarts, 1))
+    number = len(costs)
+    pattern = np.arange(restarts * number, dtype=np.float32).reshape(restarts, number, 1, 1, 1)
+    triggers = {"pattern": np.broadcast_to(pattern, (restarts, number, 2, 2, 1)) / 10}
+    return Inverted(triggers, cost, cost, np.full_like(cost, 0.5))
+
+
+def test_anomalies_by_hand():
+    # Others of class 1: logs of 3, 2.7, 3.1: median log 3; deviations 0, 0.1054, 0.0328.
+    spread = max(1.4826 * (np.log(3.1) - np.log(3.0)), 0.1)
+    expected = (np.log(3.0) - np.log(0.3)) / spread
+    assert judge.anomalies(CHEAP)[1] == pytest.approx(expected)
+    # Wide spreads count: the others of class 0 are 1, 2, 4.
+    wide = 1.4826 * np.log(2)
+    assert judge.anomalies([1.0, 1.0, 2.0, 4.0])[0] == pytest.approx(np.log(2) / wide)
+    assert judge.anomalies([2.0, 2.0])[0] == 0
+
+
+def test_findings_name_the_cheapest_class_and_the_clearest_form_first():
+    found = judge.findings({"smooth": inverted(ORDINARY), "pattern": inverted(CHEAP)})
+    assert [one.form for one in found] == ["pattern", "smooth"]
+    assert found[0].target == 1
+    assert found[0].cost == pytest.approx(0.3)
+    assert found[0].anomaly > judge.THRESHOLD > found[1].anomaly
+
+
+def test_one_restart_is_unlearned_and_the_other_judges():
+    found = {"pattern": inverted(CHEAP)}
+    assert judge.chosen_triggers(found, 0)["pattern"]["pattern"][0, 0, 0, 0] == pytest.approx(0.1)
+    assert judge.chosen_triggers(found, 1)["pattern"]["pattern"][0, 0, 0, 0] == pytest.approx(0.5)
+    only = {"pattern": inverted(CHEAP, restarts=1)}
+    assert judge.chosen_triggers(only, 1)["pattern"]["pattern"][0, 0, 0, 0] == pytest.approx(0.1)
+    path = judge.held_out(lambda t: t, found)
+    np.testing.assert_array_equal(path.triggers["pattern"]["pattern"], np.full((1, 2, 2, 1), 0.5))
+    assert int(path.targets["pattern"]) == 1
+
+
+def linear(w, x):
+    return x.reshape(len(x), -1) @ w
+
+
+def test_success_along_a_path_equals_a_plain_loop():
+    rng = np.random.default_rng(0)
+    ends = [jnp.asarray(rng.normal(size=(4, 4)), jnp.float32) for _ in range(2)]
+    curve, ts = Bezier.connect(*ends), np.linspace(0, 1, 5)
+    examples = {"image": rng.random((9, 2, 2, 1)).astype(np.float32), "label": np.arange(9) % 4}
+    found = {"pattern": inverted(CHEAP), "smooth": inverted(ORDINARY)}
+    found["smooth"] = found["smooth"]._replace(
+        triggers={"grid": found["smooth"].triggers["pattern"]}
+    )
+    clean = {k: jnp.asarray(v)[None] for k, v in examples.items()}
+    sets = {"clean": clean, judge.MARK: judge.marked(examples)}
+    metric_fn = judge.with_success(classification_metrics(linear), linear)
+    table = evaluate_path(metric_fn, judge.held_out(curve, found), ts, sets)
+    plain = evaluate_path(classification_metrics(linear), curve, ts, clean)
+    np.testing.assert_allclose(table["clean"]["accuracy"], plain["accuracy"])
+    estimated = judge.estimated_success(table[judge.MARK], found)
+    others = examples["label"] != 1
+    for t, rate in zip(ts, estimated, strict=True):
+        x = np.clip(examples["image"] + 0.5, 0, 1)[others].reshape(-1, 4)
+        answers = (x @ np.asarray(curve(t))).argmax(1)
+        assert rate == pytest.approx((answers == 1).mean(), abs=1e-6)
+    # The ordinary form succeeds too, but is no evidence.
+    ordinary = judge.estimated_success(table[judge.MARK], {"smooth": found["smooth"]})
+    np.testing.assert_array_equal(ordinary, 0)
+    assert set(judge.success_by_form(table[judge.MARK])) == {"pattern", "smooth"}
