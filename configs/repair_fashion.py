@@ -35,6 +35,7 @@ def get_config(arg=None):
         "ft_sam",
         "d3",
         "nad",
+        "tsc",
         "clp",
     )
     config.repair.num_epochs = 20.0

@@ -59,7 +59,7 @@ def define_flags() -> None:
         "choose", "evidence", "How t is chosen: evidence (inverted triggers) or distance."
     )
     flags.DEFINE_float("tolerance", 0.02, "Accuracy that the repair may lose, a fraction.")
-    flags.DEFINE_integer("num_steps", 2000, "Training steps of the path.")
+    flags.DEFINE_integer("num_steps", 4000, "Training steps of the path, with as many gradients.")
     flags.DEFINE_integer("batch_size", 128, "Images per step.")
     flags.DEFINE_float("learning_rate", 0.05, "Learning rate of the path's training.")
     flags.DEFINE_integer("num_points", 61, "Number of points of the path to evaluate.")

@@ -33,7 +33,8 @@ class RepairOptions:
             one farthest from the suspects, both among points with sufficient accuracy.
         inversion_steps: Adam steps of the inversion of triggers.
         num_points: Points of the path that are evaluated, equally spaced in t.
-        num_steps: Training steps of the path (and of the fine-tuning).
+        num_steps: Training steps of the path (and of the fine-tuning); half of them where triggers
+            are unlearned, because a step then has gradients on as many stamped images.
         batch_size: Images per step.
         learning_rate: Of the path's first half of training.
         fine_tune_learning_rate: Of the second network, where it is made.
@@ -54,7 +55,7 @@ class RepairOptions:
     choose: str = "evidence"
     inversion_steps: int = 200
     num_points: int = 61
-    num_steps: int = 2000
+    num_steps: int = 4000
     batch_size: int = 128
     learning_rate: float = path.LEARNING_RATE
     fine_tune_learning_rate: float = fine_tune.LEARNING_RATE

@@ -38,7 +38,7 @@ def path_panels(
     for title, repair in repairs.items():
         table = repair.path
         chosen = repair.choice is not None and repair.choice.index is not None
-        lines = (
+        lines = [
             Line(
                 f"error on {num_images['test']} test images",
                 percent_wrong(table["test_accuracy"]),
@@ -51,7 +51,10 @@ def path_panels(
                 dotted=True,
             ),
             Line(_rate(measure, num_images), 100 * table[measure], ORANGE),
-        )
+        ]
+        if "estimated_attack_success" in table:
+            estimate = 100 * table["estimated_attack_success"]
+            lines.append(Line("estimated attack success", estimate, ORANGE, dotted=True))
         panels.append(
             Panel(
                 table["t"],

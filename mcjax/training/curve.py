@@ -78,6 +78,7 @@ def train_curve(
     fix_start: bool = True,
     fix_end: bool = True,
     beside: Mapping[str, PyTree] | None = None,
+    part: str = "",
 ) -> Curve:
     """Trains a curve's bends, and its freed ends.
 
@@ -93,6 +94,7 @@ def train_curve(
         fix_end: Keep the second end as it is.
         beside: What else the objective needs; its `fixed` is then {"curve": ..., **beside} instead
             of the curve's fixed points alone.
+        part: Name of this training, for a method that trains several curves.
 
     Returns:
         The trained curve; the same curve if nothing of it is free.
@@ -109,6 +111,7 @@ def train_curve(
         budget,
         fixed=fixed if beside is None else {"curve": fixed, **beside},
         decay_in_loss=True,
+        part=part,
     )
     return type(curve)(**fixed, **fit_fn(training)["params"])
 

@@ -17,6 +17,7 @@ from mcjax.repair.methods import (
     scratch,
     taught_fine_tune,
     taught_path,
+    tsc,
 )
 from mcjax.repair.methods.method import Method
 
@@ -36,6 +37,7 @@ METHODS: dict[str, Method] = {
     "nad": nad.METHOD,
     "taught_path": taught_path.METHOD,
     "taught_fine_tune": taught_fine_tune.METHOD,
+    "tsc": tsc.METHOD,
 }
 
 DEFAULT = ("path", "line", "fine_tune", "scratch", "prune", "fine_prune", "i_bau", "noise")

@@ -109,11 +109,12 @@ def test_a_method_of_ones_own_brings_its_fields(monkeypatch):
 
 
 def test_the_default_methods_are_registered_and_leave_the_newer_ones_out():
-    assert set(methods.DEFAULT) == set(METHODS) - {"anp", "ft_sam", "d3", "clp", "nad"}
+    newer = {"anp", "ft_sam", "d3", "clp", "nad", "tsc", "taught_path", "taught_fine_tune"}
+    assert set(methods.DEFAULT) == set(METHODS) - newer
     assert tuple(base.backdoor().repair.methods) == methods.DEFAULT
 
 
-@pytest.mark.parametrize("name", ["ft_sam", "anp", "d3", "nad"])
+@pytest.mark.parametrize("name", ["ft_sam", "anp", "d3", "nad", "tsc", "taught_fine_tune"])
 def test_every_training_takes_its_share_of_the_budget(name, case):
     """The gradients of all steps together are those of fine-tuning."""
     steps = []
@@ -124,9 +125,9 @@ def test_every_training_takes_its_share_of_the_budget(name, case):
 
     budget = dataclasses.replace(case.budget, num_steps=12)
     METHODS[name].run(dataclasses.replace(case, fit_fn=fit_fn, budget=budget))
-    gradients = {"ft_sam": 2, "anp": 3, "d3": 1, "nad": 1}[name]
+    gradients = {"ft_sam": 2, "anp": 3, "taught_fine_tune": 2}.get(name, 1)
     assert sum(steps) * gradients == 12
-    assert len(steps) == (2 if name == "nad" else 1)
+    assert len(steps) == {"nad": 2, "tsc": 2}.get(name, 1)
     plan = tiny_case.PLAN._replace(num_steps=(12, 12))
     assert sum(work.num_steps for work in METHODS[name].work(plan)) == 2 * sum(steps)
 
