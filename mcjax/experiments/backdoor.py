@@ -26,6 +26,7 @@ from mcjax.experiments.repair_study.explain import explain
 from mcjax.experiments.repair_study.relearning import check_relearning
 from mcjax.experiments.repair_study.study import Tampered
 from mcjax.experiments.repair_study.table import RepairStudy
+from mcjax.experiments.stages.alignment import unaligned
 from mcjax.experiments.stages.curve import curve_stage
 from mcjax.experiments.stages.endpoints import train_network, train_side_by_side
 from mcjax.experiments.stages.generator import train_generator
@@ -110,7 +111,7 @@ def poison(run: Run, stamp: Trigger, *, when: str) -> Examples:
 
 
 def check_attacker(run: Run) -> None:
-    """Refuses a path-aware attacker who does not train both networks.
+    """Refuses an attacker who prepares for another repair than the one that is studied.
 
     Raises:
         UserError: It is one.
@@ -120,6 +121,11 @@ def check_attacker(run: Run) -> None:
         raise UserError(
             "a path-aware attacker trains both networks; use "
             "--config.repair.pair=both_tampered or --config.attack.attacker=plain"
+        )
+    if attacker == "unalignment_aware" and pair != "suspect_and_unaligned":
+        raise UserError(
+            "an unalignment-aware attacker releases one network; use "
+            "--config.repair.pair=suspect_and_unaligned or --config.attack.attacker=plain"
         )
 
 
@@ -151,6 +157,9 @@ def tamper(run: Run, stamp: Trigger) -> Tampered:
         end = twin if pair == "tampered_and_clean" else None
     if attack.attacker == "path_aware":
         start, end = release(run, start, end, poisoned, attackers_curve_loss(run, stamp))
+    if attack.attacker == "unalignment_aware":
+        copy = unaligned(run, f"{run.part}attacker_unaligned", start)
+        start, _ = release(run, start, copy, poisoned, attackers_curve_loss(run, stamp))
     return Tampered(
         measure=MEASURE,
         success=backdoor.attack_set(
@@ -181,8 +190,8 @@ def release(
 ) -> tuple[PyTree, PyTree]:
     """Two points of a tampered curve: what an attacker who knows the repair releases.
 
-    The curve between two tampered networks is trained on the poisoned images, so the backdoor works
-    along all of it, and two interior points are released. BatchNorm statistics come from the poisoned
+    The curve between two tampered networks, or one and its un-aligned copy, is trained on the poisoned
+    images, so the backdoor works along all of it, and interior points are released. BatchNorm statistics come from the poisoned
     images.
     """
     name, kind = f"{run.part}attacker_curve", KINDS[run.config.curve.kind]

@@ -265,8 +265,9 @@ BACKDOOR: Settings = {
     ),
     "attack.attacker": Setting(
         "plain",
-        choice("plain", "path_aware"),
-        "path_aware: train a curve and release two of its points",
+        choice("plain", "path_aware", "unalignment_aware"),
+        "path_aware: train a curve and release two of its points; unalignment_aware: train a curve to "
+        "the network's own un-aligned copy and release one",
     ),
     "attack.release": Setting(
         (0.25, 0.75), several(number(0, 1), least=2, most=2), "t's of the released points"

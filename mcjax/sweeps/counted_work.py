@@ -17,6 +17,7 @@ from mcjax.experiments.repair_study.study import num_repair_steps
 from mcjax.experiments.stages.training import num_training_steps
 from mcjax.models.network import Network, from_linen
 from mcjax.repair import methods
+from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.methods.method import Plan, Work, training_work
 from mcjax.runs.config import flat
 
@@ -108,7 +109,7 @@ def _networks(config: ConfigDict) -> Iterator[Work]:
     if named_options.parse(config.attack.trigger)[0] == "input_aware":
         # The generator is small; its classifier is trained like an endpoint.
         yield training_work("the trigger's generator", steps, o.batch_size)
-    if config.attack.attacker == "path_aware":
+    if config.attack.attacker in ("path_aware", "unalignment_aware"):
         steps = num_training_steps(config.attack.curve_epochs, left, o.batch_size)
         yield training_work("the attacker's curve", steps, o.batch_size, curve=True)
 
@@ -132,6 +133,12 @@ def _repairs(config: ConfigDict) -> Iterator[Work]:
         names.append("fine_tune")  # the second end
     for name in names:
         yield from methods.get(name).work(_plan(config))
+    o = config.repair
+    if o.choose == "evidence" or any(name.startswith("taught_") for name in names):
+        # Forward, and back to the images, for every class; two restarts.
+        num_classes, steps = _data(config)[1], len(FORMS) * len(o.sizes) * o.evidence.num_steps
+        stamped = 2 * num_classes * o.evidence.batch_size
+        yield Work("inversion of triggers", steps, stamped, 2, 1, "")
 
 
 def _look(name: str, config: ConfigDict, points: float, images: float) -> Work:

@@ -226,6 +226,12 @@ def test_methods_that_are_asked_for_by_name(tmp_path):
         {"attack.trigger": "low_frequency"},
         {"attack.trigger": "wanet:grid=3,cover=0.3", "attack.when": "after"},
         {"attack.trigger": "input_aware:width=4", "run.side_by_side": True},
+        {
+            "attack.trigger": "adaptive_blended",
+            "attack.attacker": "unalignment_aware",
+            "attack.curve_epochs": 0.1,
+            "repair.pair": "suspect_and_unaligned",
+        },
     ],
 )
 def test_other_attackers_and_pairs(changes, tmp_path):
@@ -353,6 +359,10 @@ def test_the_images_of_every_size_make_one_program():
         (
             {"attack.attacker": "path_aware", "repair.pair": "tampered_and_clean"},
             "path-aware attacker trains both",
+        ),
+        (
+            {"attack.attacker": "unalignment_aware"},
+            "unalignment-aware attacker releases one network",
         ),
     ],
 )

@@ -8,6 +8,7 @@ import numpy as np
 
 from mcjax.attacks.poisoning.input_aware import input_aware
 from mcjax.attacks.poisoning.options import numbers, positive, whole
+from mcjax.attacks.poisoning.partial import adaptive_blended
 from mcjax.attacks.poisoning.stamped import ImageShape, Stamp, Trigger, stamp_examples
 from mcjax.attacks.poisoning.warp import wanet
 from mcjax.core.errors import UserError
@@ -43,6 +44,7 @@ def create(name: str, image_shape: Sequence[int], **options: Any) -> Trigger:
         low_frequency  an additive smooth pattern
         wanet          a smooth warp of the image
         input_aware    a pattern per image, made by a generator that must be trained
+        adaptive_blended  a blended pattern that works only as a whole, against inversion
 
     Args:
         name: One of the above, the keys of `TRIGGERS`.
@@ -276,6 +278,7 @@ TRIGGERS: dict[str, Callable[..., Trigger]] = {
     "low_frequency": low_frequency,
     "wanet": wanet,
     "input_aware": input_aware,
+    "adaptive_blended": adaptive_blended,
 }
 
 
