@@ -388,7 +388,12 @@ def test_noise_has_a_stream_of_its_own_at_each_end():
     assert stream(key, "noise at t = 0") != stream(key, "noise at t = 1")
 
 
-@pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "configs").glob("backdoor_*.py")))
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        p.stem for p in (ROOT / "configs").glob("*.py") if p.stem.startswith(("backdoor", "repair"))
+    ),
+)
 def test_every_config_is_sound(name, tmp_path):
     spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
     path.stem
     for path in (ROOT / "configs").glob("*.py")
-    if not path.stem.startswith(("backdoor", "evasion", "injection"))
+    if not path.stem.startswith(("backdoor", "evasion", "injection", "repair"))
 )
 
 
