@@ -57,6 +57,11 @@ NUMBERS = (
     (r"num_acceptable", "points of the path that reach the lowest accuracy accepted"),
     (r"num_bonafide", "images that the path was trained on"),
     (r"num_selection", "images held out, by which t was chosen"),
+    (r"(?:.*_)?estimated_attack_success", "success of the inverted triggers that count as evidence, on clean images of other classes; 0 if none does"),
+    (r"backdoor_found", "whether a class is so cheap to reach by a trigger that it counts as evidence of a backdoor"),
+    (r"target", "the class that the evidence points to"),
+    (r"(.*)_class", "the class that is cheapest to reach by a {}"),
+    (r"(.*)_anomaly", "how much cheaper that class is than the others, in robust standard deviations of the logarithm ({})"),
     (r"moved", "Euclidean distance of the chosen point's parameters from the suspect's"),
     (r"moved_relative", "that distance as a fraction of the norm of the suspect's parameters"),
 )  # fmt: skip

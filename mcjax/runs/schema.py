@@ -87,7 +87,7 @@ _CURVE: Settings = {
     "curve.align": Setting(
         "none",
         choice("none", "weights", "away", "activations", "activations_away"),
-        "permute the second endpoint's channels: nearest to the first's weights or activations, or away",
+        "order of the second endpoint's channels: near the first's, or away from them",
     ),
     "curve.num_strata": Setting(
         1,
@@ -266,8 +266,7 @@ BACKDOOR: Settings = {
     "attack.attacker": Setting(
         "plain",
         choice("plain", "path_aware", "unalignment_aware"),
-        "path_aware: train a curve and release two of its points; unalignment_aware: train a curve to "
-        "the network's own un-aligned copy and release one",
+        "path_aware: release two points of a curve; unalignment_aware: one, see Backdoors",
     ),
     "attack.release": Setting(
         (0.25, 0.75), several(number(0, 1), least=2, most=2), "t's of the released points"

@@ -52,7 +52,9 @@ def test_a_repair(folder):
     assert done.returncode == 0, done.stderr
     repaired, metadata = restore(folder / "out" / "repaired")
     assert metadata["t"] == 0.5
-    np.testing.assert_allclose(repaired["params"]["fc1"]["kernel"], 7 * np.eye(4), rtol=1e-5)
+    np.testing.assert_allclose(
+        repaired["params"]["fc1"]["kernel"], 7 * np.eye(4), rtol=1e-5, atol=1e-9
+    )
     assert read_csv(folder / "out" / "path.csv")["selection_accuracy"] == [1.0, 1.0, 1.0]
     assert "does not promise" in (folder / "out" / "report.html").read_text()
     assert json.loads((folder / "out" / "result.json").read_text())["metrics"]["t"] == 0.5

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mcjax.repair.evidence.judge import Finding
 from mcjax.repair.model import Repaired
 
 FIELDS = {"experiment": "backdoor", "seed": 0, "attack.trigger": "square", "repair.sizes": [50]}
@@ -22,6 +23,14 @@ def repaired(t):
         "selection_accuracy": np.array([0.9, 0.8, 0.9]),
         "bonafide_accuracy": np.array([1.0, 0.95, 1.0]),
         "distance": np.array([0.0, 2.5, 0.0]),
+        "estimated_attack_success": np.array([1.0, 0.125, 1.0]),
+        "success_by_form": {
+            "patch": np.array([1.0, 0.125, 1.0]),
+            "warp": np.array([0.5, 0.25, 0.5]),
+        },
+        "findings": [Finding("patch", 3, 4.5, 0.2, 0.99), Finding("warp", 2, 1.0, 2.0, 0.7)],
+        "backdoor_found": True,
+        "target": 3,
         "suspect_accuracy": 0.9,
         "repaired_accuracy": 0.8,
         "floor": 0.75,

@@ -16,22 +16,35 @@ def test_the_page_says_what_happened_and_what_is_not_promised(tmp_path, t):
     write_repaired(tmp_path, repaired(t), {"arch": "mlp", "seed": 0})
     text = (tmp_path / "report.html").read_text()
     assert NO_PROMISE[:40] in text
-    assert ("these, t = 0.5000 is the farthest" in text) == (t is not None)
+    chosen = (
+        "these, t = 0.5000 was chosen, with accuracy 0.8000 and estimated attack success 0.1250"
+    )
+    assert (chosen in text) == (t is not None)
+    assert "There is evidence of a backdoor: class 3 is the cheapest to reach by a patch" in text
     assert ("nothing was repaired" in text) == (t is None)
     assert "fraction of the norm" in text  # what moved_relative means
     for name in ("path.png", "path.pdf"):
         assert (tmp_path / name).stat().st_size > 0
-    assert read_csv(tmp_path / "path.csv")["distance"] == [0, 2.5, 0]
-    assert json.loads((tmp_path / "result.json").read_text())["metrics"]["t"] == t
+    table = read_csv(tmp_path / "path.csv")
+    assert table["distance"] == [0, 2.5, 0]
+    assert table["estimated_attack_success"] == [1, 0.125, 1]
+    assert table["warp_success"] == [0.5, 0.25, 0.5]
+    metrics = json.loads((tmp_path / "result.json").read_text())["metrics"]
+    assert metrics["t"] == t
+    assert metrics["backdoor_found"] is True
+    assert (metrics["patch_class"], metrics["patch_anomaly"]) == (3, 4.5)
 
 
 def test_every_number_has_a_meaning():
     for name, value in repaired(0.5).report.items():
-        assert isinstance(value, np.ndarray) or meaning(name), name
+        assert isinstance(value, np.ndarray | dict | list) or meaning(name), name
+    for name in ("patch_class", "warp_anomaly"):
+        assert meaning(name)
 
 
 def test_the_figure_marks_the_chosen_t_and_the_floor():
-    accuracy, distance = path_panels(repaired(0.5))
-    assert accuracy.chosen == distance.chosen == 0.5
+    accuracy, success, distance = path_panels(repaired(0.5))
+    assert accuracy.chosen == success.chosen == distance.chosen == 0.5
+    assert [line.label for line in success.lines] == ["estimated attack success", "patch", "warp"]
     np.testing.assert_allclose(accuracy.lines[2].y, 75)
     assert path_panels(repaired(None))[0].chosen is None

@@ -11,7 +11,7 @@ from mcjax.runs import config as base
     [
         ("curve.kind", "spline"),
         ("curve.num_bends", -1),
-        ("curve.align", "activations"),
+        ("curve.align", "sideways"),
         ("curve.images", "test"),
         ("evaluation.batch_stats", "test"),
         ("evaluation.num_points", 1),

@@ -141,8 +141,8 @@ def repairs(study: Study) -> Iterator[tuple[int, Repair]]:
     """Every row of a part, with its number of bonafide images (0: none)."""
     for repair in references(study):
         yield 0, repair
-    # A second end that is trained on them.
-    needs_images = study.options.pair == "tampered_and_fine_tuned"
+    # A second end that is trained on them; an un-aligned copy is not.
+    needs_images = study.tampered.end is None and study.options.pair != "suspect_and_unaligned"
     for name in study.options.methods:
         any_size = not methods.METHODS[name].uses_images and not needs_images
         for size in study.sizes[:1] if any_size else study.sizes:

@@ -50,7 +50,7 @@ SETTINGS: Settings = {
     "taught.fit": Setting(
         "distillation",
         choice(*FITS),
-        "distillation: learn the suspect's answers to mixed images; labels: the images' labels",
+        "distillation: the suspect's answers to mixed images; labels: the images' labels",
     ),
     "taught.unlearn": Setting(
         tuple(FORMS),

@@ -94,6 +94,10 @@ def test_methods_without_images_run_once_unless_their_end_is_made_from_images(st
     assert set(sizes(study, "path")) == set(SIZES)
     made = dataclasses.replace(study, tampered=dataclasses.replace(study.tampered, end=None))
     assert set(sizes(made, "line")) == set(SIZES)
+    with made.run.config.unlocked():
+        made.run.config.repair.pair = "suspect_and_unaligned"
+        assert set(sizes(made, "line")) == {0}
+        made.run.config.repair.pair = "both_tampered"
 
 
 class Forbidden(Mapping):
