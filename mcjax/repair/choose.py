@@ -137,7 +137,7 @@ def choose_on_curve(
 
     Args:
         curve: The curve.
-        ts: Points, [T], the ends of the curve included.
+        ts: Points, [T]; t = 0 and 1 are among them.
         accuracy: On the selection images at each point, [T].
         suspects: The control points that may be tampered with: 0 the start, -1 the end.
         tolerance: See `choose`.
@@ -155,7 +155,8 @@ def choose_on_curve(
     """
     accuracy, ts = np.asarray(accuracy), np.asarray(ts)
     away = [np.asarray(distances(curve, ts, s)) for s in suspects]
-    best = float(max(accuracy[s] for s in suspects))
+    ends = [int(np.abs(ts - (0 if s == 0 else 1)).argmin()) for s in suspects]
+    best = float(max(accuracy[i] for i in ends))
     if estimated is None:
         return choose(accuracy, away, suspect_accuracy=best, tolerance=tolerance)
     return choose_by_evidence(
@@ -166,6 +167,27 @@ def choose_on_curve(
         num_images=num_images,
         tolerance=tolerance,
     )
+
+
+def path_ts(num_points: int, extrapolate: float = 0.0) -> np.ndarray:
+    """The t's of a path that are evaluated: equally spaced in [0, 1], and beyond at the same spacing.
+
+    Args:
+        num_points: Points in [0, 1], the ends included, at least 2.
+        extrapolate: How far t goes below 0 and above 1, rounded down to the spacing.
+
+    Returns:
+        float64, ascending; 0 and 1 are among them.
+
+    Example:
+        >>> path_ts(3, 0.6).tolist()
+        [-0.5, 0.0, 0.5, 1.0, 1.5]
+    """
+    extra = int(extrapolate * (num_points - 1) + 1e-9)
+    inside = np.linspace(0, 1, num_points)
+    step = 1 / (num_points - 1)
+    beyond = step * np.arange(1, extra + 1)
+    return np.concatenate([-beyond[::-1], inside, 1 + beyond])
 
 
 def oracle(

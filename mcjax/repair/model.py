@@ -26,7 +26,7 @@ from mcjax.data.batches import stack_batches, to_unit
 from mcjax.evaluation.path import evaluate_path
 from mcjax.models.network import Network, from_apply
 from mcjax.repair.bonafide import check_images, check_suspect
-from mcjax.repair.choose import choose_on_curve
+from mcjax.repair.choose import choose_on_curve, path_ts
 from mcjax.repair.evidence import judge as evidence
 from mcjax.repair.evidence.invert import invert
 from mcjax.repair.methods import METHODS
@@ -225,7 +225,7 @@ def repair_model(
         images["image"] if network.has_batch_stats else None,
         network.apply_train,
     )
-    ts = np.linspace(0, 1, o.num_points)
+    ts = path_ts(o.num_points, o.extrapolate)
     sets = {
         name: stack_batches(part, min(len(part["label"]), 1000)) for name, part in parts.items()
     }
@@ -261,7 +261,9 @@ def repair_model(
         "backdoor_found": found,
         "target": findings[0].target if found else None,
         "suspect_accuracy": choice.suspect_accuracy,
-        "repaired_accuracy": float(accuracy["selection"][chosen or 0]),
+        "repaired_accuracy": float(
+            accuracy["selection"][np.abs(ts).argmin() if t is None else chosen]
+        ),
         "floor": choice.floor,
         "num_acceptable": choice.num_acceptable,
         "moved": moved,

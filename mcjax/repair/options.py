@@ -33,6 +33,7 @@ class RepairOptions:
             one farthest from the suspects, both among points with sufficient accuracy.
         inversion_steps: Adam steps of the inversion of triggers.
         num_points: Points of the path that are evaluated, equally spaced in t.
+        extrapolate: How far beyond its ends the path is evaluated, with the same spacing.
         num_steps: Training steps of the path (and of the fine-tuning); half of them where triggers
             are unlearned, because a step then has gradients on as many stamped images.
         batch_size: Images per step.
@@ -55,6 +56,7 @@ class RepairOptions:
     choose: str = "evidence"
     inversion_steps: int = 200
     num_points: int = 61
+    extrapolate: float = 0.0
     num_steps: int = 4000
     batch_size: int = 128
     learning_rate: float = path.LEARNING_RATE
@@ -92,6 +94,7 @@ _FIELDS: Mapping[str, Field] = {
     "choose": fields.choice("evidence", "distance"),
     "inversion_steps": fields.whole(1, 10**6),
     "num_points": fields.whole(2, 100_000),
+    "extrapolate": fields.number(0, 10),
     "num_steps": fields.whole(1),
     "batch_size": fields.whole(1, 2**20),
     "learning_rate": fields.number(0, 1e3, above=True),

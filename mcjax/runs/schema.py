@@ -195,6 +195,9 @@ _REPAIR: Settings = {
         choice("weights", "activations", "random"),
         "how the un-aligned copy of the suspect is permuted",
     ),
+    "repair.extrapolate": Setting(
+        0.0, number(0, 10), "how far beyond its ends a path is evaluated, in t"
+    ),
     "repair.choose": Setting(
         "distance",
         choice("distance", "evidence"),

@@ -51,6 +51,7 @@ REQUIRED = {
 WORDS = {
     "mcjax.report": r"\S+( \S+)*",
     "mcjax.report.markdown": r"\S+( \S+)*",
+    "mcjax.report.ranking": r"\S+( \S+)*",
     "mcjax.interop.torch": r"check \S+|convert \S+ \S+",
 }
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcjax.repair.choose import choose, choose_by_evidence, oracle
+from mcjax.curves import Bezier
+from mcjax.repair.choose import choose, choose_by_evidence, choose_on_curve, oracle, path_ts
 
 FAR = [[0.0, 1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0, 0.0]]
 
@@ -51,6 +52,30 @@ def test_no_acceptable_point_is_farther(accuracy, tolerance):
 def test_oracle_is_the_lowest_success_that_is_accurate_enough():
     assert oracle([0.9, 0.9, 0.2], [1.0, 0.3, 0.0], floor=0.5) == 1
     assert oracle([0.2, 0.2], [0.0, 0.0], floor=0.5) is None
+
+
+def test_the_ends_are_found_on_a_path_that_goes_beyond_them():
+    curve = Bezier.connect(np.zeros(2), np.ones(2), num_bends=0)
+    ts = path_ts(3, 0.5)
+    assert ts.tolist() == [-0.5, 0, 0.5, 1, 1.5]
+    # The better suspect has 0.9; outside the ends accuracy is higher, which is no suspect's.
+    accuracy = [0.95, 0.9, 0.5, 0.85, 0.91]
+    choice = choose_on_curve(curve, ts, accuracy, suspects=(0, -1))
+    assert choice.suspect_accuracy == 0.9
+    assert choice.index in (0, 4)  # both half a length from their end
+    assert choice.num_acceptable == 2
+    alone = choose_on_curve(curve, ts, accuracy, suspects=(0,))
+    assert alone.index == 4
+
+
+@given(st.integers(2, 70), st.floats(0, 3))
+def test_points_beyond_the_ends_keep_the_spacing(num_points, extrapolate):
+    ts = path_ts(num_points, extrapolate)
+    assert {0.0, 1.0} <= set(ts.tolist())
+    np.testing.assert_allclose(np.diff(ts), 1 / (num_points - 1), rtol=1e-6)
+    assert -extrapolate - 1e-6 <= ts[0] <= 0
+    assert ts[0] + ts[-1] == pytest.approx(1)
+    np.testing.assert_array_equal(path_ts(num_points), np.linspace(0, 1, num_points))
 
 
 def by_evidence(accuracy, estimated, **options):

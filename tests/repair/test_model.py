@@ -122,6 +122,16 @@ def test_a_network_without_channels_to_permute_is_joined_to_a_fine_tuned_copy():
     )
 
 
+def test_a_path_may_be_looked_at_beyond_its_ends():
+    a, b = 5 * jnp.eye(4), 3 * jnp.eye(4)
+    fixed = repair_model(
+        jax.random.key(0), linear, a, BONAFIDE, b, num_steps=4, num_points=3, extrapolate=0.5
+    )
+    assert fixed.report["ts"].tolist() == [-0.5, 0, 0.5, 1, 1.5]
+    np.testing.assert_allclose(fixed.curve(jnp.float32(1.5)), 2 * jnp.eye(4), atol=1e-4)
+    assert fixed.t in (-0.5, 0.5, 1.5)
+
+
 def test_the_report_has_the_evidence_at_every_t():
     a, b = 5 * jnp.eye(4), 3 * jnp.eye(4)
     report = repair_model(

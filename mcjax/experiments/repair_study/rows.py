@@ -12,7 +12,7 @@ from mcjax.experiments.repair_study.judge import judge, judge_networks
 from mcjax.experiments.repair_study.study import Study
 from mcjax.experiments.stages.path import Table
 from mcjax.repair import methods
-from mcjax.repair.choose import Choice, choose_on_curve, oracle
+from mcjax.repair.choose import Choice, choose_on_curve, oracle, path_ts
 from mcjax.repair.evidence.judge import NUM_IMAGES
 from mcjax.repair.methods.method import Draws, Family
 from mcjax.repair.rule import reaches, strongest
@@ -80,7 +80,7 @@ def along(
     With `renormalise` every point is corrected on the bonafide images, and the distances by which t
     is chosen are those of the curve itself.
     """
-    ts = np.linspace(0, 1, study.run.config.evaluation.num_points)
+    ts = path_ts(study.run.config.evaluation.num_points, study.options.extrapolate)
     points: PyTree = study.with_stats(curve, study.tampered.start, study.second(size), size)
     place = f"{name}_{size}"
     if renormalise:
@@ -107,14 +107,19 @@ def along(
         return Repair(method, values, float(ts[index]), seconds, **extra)
 
     # If no point is accurate enough the suspect is kept: t = 0.
+    suspect = int(np.abs(ts).argmin())
     acceptable = choice.index is not None
     chosen = at(
-        name, choice.index or 0, path={"t": ts, **table}, choice=choice, acceptable=acceptable
+        name,
+        suspect if choice.index is None else choice.index,
+        path={"t": ts, **table},
+        choice=choice,
+        acceptable=acceptable,
     )
     fixed = [
         at(f"{name} at t = {t:g}", int(np.abs(ts - t).argmin())) for t in study.options.fixed_t
     ]
-    return [chosen, *fixed, at(f"{name} at the oracle's t", best if best is not None else 0)]
+    return [chosen, *fixed, at(f"{name} at the oracle's t", suspect if best is None else best)]
 
 
 def of_family(study: Study, name: str, size: int, family: Family, seconds: float) -> list[Repair]:

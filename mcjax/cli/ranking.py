@@ -1,0 +1,157 @@
+"""Ranks the methods of several backdoor runs by what they remove and what they cost, as Markdown.
+
+    python -m mcjax.report.ranking runs/backdoor-square-HASH runs/backdoor-wanet-HASH
+
+The score of a repair is (attack success removed) - (clean accuracy lost), both against the run's suspect. A method's
+score is its mean over the attacks, an attack's the mean over its seeds (and folds). The first table ranks the methods
+at every number of bonafide images; the second has "clean accuracy / attack success" per attack. Rows that somebody
+without the trigger could not have chosen ("at the oracle's", fixed t) are left out.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mcjax.core.errors import UserError
+from mcjax.report.means import grouped
+from mcjax.runs.csv_text import unescape
+
+Row = dict[str, Any]
+
+
+def define_flags() -> None:
+    """The command has no flags of its own."""
+
+
+def main(*names: str) -> None:
+    """Prints the tables of all runs together."""
+    if not names:
+        raise UserError("no run was given; add the folders of backdoor runs")
+    print(ranking([row for name in names for row in read_run(Path(name))]))
+
+
+def read_run(folder: Path) -> list[Row]:
+    """The rows of a backdoor run, with what was removed and lost.
+
+    Args:
+        folder: The run's working directory.
+
+    Returns:
+        One row per (method, bonafide, seed): "attack", "method", "bonafide", "seed",
+        "clean_accuracy", "attack_success_rate", "suspect_accuracy", "suspect_success", "score".
+
+    Raises:
+        UserError: It is not a finished backdoor run.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        attack = str(config["config"]["attack"]["trigger"])
+        text = (folder / "table.csv").read_text()
+        lines = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+        rows: list[Row] = [
+            {
+                "attack": attack,
+                "method": unescape(line["method"]),
+                "bonafide": int(line["bonafide"]),
+                "seed": (line["seed"], line.get("fold", "")),
+                "clean_accuracy": float(line["clean_accuracy"]),
+                "attack_success_rate": float(line["attack_success_rate"]),
+            }
+            for line in lines
+        ]
+        suspects = {row["seed"]: row for row in rows if row["method"] == "suspect"}
+        for row in rows:
+            suspect = suspects[row["seed"]]
+            row["suspect_accuracy"] = suspect["clean_accuracy"]
+            row["suspect_success"] = suspect["attack_success_rate"]
+            row["score"] = (
+                row["suspect_success"]
+                - row["attack_success_rate"]
+                - (row["suspect_accuracy"] - row["clean_accuracy"])
+            )
+    except OSError as error:
+        raise UserError(f"cannot read {folder}: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError, csv.Error):
+        raise UserError(
+            f"{folder} is not a finished backdoor run; give folders that mcjax.train wrote"
+        ) from None
+    return rows
+
+
+def ranking(rows: Sequence[Row]) -> str:
+    """The tables.
+
+    Args:
+        rows: What `read_run` returns, of several runs.
+
+    Returns:
+        Markdown.
+
+    Example:
+        >>> row = {"attack": "square", "bonafide": 100, "seed": 0, "clean_accuracy": 0.88}
+        >>> row |= {"attack_success_rate": 0.01, "suspect_accuracy": 0.9, "suspect_success": 1.0}
+        >>> print(ranking([{**row, "method": "path", "score": 0.97}]).splitlines()[2])
+        | path | 0.970 |
+    """
+    repairs = [row for row in rows if row["bonafide"] and " at " not in row["method"]]
+    # Methods that use no images have one row, which counts at every size.
+    sizes = sorted({row["bonafide"] for row in repairs}, reverse=True)
+    references = ("suspect", "second network", "clean twin")
+    free = [
+        {**row, "bonafide": size}
+        for row in rows
+        if not row["bonafide"] and row["method"] not in references and " at " not in row["method"]
+        for size in sizes
+    ]
+    repairs = [*repairs, *free]
+    attacks = list(dict.fromkeys(row["attack"] for row in rows))
+    names = list(dict.fromkeys(row["method"] for row in repairs))
+    cells = grouped(repairs, ("method", "bonafide", "attack"))
+
+    def score(name: str, size: int) -> float:
+        found = [
+            np.mean([row["score"] for row in cells[name, size, attack]])
+            for attack in attacks
+            if (name, size, attack) in cells
+        ]
+        return float(np.mean(found)) if len(found) == len(attacks) else float("nan")
+
+    def place(name: str) -> float:
+        return -float(np.nan_to_num(np.mean([score(name, size) for size in sizes]), nan=-9))
+
+    best = sorted(names, key=place)
+    first = [
+        [name, *(f"{s:.3f}" if np.isfinite(s := score(name, size)) else "" for size in sizes)]
+        for name in best
+    ]
+    tables = [_table(["method", *map(str, sizes)], first)]
+    suspects = grouped([row for row in rows if row["method"] == "suspect"], ("attack",))
+    for size in sizes:
+        second = [["suspect", *(_rates(suspects.get((attack,), [])) for attack in attacks)]]
+        second += [
+            [name, *(_rates(cells.get((name, size, attack), [])) for attack in attacks)]
+            for name in best
+        ]
+        tables.append(_table([f"{size} images", *attacks], second))
+    return "\n\n".join(tables)
+
+
+def _rates(rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    clean, attack = (
+        np.mean([row[column] for row in rows])
+        for column in ("clean_accuracy", "attack_success_rate")
+    )
+    return f"{clean:.3f} / {attack:.3f}"
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    named = [[line[0].replace("_", " "), *line[1:]] for line in lines]
+    rows = ["| " + " | ".join(line) + " |" for line in [head, *named]]
+    return "\n".join([rows[0], "|" + "---|" * len(head), *rows[1:]])
