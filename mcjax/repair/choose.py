@@ -89,12 +89,12 @@ def choose_by_evidence(
 
     with e_i the estimate at point i and e the lowest of the accurate points. Estimates within one
     standard error of the lowest count as equal, and the point farthest from its nearest suspect wins.
-    Where no trigger is suspicious all estimates are 0, and this is `choose`.
+    Where all estimates are equal, this is `choose`.
 
     Args:
         accuracy: Accuracy on the selection images at each point, [T].
         estimated: Estimated attack success at each point, fractions, [T]
-            (`mcjax.repair.evidence.judge.estimated_success`).
+            (`mcjax.repair.evidence.judge.suspicious_success`).
         distances: As in `choose`.
         suspect_accuracy: Likewise.
         num_images: Number of images, n, that each estimate is a mean over.

@@ -234,6 +234,7 @@ def repair_model(
     table = evaluate_path(metric_fn, evidence.held_out(points, inverted), ts, sets)
     accuracy = {name: np.asarray(table[name]["accuracy"]) for name in parts}
     estimated = evidence.estimated_success(table[evidence.MARK], inverted)
+    suspicious = evidence.suspicious_success(table[evidence.MARK], inverted)
     findings = evidence.findings(inverted)
     found = findings[0].anomaly >= evidence.THRESHOLD
     suspects = (0,) if second_is_clean else (0, -1)
@@ -243,7 +244,7 @@ def repair_model(
         accuracy["selection"],
         suspects=suspects,
         tolerance=tolerance,
-        estimated=estimated if o.choose == "evidence" else None,
+        estimated=suspicious if o.choose == "evidence" else None,
         num_images=min(len(parts["selection"]["label"]), evidence.NUM_IMAGES),
     )
     chosen = choice.index

@@ -63,6 +63,7 @@ def judge(
             if k.startswith(evidence.MARK)
         }
         columns["estimated_attack_success"] = evidence.estimated_success(hits, inverted)
+        columns["suspicious_success"] = evidence.suspicious_success(hits, inverted)
         for form, rate in evidence.success_by_form(hits).items():
             columns[f"{form}_success"] = rate
     return columns

@@ -97,7 +97,7 @@ def along(
         accuracy,
         suspects=study.tampered.suspects,
         tolerance=study.options.tolerance,
-        estimated=table.get("estimated_attack_success"),
+        estimated=table.get("suspicious_success"),
         num_images=min(len(study.run.splits.selection["label"]), NUM_IMAGES),
     )
     best = oracle(accuracy, table[study.tampered.measure], floor=choice.floor)

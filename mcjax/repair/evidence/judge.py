@@ -196,6 +196,24 @@ def estimated_success(table: Mapping[str, Any], inverted: Mapping[str, Inverted]
     return np.max([rates[form] for form in counted], axis=0)
 
 
+def suspicious_success(table: Mapping[str, Any], inverted: Mapping[str, Inverted]) -> np.ndarray:
+    """What t is chosen by: the estimate, or without evidence the success of the most suspicious form.
+
+    Without evidence that trigger may be a natural one; a point where it fails is no worse a choice.
+
+    Args:
+        table: As in `estimated_success`.
+        inverted: The result of `invert`.
+
+    Returns:
+        Fractions of the images of other classes, [T].
+    """
+    best = findings(inverted)[0]
+    if best.anomaly >= THRESHOLD:
+        return estimated_success(table, inverted)
+    return success_by_form(table)[best.form]
+
+
 def success_by_form(table: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The success of each form's trigger at each t."""
     forms = [name.removesuffix("_hits") for name in table if name.endswith("_hits")]

@@ -80,4 +80,10 @@ def test_success_along_a_path_equals_a_plain_loop():
     # The ordinary form succeeds too, but is no evidence.
     ordinary = judge.estimated_success(table[judge.MARK], {"smooth": found["smooth"]})
     np.testing.assert_array_equal(ordinary, 0)
+    # For the choice of t the most suspicious form serves all the same.
+    by_form = judge.success_by_form(table[judge.MARK])
+    for names, expected in ((("smooth",), by_form["smooth"]), (("pattern", "smooth"), estimated)):
+        some = {name: found[name] for name in names}
+        chosen_by = judge.suspicious_success(table[judge.MARK], some)
+        np.testing.assert_array_equal(chosen_by, expected)
     assert set(judge.success_by_form(table[judge.MARK])) == {"pattern", "smooth"}
