@@ -42,7 +42,9 @@ def define_flags() -> None:
     flags.DEFINE_string("second", None, "A second network of the same architecture.")
     flags.DEFINE_boolean("second_is_clean", False, "The second network is known to be clean.")
     flags.DEFINE_string(
-        "align", "none", "Permute its channels: weights, activations, away or activations_away."
+        "align",
+        "none",
+        "With --second, permute its channels: weights, activations, away or activations_away.",
     )
     flags.DEFINE_string(
         "unalign",
@@ -52,8 +54,9 @@ def define_flags() -> None:
     )
     flags.DEFINE_string(
         "fit",
-        "distillation",
-        "What the path learns: distillation (the suspect's answers) or labels.",
+        "auto",
+        "What the path learns: distillation (the suspect's answers), labels, or auto (the answers if "
+        "there is evidence of a backdoor).",
     )
     flags.DEFINE_string(
         "choose", "evidence", "How t is chosen: evidence (inverted triggers) or distance."
@@ -63,6 +66,8 @@ def define_flags() -> None:
     flags.DEFINE_integer("batch_size", 128, "Images per step.")
     flags.DEFINE_float("learning_rate", 0.05, "Learning rate of the path's training.")
     flags.DEFINE_integer("num_points", 61, "Number of points of the path to evaluate.")
+    flags.DEFINE_float("extrapolate", 0.0, "How far beyond its ends to evaluate the path, in t.")
+    flags.DEFINE_integer("inversion_steps", 200, "Adam steps of the search for triggers.")
     flags.DEFINE_integer("seed", 0, "Random seed.")
 
 
@@ -116,6 +121,8 @@ def repair(model: str, data: str, out: str) -> None:
             "batch_size",
             "learning_rate",
             "num_points",
+            "extrapolate",
+            "inversion_steps",
         )
     }
     repaired = repair_model(
@@ -140,11 +147,16 @@ def repair(model: str, data: str, out: str) -> None:
             f"there is no repaired network (see {folder / 'report.html'}); try more --num_steps, "
             "more images, or a larger --tolerance"
         )
+    say(verdict(report))
     say(
         f"t = {repaired.t:.4f}: accuracy {report['repaired_accuracy']:.4f} on "
         f"{report['num_selection']} selection images (suspect: {report['suspect_accuracy']:.4f})"
     )
-    say(verdict(report))
+    if report["backdoor_found"]:
+        say(
+            f"estimated attack success {report['repaired_success']:.4f} "
+            f"(suspect: {report['suspect_success']:.4f})"
+        )
     if "fine-tuned" in report["second"]:
         say(
             f"the second endpoint is {report['second']}; a path to it often keeps a backdoor: give "

@@ -68,8 +68,9 @@ def check_images(
     missing = np.setdiff1d(np.arange(num_classes), parts["bonafide"]["label"])
     if len(missing):
         raise UserError(
-            f"class {listed([str(c) for c in missing], 5)} has no bonafide image to train on; give "
-            "at least two images per class"
+            f"there is no bonafide image of {'class' if len(missing) == 1 else 'classes'} "
+            f"{listed([str(c) for c in missing], 5)} to train on ({len(parts['bonafide']['label'])} "
+            f"images for {num_classes} classes); give at least two clean images per class"
         )
     return parts
 

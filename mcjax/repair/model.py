@@ -50,7 +50,8 @@ class Repaired:
             path, "distance" to the nearest suspect, "estimated_attack_success" of inverted
             triggers and "success_by_form"; of the evidence "findings", one
             `mcjax.repair.evidence.judge.Finding` per form, "backdoor_found" and "target" (the
-            class, or None); and of the choice "suspect_accuracy", "repaired_accuracy", "floor",
+            class, or None); and of the choice "suspect_accuracy", "repaired_accuracy",
+            "suspect_success" and "repaired_success" (the estimates), "floor",
             "moved" and "moved_relative" (distance to the suspect, and over the suspect's norm),
             "num_bonafide", "num_selection", "seconds".
     """
@@ -236,7 +237,7 @@ def repair_model(
     estimated = evidence.estimated_success(table[evidence.MARK], inverted)
     suspicious = evidence.suspicious_success(table[evidence.MARK], inverted)
     findings = evidence.findings(inverted)
-    found = findings[0].anomaly >= evidence.THRESHOLD
+    found = evidence.backdoor_found(inverted)
     suspects = (0,) if second_is_clean else (0, -1)
     choice = choose_on_curve(
         curve,
@@ -261,6 +262,8 @@ def repair_model(
         "findings": findings,
         "backdoor_found": found,
         "target": findings[0].target if found else None,
+        "suspect_success": float(estimated[np.abs(ts).argmin()]),
+        "repaired_success": float(estimated[np.abs(ts).argmin() if t is None else chosen]),
         "suspect_accuracy": choice.suspect_accuracy,
         "repaired_accuracy": float(
             accuracy["selection"][np.abs(ts).argmin() if t is None else chosen]

@@ -27,7 +27,9 @@ class RepairOptions:
             "activations_away" into the farthest; "none" leaves them.
         unalign: Without a second network, how the suspect's own copy is permuted: "weights",
             "activations", "random"; "none" takes a fine-tuned copy instead.
-        fit: "distillation" learns the suspect's answers to mixed clean images, "labels" the labels.
+        fit: "distillation" learns the suspect's answers to mixed clean images, "labels" the labels;
+            "auto" takes the answers only if there is evidence of a backdoor, whose trigger is then
+            unlearned: without, the answers could teach an unseen backdoor along.
         unlearn: Forms of inverted triggers that are unlearned (`mcjax.repair.evidence.forms`).
         choose: "evidence" takes the point with the lowest estimated attack success, "distance" the
             one farthest from the suspects, both among points with sufficient accuracy.
@@ -51,7 +53,7 @@ class RepairOptions:
     num_bends: int = 1
     align: str = "none"
     unalign: str = "weights"
-    fit: str = "distillation"
+    fit: str = "auto"
     unlearn: tuple[str, ...] = tuple(FORMS)
     choose: str = "evidence"
     inversion_steps: int = 200
@@ -89,7 +91,7 @@ _FIELDS: Mapping[str, Field] = {
     "num_bends": fields.whole(0, MOST_BENDS),
     "align": fields.choice("none", "weights", "away", "activations", "activations_away"),
     "unalign": fields.choice("weights", "activations", "random", "none"),
-    "fit": fields.choice(*FITS),
+    "fit": fields.choice("auto", *FITS),
     "unlearn": fields.several(fields.choice(*FORMS)),
     "choose": fields.choice("evidence", "distance"),
     "inversion_steps": fields.whole(1, 10**6),

@@ -59,6 +59,7 @@ NUMBERS = (
     (r"num_selection", "images held out, by which t was chosen"),
     (r"(?:.*_)?estimated_attack_success", "success of the inverted triggers that count as evidence, on clean images of other classes; 0 if none does"),
     (r"suspicious_success", "the same, or without evidence the success of the most suspicious trigger; t is chosen by it"),
+    (r"(suspect|repaired)_success", "estimated attack success of the {} network"),
     (r"backdoor_found", "whether a class is so cheap to reach by a trigger that it counts as evidence of a backdoor"),
     (r"target", "the class that the evidence points to"),
     (r"(.*)_class", "the class that is cheapest to reach by a {}"),

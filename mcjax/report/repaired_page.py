@@ -36,6 +36,9 @@ NO_PROMISE = (
     "images, and has their sampling error."
 )
 
+NAMES = {"pattern": "faint pattern", "smooth": "smooth pattern"}
+"""Forms as they are called in a sentence, where the name alone does not do."""
+
 
 def write_repaired(folder: Path, repaired: Repaired, settings: Mapping[str, Any]) -> None:
     """Writes path.csv, path.png, report.html and, last, result.json.
@@ -102,14 +105,20 @@ def what_happened(repaired: Repaired) -> list[str]:
 
 def verdict(report: Mapping[str, Any]) -> str:
     """Whether there is evidence of a backdoor, in one sentence."""
-    best = report["findings"][0]
+    best, *others = report["findings"]
     seen = (
-        f"class {best.target} is the cheapest to reach by a {best.form}: anomaly {best.anomaly:.1f}, "
-        f"threshold {THRESHOLD:g}"
+        f"class {best.target} is the cheapest to reach by a {NAMES.get(best.form, best.form)}: anomaly "
+        f"{best.anomaly:.1f}, threshold {THRESHOLD:g}"
     )
-    if report["backdoor_found"]:
-        return f"There is evidence of a backdoor: {seen}."
-    return f"No evidence of a backdoor was found: {seen}."
+    if not report["backdoor_found"]:
+        return f"No evidence of a backdoor was found, which does not clear the network: {seen}."
+    also = "".join(
+        f" Also above the threshold: class {one.target} by a {NAMES.get(one.form, one.form)}, anomaly "
+        f"{one.anomaly:.1f}; this may be a natural resemblance."
+        for one in others
+        if one.anomaly >= THRESHOLD and one.target != best.target
+    )
+    return f"There is evidence of a backdoor: {seen}.{also}"
 
 
 def path_panels(repaired: Repaired) -> list[Panel]:

@@ -150,7 +150,7 @@ def test_the_report_has_the_evidence_at_every_t():
         ({"image": 255 * X}, r"lie in \[0, 255\]"),
         ({"label": BONAFIDE["label"] + 1}, r"labels lie in \[1, 4\].*4 classes"),
         ({"label": BONAFIDE["label"] + 2**32}, r"labels lie in \[4294967296, .*4 classes"),
-        ({"label": BONAFIDE["label"] % 3}, "class 3 has no bonafide image"),
+        ({"label": BONAFIDE["label"] % 3}, "there is no bonafide image of class 3 to train on"),
         ({"image": X[:, :1]}, "does not accept images of shape"),
         ({"label": BONAFIDE["label"][:5]}, "shape"),
         ({"label": BONAFIDE["label"].astype(float)}, "give integers"),

@@ -29,6 +29,8 @@ def repaired(t):
             "warp": np.array([0.5, 0.25, 0.5]),
         },
         "findings": [Finding("patch", 3, 4.5, 0.2, 0.99), Finding("warp", 2, 1.0, 2.0, 0.7)],
+        "suspect_success": 1.0,
+        "repaired_success": 0.125,
         "backdoor_found": True,
         "target": 3,
         "suspect_accuracy": 0.9,

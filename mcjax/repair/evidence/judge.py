@@ -83,6 +83,11 @@ def findings(inverted: Mapping[str, Inverted]) -> list[Finding]:
     return sorted(found, key=lambda one: -one.anomaly)
 
 
+def backdoor_found(inverted: Mapping[str, Inverted]) -> bool:
+    """Whether a trigger of any form counts as evidence of a backdoor."""
+    return findings(inverted)[0].anomaly >= THRESHOLD
+
+
 def chosen_triggers(inverted: Mapping[str, Inverted], restart: int) -> dict[str, Any]:
     """Of one restart, the trigger of each form's most suspicious class.
 
@@ -208,10 +213,9 @@ def suspicious_success(table: Mapping[str, Any], inverted: Mapping[str, Inverted
     Returns:
         Fractions of the images of other classes, [T].
     """
-    best = findings(inverted)[0]
-    if best.anomaly >= THRESHOLD:
+    if backdoor_found(inverted):
         return estimated_success(table, inverted)
-    return success_by_form(table)[best.form]
+    return success_by_form(table)[findings(inverted)[0].form]
 
 
 def success_by_form(table: Mapping[str, Any]) -> dict[str, np.ndarray]:

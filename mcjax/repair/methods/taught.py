@@ -7,7 +7,7 @@ from mcjax.core.fields import choice, several, whole
 from mcjax.core.settings import Setting, Settings
 from mcjax.curves import Curve
 from mcjax.repair.evidence.forms import FORMS
-from mcjax.repair.evidence.judge import chosen_triggers
+from mcjax.repair.evidence.judge import backdoor_found, chosen_triggers
 from mcjax.repair.methods.method import TRAIN_PASSES, Case, Plan, Work
 from mcjax.repair.objective import FITS, repair_loss
 from mcjax.training import LossFn
@@ -21,11 +21,23 @@ def taught_loss(case: Case, kind: type[Curve] | None = None) -> LossFn:
     return repair_loss(
         case.network,
         kind,
-        fit=case.options["taught.fit"],
+        fit=fit_of(case),
         unlearn=tuple(case.options["taught.unlearn"]),
         weight_decay=0.0 if kind is None else case.budget.weight_decay,
         num_strata=case.curve.num_strata,
     )
+
+
+def fit_of(case: Case) -> str:
+    """What a case's networks learn, "labels" or "distillation".
+
+    The suspect's answers teach a backdoor along unless its trigger is unlearned. So "auto" takes them
+    only where a trigger was found.
+    """
+    wanted: str = case.options["taught.fit"]
+    if wanted != "auto":
+        return wanted
+    return "distillation" if backdoor_found(case.evidence_fn()) else "labels"
 
 
 def taught_by(case: Case) -> dict[str, Any]:
@@ -48,9 +60,9 @@ def work(name: str, *, curve: bool = False) -> Callable[[Plan], Iterator[Work]]:
 
 SETTINGS: Settings = {
     "taught.fit": Setting(
-        "distillation",
-        choice(*FITS),
-        "distillation: the suspect's answers to mixed images; labels: the images' labels",
+        "auto",
+        choice("auto", *FITS),
+        "labels; distillation: the suspect's answers; auto: answers if there is evidence",
     ),
     "taught.unlearn": Setting(
         tuple(FORMS),

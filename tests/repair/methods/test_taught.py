@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny_case
 
+from mcjax.repair.evidence import judge
 from mcjax.repair.methods import fine_tune, path, taught, taught_fine_tune, taught_path
 from mcjax.repair.methods.method import Plan
 
@@ -42,6 +43,14 @@ def test_triggers_are_inverted_once_and_only_if_they_are_unlearned():
         assert len(asked) == times
         assert list(found["triggers"]) == list(options["taught.unlearn"])
         assert found["suspect"] is one.suspect
+
+
+def test_answers_are_learned_only_if_there_is_evidence(monkeypatch):
+    one = case(4, **{"taught.fit": "auto"})
+    for threshold, fit in ((-99.0, "distillation"), (99.0, "labels")):
+        monkeypatch.setattr(judge, "THRESHOLD", threshold)
+        assert taught.fit_of(one) == fit
+    assert taught.fit_of(case(4, **{"taught.fit": "labels"})) == "labels"
 
 
 @pytest.mark.parametrize("unlearn", [("patch",), ("warp", "smooth")])
