@@ -14,32 +14,11 @@ from mcjax.runs import config as base
 
 
 def get_config(arg=None):
-    config = base.backdoor()
+    config = base.one_suspect()
     config.data.name = "fashion_mnist"
-    config.data.num_bonafide = 2500
-    config.data.num_selection = 1000
     config.model.options.width = 16
     config.endpoint.num_epochs = 3.0
     config.endpoint.batch_size = 128
-    config.repair.pair = "suspect_and_unaligned"
-    config.repair.choose = "evidence"
-    config.repair.sizes = (2500, 1000, 250)
-    config.repair.methods = (
-        "taught_path",
-        "taught_fine_tune",
-        "path",
-        "fine_tune",
-        "scratch",
-        "prune",
-        "fine_prune",
-        "i_bau",
-        "anp",
-        "ft_sam",
-        "d3",
-        "nad",
-        "tsc",
-        "clp",
-    )
     config.repair.num_epochs = 50.0
     config.repair.steps_per_epoch = 100
     config.repair.batch_size = 64
@@ -51,6 +30,4 @@ def get_config(arg=None):
     config.repair.i_bau.eps = 5.0
     config.repair.i_bau.perturbed = 0.2
     config.repair.i_bau.num_fixed_point = 1
-    config.evaluation.num_points = 41
-    config.evaluation.batch_size = 1000
     return base.variant(config, arg)

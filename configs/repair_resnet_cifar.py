@@ -13,40 +13,17 @@ from mcjax.runs import config as base
 
 
 def get_config(arg=None):
-    config = base.backdoor()
+    config = base.one_suspect()
     config.data.name = "cifar10"
     config.data.augmentation = "flip_crop"
-    config.data.num_bonafide = 2500
-    config.data.num_selection = 1000
     config.model.name = "preactresnet18"
     config.endpoint.num_epochs = 100.0
     config.endpoint.batch_size = 128
     config.endpoint.learning_rate = 0.05
-    config.repair.pair = "suspect_and_unaligned"
-    config.repair.choose = "evidence"
-    config.repair.sizes = (2500, 1000, 250)
-    config.repair.methods = (
-        "taught_path",
-        "taught_fine_tune",
-        "path",
-        "fine_tune",
-        "scratch",
-        "prune",
-        "fine_prune",
-        "i_bau",
-        "anp",
-        "ft_sam",
-        "d3",
-        "nad",
-        "tsc",
-        "clp",
-    )
     config.repair.num_epochs = 100.0
     config.repair.steps_per_epoch = 79
     config.repair.batch_size = 128
     config.repair.augmentation = "flip_crop"
     config.repair.learning_rate.path = 0.05
     config.repair.learning_rate.taught_path = 0.05
-    config.evaluation.num_points = 41
-    config.evaluation.batch_size = 1000
     return base.variant(config, arg)

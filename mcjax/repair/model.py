@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,21 +13,21 @@ import optax
 
 from mcjax import alignment
 from mcjax.core import fields
-from mcjax.core.bound_functions import Bound
 from mcjax.core.errors import UserError, shown
 from mcjax.core.keys import check_key, stream
 from mcjax.core.progress import progress
-from mcjax.core.tree import PyTree, by_name, check_same_structure, digest
+from mcjax.core.tree import PyTree, check_same_structure, digest
 from mcjax.curves import Curve
 from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.curves.geometry import distances
 from mcjax.data.batches import stack_batches, to_unit
 from mcjax.evaluation.path import evaluate_path
-from mcjax.models.network import Network, from_apply
+from mcjax.models.network import Network
 from mcjax.repair.bonafide import check_images, check_suspect
 from mcjax.repair.choose import choose_on_curve, path_ts
 from mcjax.repair.evidence import judge as evidence
 from mcjax.repair.evidence.invert import invert
+from mcjax.repair.given import as_given, as_network, check_variables
 from mcjax.repair.methods import METHODS
 from mcjax.repair.methods.method import Case
 from mcjax.repair.options import DEFAULTS, RepairOptions, changed
@@ -137,15 +136,15 @@ def repair_model(
             f"apply_fn is {shown(apply_fn)}; it must be a function apply_fn(variables, x) or a "
             "mcjax.models.network.Network"
         )
-    network, start = _as_network(apply_fn, suspect)
+    network, start = as_network(apply_fn, suspect)
     if second is None and second_is_clean:
         raise UserError(
             "second_is_clean needs second: a copy of the suspect is suspect too; give "
             "second, or leave second_is_clean out"
         )
-    _check_variables("suspect", suspect, apply_fn)
+    check_variables("suspect", suspect, apply_fn)
     if second is not None:
-        _check_variables("second", second, apply_fn)
+        check_variables("second", second, apply_fn)
         check_same_structure(suspect, second, ("the suspect", "the second network"))
     parts = check_images(network, start, bonafide, selection)
     check_suspect(network, start, parts)
@@ -162,7 +161,7 @@ def repair_model(
 
     def second_network() -> tuple[str, PyTree]:
         if second is not None:
-            end = _as_network(apply_fn, second)[1]
+            end = as_network(apply_fn, second)[1]
             return "given", _aligned(
                 stream(key, "alignment"), o.align, spec, network, start, end, some_images
             )
@@ -277,7 +276,7 @@ def repair_model(
         "num_selection": len(parts["selection"]["label"]),
         "seconds": time.monotonic() - began,
     }
-    repaired = suspect if t is None else _as_given(points(jnp.float32(t)), suspect, apply_fn)
+    repaired = suspect if t is None else as_given(points(jnp.float32(t)), suspect, apply_fn)
     return Repaired(repaired, t, curve, report)
 
 
@@ -313,57 +312,3 @@ def _fit(key: jax.Array, training: Training, *, name: str, verbose: bool) -> dic
             name=name,
             tell=lambda step, means: bar.advance(step - bar.done, loss=means["loss"]),
         )
-
-
-def _as_network(apply_fn: Any, variables: PyTree) -> tuple[Network, dict[str, PyTree]]:
-    """The network, and its variables as {"params", "batch_stats"}."""
-    if isinstance(apply_fn, Network):
-        if not isinstance(variables, Mapping) or "params" not in variables:
-            raise UserError('variables of a Network are {"params": ...}; give them so')
-        return apply_fn, {"batch_stats": {}, **variables}
-    if isinstance(apply_fn, nn.Module):
-        raise UserError(
-            "a linen module alone does not say how large its images are; give "
-            "mcjax.models.network.from_linen(module, image_shape)"
-        )
-    if isinstance(variables, Mapping) and "batch_stats" in variables:
-        raise UserError(
-            "this network has running statistics, which a path must recompute at each t; give "
-            "mcjax.models.network.from_linen(module, image_shape) in place of apply_fn"
-        )
-    network = from_apply(Bound(_apply_to_params, apply_fn))
-    return network, {"params": variables, "batch_stats": {}}
-
-
-def _check_variables(name: str, variables: PyTree, apply_fn: Any) -> None:
-    """Refuses variables between which there is no path: no numbers, whole ones, NaN."""
-    leaves = by_name(variables)
-    if not leaves:
-        raise UserError(f"{name} is {shown(variables)}; it must be a tree of arrays")
-    for where, leaf in leaves.items():
-        try:
-            dtype = jnp.asarray(leaf).dtype
-        except (TypeError, ValueError, OverflowError):  # text, an object, a huge number
-            raise UserError(
-                f"{name}: {where or 'it'} is {shown(leaf)}; give arrays of numbers"
-            ) from None
-        floating = jnp.issubdtype(dtype, jnp.floating)
-        if not floating and (not isinstance(apply_fn, Network) or where.startswith("params/")):
-            raise UserError(
-                f"{name}: {where or 'it'} is {dtype}; parameters must be real numbers, float32 say"
-            )
-        if floating and not jnp.isfinite(leaf).all():
-            raise UserError(f"{name}: {where or 'it'} holds NaN or infinity; give a sound network")
-
-
-def _apply_to_params(
-    apply_fn: Callable[..., jax.Array], variables: PyTree, x: jax.Array
-) -> jax.Array:
-    return apply_fn(variables["params"], x)
-
-
-def _as_given(variables: dict[str, PyTree], like: PyTree, apply_fn: Any) -> PyTree:
-    """The variables of a point in the form in which the suspect came."""
-    if not isinstance(apply_fn, Network):
-        return variables["params"]
-    return {name: variables[name] if variables.get(name) else like[name] for name in like}

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from mcjax.core.errors import UserError, shown
 from mcjax.core.fields import check
+from mcjax.repair.methods import METHODS
 from mcjax.runs.schema import SETTINGS
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "flat",
     "hashed_fields",
     "injection",
+    "one_suspect",
     "quick",
     "validate",
     "variant",
@@ -42,6 +44,20 @@ def connect() -> ConfigDict:
 def backdoor() -> ConfigDict:
     """The config of `experiment = "backdoor"`; see `connect`."""
     return default("backdoor")
+
+
+def one_suspect() -> ConfigDict:
+    """The config of a backdoor study of one suspect: its un-aligned copy, evidence, every defence."""
+    config = backdoor()
+    config.data.num_bonafide = 2500
+    config.data.num_selection = 1000
+    config.repair.pair = "suspect_and_unaligned"
+    config.repair.choose = "evidence"
+    config.repair.sizes = (2500, 1000, 250)
+    config.repair.methods = tuple(name for name in METHODS if name not in ("line", "noise"))
+    config.evaluation.num_points = 41
+    config.evaluation.batch_size = 1000
+    return config
 
 
 def injection() -> ConfigDict:

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROOMS = re.findall(r"^    mcjax/(\w+)/ ", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
-COMMANDS = {"__main__.py", "markdown.py", "torch.py"}
+COMMANDS = {"__main__.py", "markdown.py", "ranking.py", "torch.py"}
 
 
 def rooms_of(file: Path) -> set[str]:
