@@ -1,6 +1,6 @@
 """How well inverted triggers tell tampered networks from clean ones: anomalies and ROC curves.
 
-    python -m benchmarks.verdict --data digits --number 10 --output benchmarks/verdict.json
+    python -m benchmarks.verdict --data digits --number 10
 
 Trains `--number` clean networks and as many per trigger, inverts triggers on each with clean images alone, and keeps
 the anomaly of every form. A second call goes on where the first ended. Then it writes the page beside the file.
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--data", choices=list(TRIGGERS), default="digits")
     parser.add_argument("--number", type=int, default=10)
     parser.add_argument("--architectures", nargs="+", default=list(ARCHITECTURES))
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/verdict.json"))
     options = parser.parse_args()
     cpu_convolution.enable()
     rows = json.loads(options.output.read_text()) if options.output.exists() else []
