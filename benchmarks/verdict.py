@@ -26,7 +26,7 @@ from mcjax.core.keys import stream
 from mcjax.data.splits import Examples, Splits, split
 from mcjax.models.network import Network, from_linen
 from mcjax.repair.evidence.invert import invert
-from mcjax.repair.evidence.judge import findings
+from mcjax.repair.evidence.judge import THRESHOLD, findings
 from mcjax.training.fit import Budget, Training, fit
 from mcjax.training.objectives import endpoint_loss
 
@@ -163,10 +163,10 @@ def page(rows: list[dict[str, Any]]) -> str:
         "",
         f"Threshold: {threshold:.2f}, the {100 * (1 - FALSE_ALARMS):g} % quantile of the highest anomaly over all forms on "
         f"{half} clean networks ({first}). Detected: the highest anomaly reaches the threshold. Right class: and "
-        "it belongs to the attacker's class 1.",
+        f"it belongs to the attacker's class 1. The last column has the alarms at mcjax's own threshold, {THRESHOLD:g}.",
         "",
-        "| architecture | trigger | networks | attack success | alarms | right class | median anomaly | area under ROC |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| architecture | trigger | networks | attack success | alarms | right class | median anomaly | area under ROC | alarms at {THRESHOLD:g} |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for architecture in dict.fromkeys(row["architecture"] for row in rows):
         those = [row for row in clean if row["architecture"] == architecture]
@@ -190,7 +190,7 @@ def page(rows: list[dict[str, Any]]) -> str:
                 f"| {architecture} | {trigger or 'none (control)'} | {len(group)} | "
                 f"{'' if not trigger else f'{success:.3f}'} | {alarm.mean():.2f} | "
                 f"{'' if not trigger else f'{np.mean(alarm & right):.2f}'} | {np.median(score):.1f} | "
-                f"{'' if not trigger else f'{area:.3f}'} |"
+                f"{'' if not trigger else f'{area:.3f}'} | {(score >= THRESHOLD).mean():.2f} |"
             )
     return "\n".join(lines) + "\n"
 

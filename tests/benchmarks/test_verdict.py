@@ -27,9 +27,9 @@ def test_thresholds_come_from_one_half_and_rates_from_the_other():
     table = {tuple(cell.strip() for cell in line.split("|")[1:3]): line for line in lines[4:]}
     control = table["cnn", "none (control)"].split("|")
     assert [cell.strip() for cell in control[3:6]] == ["2", "", "0.50"]  # 1.5 and 3.0
-    square = [cell.strip() for cell in table["cnn", "square"].split("|")[3:9]]
+    square = [cell.strip() for cell in table["cnn", "square"].split("|")[3:10]]
     # 5 and 4 are alarms, one of them of the wrong class; of six pairs with 1.5 and 3.0 four win.
-    assert square == ["3", "0.900", "0.67", "0.33", "4.0", "0.667"]
+    assert square == ["3", "0.900", "0.67", "0.33", "4.0", "0.667", "0.67"]
     assert "1.00" in table["bn", "square"]
 
 
