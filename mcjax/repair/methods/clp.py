@@ -1,12 +1,18 @@
 """CLP: prunes the channels that may amplify their input far more than others; needs no data."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 
-from mcjax.core.errors import UserError
 from mcjax.core.tree import PyTree, by_name
 from mcjax.repair.methods.method import Case, Family, Method
-from mcjax.repair.methods.pruning import PrunedBelow, convolutions, normalisation_after
+from mcjax.repair.methods.pruning import (
+    PrunedBelow,
+    convolutions,
+    normalisation_after,
+    refuse_without_convolutions,
+)
 
 STRENGTHS = (5.0, 4.5, 4.0, 3.5, 3.0, 2.5, 2.0, 1.5, 1.0)
 """u, in standard deviations of a layer's channels: the smaller, the more channels are pruned."""
@@ -98,22 +104,10 @@ def run(case: Case) -> Family:
     return Family("u", STRENGTHS, PrunedBelow(case.suspect, scores, below))
 
 
-def check(variables: PyTree) -> None:
-    """Refuses a network without convolutions.
-
-    Raises:
-        UserError: There are none.
-    """
-    try:
-        convolutions(variables["params"])
-    except UserError:
-        raise UserError("the network has no convolution; do not use the method clp") from None
-
-
 METHOD = Method(
     run=run,
     kind="family",
     uses_images=False,
     num_networks=lambda plan: len(STRENGTHS),
-    check=check,
+    check=functools.partial(refuse_without_convolutions, "clp"),
 )

@@ -1,6 +1,7 @@
 """NAD: distils the attention of a fine-tuned copy into the suspect."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import jax
@@ -15,7 +16,7 @@ from mcjax.core.tree import PyTree
 from mcjax.data.batches import Batch
 from mcjax.models.network import Network
 from mcjax.repair.methods.method import TRAIN_PASSES, Case, Method, Plan, Work, training_work
-from mcjax.repair.methods.pruning import convolutions
+from mcjax.repair.methods.pruning import refuse_without_convolutions
 from mcjax.training import LossFn, StepMetrics
 from mcjax.training.objectives import endpoint_loss
 
@@ -159,18 +160,6 @@ def work(plan: Plan) -> Iterator[Work]:
     yield Work("train nad", student, plan.batch_size, 2 * TRAIN_PASSES + 1, 11, "batch")
 
 
-def check(variables: PyTree) -> None:
-    """Refuses a network without convolutions.
-
-    Raises:
-        UserError: There are none.
-    """
-    try:
-        convolutions(variables["params"])
-    except UserError:
-        raise UserError("the network has no convolution; do not use the method nad") from None
-
-
 METHOD = Method(
     run=run,
     learning_rate=0.02,
@@ -181,5 +170,5 @@ METHOD = Method(
         ),
     },
     work=work,
-    check=check,
+    check=functools.partial(refuse_without_convolutions, "nad"),
 )

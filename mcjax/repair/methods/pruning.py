@@ -123,6 +123,22 @@ def convolutions(params: PyTree) -> dict[str, jax.Array]:
     return kernels
 
 
+def refuse_without_convolutions(method: str, variables: PyTree) -> None:
+    """Refuses a network without convolutions.
+
+    Args:
+        method: The method that needs them.
+        variables: The network's variables, or their shapes.
+
+    Raises:
+        UserError: There are none.
+    """
+    try:
+        convolutions(variables["params"])
+    except UserError:
+        raise UserError(f"the network has no convolution; do not use the method {method}") from None
+
+
 def normalisation_after(layer: str, model_name: str = "") -> str:
     """The path of a convolution's BatchNorm in mcjax's networks, if they have one.
 
