@@ -27,16 +27,21 @@ CAPTION = (
 )
 
 NO_PROMISE = (
-    "mcjax looks for triggers of a few forms: a patch, a faint pattern, a smooth pattern and a warp. A "
-    "backdoor of another form can stay unseen, and no measurement on clean images proves that one is "
-    "gone. The path was learned from the images that you gave: if some of them are "
-    "tampered with, or do not cover what the network is used for, the repair has the same flaws. For "
-    "known attacks, points in the middle of a path lose most of a backdoor that survives fine-tuning, "
-    "and some keep part of it: see the project's results. Accuracy is measured on the held-out "
-    "images, and has their sampling error."
+    "mcjax looks for triggers of a few forms: a patch, a faint pattern, a smooth pattern, a warp, "
+    "and a pattern that a small network makes for each image. A backdoor of another form can stay "
+    "unseen, and no measurement on clean images proves that one is gone. The path was learned "
+    "from the images that you gave: if some of them are tampered with, or do not cover what the "
+    "network is used for, the repair has the same flaws. For known attacks, points in the middle "
+    "of a path lose most of a backdoor that survives fine-tuning, and some keep part of it: see "
+    "the project's results. Accuracy is measured on the held-out images, and has their sampling "
+    "error."
 )
 
-NAMES = {"pattern": "faint pattern", "smooth": "smooth pattern"}
+NAMES = {
+    "pattern": "faint pattern",
+    "smooth": "smooth pattern",
+    "generated": "pattern generated for each image",
+}
 """Forms as they are called in a sentence, where the name alone does not do."""
 
 

@@ -138,7 +138,7 @@ def test_the_report_has_the_evidence_at_every_t():
         jax.random.key(0), linear, a, BONAFIDE, b, num_steps=4, num_points=5, inversion_steps=20
     ).report
     assert report["estimated_attack_success"].shape == (5,)
-    assert list(report["success_by_form"]) == ["patch", "pattern", "smooth", "warp"]
+    assert list(report["success_by_form"]) == ["patch", "pattern", "smooth", "warp", "generated"]
     assert all(v.min() >= 0 and v.max() <= 1 for v in report["success_by_form"].values())
     assert {one.form for one in report["findings"]} == set(report["success_by_form"])
     assert report["backdoor_found"] == (report["target"] is not None)

@@ -141,7 +141,7 @@ def _inversion(
 
     def judged(q: PyTree, k: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         logits = network.apply(variables, f.stamp(q, x))
-        size = f.size(q, image_shape)
+        size = f.size(q, x)
         cost = cross_entropy(logits, jnp.full(len(x), k)).mean() + size / natural
         return cost, size, (logits.argmax(-1) == k).mean()
 

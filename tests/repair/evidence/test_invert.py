@@ -59,7 +59,7 @@ def test_costs_are_those_of_the_triggers_found(form):
         logits = np.asarray(apply(variables(10.0), f.stamp(q, jnp.asarray(IMAGES["image"]))))
         logits = logits.astype(np.float64)
         nll = (np.log(np.exp(logits).sum(1)) - logits[:, k]).mean()
-        size = float(f.size(q, SHAPE))
+        size = float(f.size(q, jnp.asarray(IMAGES["image"])))
         assert one.size[restart, k] == pytest.approx(size, rel=1e-4)
         assert one.cost[restart, k] == pytest.approx(nll + size / f.natural(SHAPE), rel=1e-3)
         assert one.success[restart, k] == pytest.approx((logits.argmax(1) == k).mean())
