@@ -245,6 +245,23 @@ def test_other_attackers_and_pairs(changes, tmp_path):
     )
 
 
+def test_a_study_without_the_plain_path_shows_the_taught_one(tmp_path):
+    changes = {
+        **SMALL,
+        "repair.pair": "suspect_and_unaligned",
+        "repair.choose": "evidence",
+        "repair.methods": ("fine_tune", "taught_path"),
+        "repair.evidence.num_steps": 2,
+    }
+    result = backdoor.run_experiment(quick(**changes), tmp_path)
+    shown = (tmp_path / "path.csv").read_bytes()
+    assert shown == (tmp_path / "paths" / "seed_0" / "taught_path_16.csv").read_bytes()
+    chosen = next(row for row in rows(tmp_path / "table.csv") if row["method"] == "taught_path")
+    metrics = result["metrics"]
+    assert float(chosen["clean_accuracy"]) == metrics["taught_path_16_clean_accuracy"]
+    assert "the taught path" in (tmp_path / "report.html").read_text()
+
+
 def test_a_path_aware_attacker_releases_two_points_of_his_curve(tmp_path):
     changes = {**SMALL, "attack.attacker": "path_aware", "attack.curve_epochs": 0.1}
     config = quick(**changes)
@@ -317,7 +334,7 @@ def test_the_images_of_every_size_make_one_program():
         ({"repair.sizes": (500,)}, "asks for 500 bonafide images, but there are 32"),
         ({"repair.sizes": (5,)}, "leave out class"),
         ({"repair.methods": ("path", "prayer")}, "unknown repair method 'prayer'"),
-        ({"repair.methods": ("line",)}, "lacks path"),
+        ({"repair.methods": ("line",)}, "lacks taught_path or path"),
         ({"repair.folds": 1}, "folds is 1"),
         ({"seeds": (0, 0)}, r"seeds is \(0, 0\); .* without duplicates"),
         ({"repair.sizes": (32, 32)}, r"sizes is .* without duplicates"),

@@ -58,7 +58,7 @@ def write_surroundings(study: Study) -> None:
 def along_path(study: Study, stamp: Trigger) -> tuple[np.ndarray, np.ndarray]:
     """Mean cosine between the input gradients of clean and stamped images at each t."""
     size = max(study.sizes)
-    curve, _ = study.repaired("path", size)
+    curve, _ = study.repaired(study.shown_path, size)
     points = study.with_stats(curve, study.tampered.start, study.second(size), size)
     images = first(study.run.splits.test, study.run.config.explain.num_images)
     sets = {"test": stack_batches(images, len(images["label"]))}

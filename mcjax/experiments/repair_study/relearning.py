@@ -111,7 +111,7 @@ def write_relearning(study: Study, stamp: Trigger) -> None:
 def path_points(study: Study) -> PyTree:
     """The path of the largest bonafide size, as whole networks."""
     size = max(study.sizes)
-    curve, _ = study.repaired("path", size)
+    curve, _ = study.repaired(study.shown_path, size)
     return study.with_stats(curve, study.tampered.start, study.second(size), size)
 
 

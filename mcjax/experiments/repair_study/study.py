@@ -29,6 +29,7 @@ from mcjax.experiments.stages.training import train_stage
 from mcjax.repair.evidence.invert import Inverted, invert
 from mcjax.repair.methods import METHODS
 from mcjax.repair.methods.method import Case, Family, Method, num_repeats
+from mcjax.repair.paths import shown_path
 from mcjax.runs.config import flat
 from mcjax.runs.run import Run, first
 from mcjax.runs.stage import Found, stage
@@ -83,6 +84,11 @@ class Study:
     def options(self) -> ConfigDict:
         """The config's `repair` part."""
         return self.run.config.repair
+
+    @property
+    def shown_path(self) -> str:
+        """The method whose path the figures are about."""
+        return str(shown_path(self.options.methods))
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from mcjax.experiments.repair_study.rows import Repair, references, rows_of
 from mcjax.experiments.repair_study.study import Study, Tampered
 from mcjax.experiments.result import write_result
 from mcjax.repair import methods
+from mcjax.repair.paths import PATHS, shown_path
 from mcjax.report.means import Row, summarise
 from mcjax.report.panels import Chart, words
 from mcjax.report.repair_figures import explanations, path_panels, table_panels
@@ -64,7 +65,7 @@ class RepairStudy:
                     continue
                 name = f"{repair.method}_{size}" if size else repair.method
                 write_path(folder / f"{study.name}{name}.csv", repair)
-                if repair.method == "path":
+                if repair.method == shown_path(part.config.repair.methods):
                     self.paths[study.name, size] = repair
 
     @property
@@ -100,8 +101,9 @@ def check(run: Run) -> None:
     options = run.config.repair
     for name in options.methods:
         methods.get(name)
-    if "path" not in options.methods:
-        raise UserError("config.repair.methods lacks path, which every other is compared with")
+    if shown_path(options.methods) is None:
+        known = " or ".join(PATHS)
+        raise UserError(f"config.repair.methods lacks {known}, which every other is compared with")
     pool = run.config.data.num_bonafide
     if options.folds:
         pool = pool * (options.folds - 1) // options.folds
@@ -231,13 +233,13 @@ def report(
 def metrics(
     summary: Sequence[Row], measure: str, references: Sequence[str], sizes: Sequence[int]
 ) -> dict[str, float]:
-    """The metrics of result.json: the suspect, the clean references, and the path at every size."""
+    """The metrics of result.json: the suspect, the clean references, and the paths at every size."""
     found = {(line["method"], line["bonafide"]): line for line in summary}
     numbers = {}
     for method, bonafide, name in (
         ("suspect", 0, "suspect"),
         *((name, 0, name.replace(" ", "_")) for name in references),
-        *(("path", size, f"path_{size}") for size in sizes),
+        *((name, size, f"{name}_{size}") for name in PATHS for size in sizes),
     ):
         if (method, bonafide) in found:
             line = found[method, bonafide]
@@ -255,8 +257,9 @@ def captions(run: Run) -> dict[str, str]:
     """The captions of the figures."""
     options = run.config.explain
     return {
-        "path": "The path trained on bonafide images, a panel a number of them (first seed). Dashed: "
-        "the t that was chosen without knowing what was tampered with.",
+        "path": f"The {words(str(shown_path(run.config.repair.methods)))} trained on bonafide images, "
+        "a panel a number of them (first seed). Dashed: the t that was chosen without knowing what was "
+        "tampered with.",
         "table": "Every trained repair against the number of bonafide images: means over seeds, bars "
         "their 95 % interval (none for one seed). Dotted: the suspect.",
         "gradients": "Mean cosine between the loss's gradients with respect to clean and to stamped "
@@ -280,9 +283,9 @@ def answer(summary: Sequence[Row], measure: str) -> list[str]:
         f"The suspect has clean accuracy {suspect['clean_accuracy']:.3f} and {name} "
         f"{suspect[measure]:.3f}."
     ]
-    for line in (one for one in summary if one["method"] == "path"):
+    for line in (one for one in summary if one["method"] in PATHS):
         lines.append(
-            f"With {line['bonafide']} bonafide images the chosen point has clean accuracy "
-            f"{line['clean_accuracy']:.3f} and {name} {line[measure]:.3f}."
+            f"With {line['bonafide']} bonafide images the chosen point of the {words(line['method'])} has "
+            f"clean accuracy {line['clean_accuracy']:.3f} and {name} {line[measure]:.3f}."
         )
     return lines

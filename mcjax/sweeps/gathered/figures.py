@@ -61,8 +61,8 @@ def _repairs(groups: Sequence[Group], measure: str) -> list[Chart]:
     if len(groups) > 1:
         lines: list[Row] = []
         for group in groups:
-            path = [row for row in group.rows if row["method"] == "path"]
-            lines += [{**line, "method": group.title} for line in summarise(path, measure)]
+            of_path = summarise(group.path_rows, measure)
+            lines += [{**line, "method": group.title} for line in of_path]
         if lines:
             caption = f"The path at its chosen t, one line per setting. {INTERVAL}"
             charts.insert(0, Chart(f"{name}_path", rates(lines, measure), caption))

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from mcjax.repair.paths import shown_path
 from mcjax.report.means import SEED, Row, grouped, mean
 from mcjax.runs.config import deciding
 from mcjax.sweeps.gathered.jobs import GatheredJob, differing
@@ -50,6 +51,12 @@ class Group:
     def measure(self) -> str | None:
         """The column of the success rate; None without one."""
         return next((name for name in SUCCESS if any(name in row for row in self.rows)), None)
+
+    @property
+    def path_rows(self) -> list[Row]:
+        """The rows of the path that the figures are about, at its chosen t; [] without a path."""
+        name = shown_path(str(row.get("method", "")) for row in self.rows)
+        return [row for row in self.rows if row.get("method") == name]
 
     @property
     def quantities(self) -> list[str]:

@@ -63,7 +63,7 @@ def of_group(group: Group) -> list[Table]:
     if not group.rows:
         return []
     if group.measure is not None:
-        return _repair(group.rows, ("clean_accuracy", group.measure))
+        return _repair(group, ("clean_accuracy", group.measure))
     columns = grouped(group.rows, ("path",))
     names = [str(path) if path else "mean" for (path,) in columns]
     cells = [[[mean(rows, quantity)] for rows in columns.values()] for quantity in group.quantities]
@@ -86,7 +86,7 @@ def compared(groups: Sequence[Group]) -> list[Table]:
         return []
     labels = [group.title for group in groups]
     if groups[0].measure is not None:
-        paths = [_by_size([r for r in g.rows if r["method"] == "path"]) for g in groups]
+        paths = [_by_size(g.path_rows) for g in groups]
         sizes = _sizes(size for path in paths for size in path)
         cells = [
             [
@@ -104,9 +104,9 @@ def compared(groups: Sequence[Group]) -> list[Table]:
     return [_table("Settings", "setting", heads, labels, cells)]
 
 
-def _repair(rows: Sequence[Row], columns: tuple[str, str]) -> list[Table]:
+def _repair(group: Group, columns: tuple[str, str]) -> list[Table]:
     """The networks (without bonafide images), method by bonafide size, and the chosen t."""
-    methods = grouped(rows, ("method",))
+    methods = grouped(group.rows, ("method",))
     networks = {name: [r for r in own if not r["bonafide"]] for (name,), own in methods.items()}
     networks = {name: own for name, own in networks.items() if own}
     sized = {name: _by_size(own) for (name,), own in methods.items()}
@@ -131,7 +131,7 @@ def _repair(rows: Sequence[Row], columns: tuple[str, str]) -> list[Table]:
             [name.replace("_", "-") for name in sized],
             [[both(own.get(size, [])) for size in sizes] for own in sized.values()],
         ),
-        _chosen(sized.get("path", {}), sizes),
+        _chosen(_by_size(group.path_rows), sizes),
     ]
     return [table for table in tables if table.rows]
 
