@@ -1,6 +1,7 @@
 """Parameter trees: leaf names, structure checks and digests (for norms use optax.tree)."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -105,3 +106,18 @@ def digest(tree: PyTree) -> str:
         sha.update(f"{jax.tree_util.keystr(path, simple=True)} {_type(leaf)}".encode())
         sha.update(np.ascontiguousarray(leaf).tobytes())
     return sha.hexdigest()
+
+
+def size_in_words(tree: PyTree) -> str:
+    """The number of values in a tree, in words.
+
+    Args:
+        tree: Any tree; leaves that are no arrays do not count.
+
+    Example:
+        >>> size_in_words({"kernel": np.zeros((100, 20)), "bias": np.zeros(20)})
+        '2,020 parameters'
+    """
+    shapes = [leaf.shape for leaf in jax.tree.leaves(tree) if hasattr(leaf, "shape")]
+    number = sum(math.prod(shape) for shape in shapes)
+    return f"{number:,} parameter{'' if number == 1 else 's'}"

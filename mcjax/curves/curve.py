@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from mcjax.core.errors import UserError
-from mcjax.core.tree import PyTree, by_name, check_same_structure
+from mcjax.core.tree import PyTree, by_name, check_same_structure, size_in_words
 
 MOST_BENDS = 100
 """With more than about 125 bends, a Bezier curve's binomial coefficients overflow float32."""
@@ -27,7 +27,7 @@ _register = functools.partial(
 )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Curve:
     """Base class of curves; subclasses define `coefficients`.
 
@@ -96,6 +96,26 @@ class Curve:
         """The control points, from start to end."""
         return (self.start, *self.bends, self.end)
 
+    @property
+    def num_bends(self) -> int:
+        """Number of bends between the ends."""
+        return len(self.bends)
+
+    def length(self) -> float:
+        """The arc length in weight space; see `mcjax.curves.geometry.arc_length`."""
+        from mcjax.curves.geometry import arc_length  # which imports this module
+
+        return float(arc_length(self))
+
+    def __repr__(self) -> str:
+        """Type, bends and size, not the arrays.
+
+        Example:
+            >>> Bezier.connect({"w": jnp.zeros(3)}, {"w": jnp.ones(3)}, num_bends=1)
+            Bezier(1 bend, 3 parameters)
+        """
+        return f"{type(self).__name__}({bends(self.num_bends)}, {size_in_words(self.start)})"
+
     def coefficients(self, t: jax.typing.ArrayLike) -> jax.Array:
         """c(t), the weight of each control point, [num_bends + 2]; the weights sum to one."""
         raise TypeError(f"{type(self).__name__} has no coefficients; use Bezier or PolyChain")
@@ -109,7 +129,7 @@ class Curve:
 
 
 @_register
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Bezier(Curve):
     """Bezier curve: c_j(t) = C(n, j) t^j (1 - t)^(n - j) with n = num_bends + 1.
 
@@ -131,9 +151,11 @@ class Bezier(Curve):
 
 
 @_register
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class PolyChain(Curve):
     """Polygonal chain through its bends: c_j(t) = max(0, 1 - |t n - j|), n = num_bends + 1.
+
+    Outside [0, 1] its first and last segment go on.
 
     Example:
         >>> w = {"w": jnp.zeros(1)}
@@ -147,10 +169,20 @@ class PolyChain(Curve):
         """c(t), [num_bends + 2]."""
         t = jnp.asarray(t, jnp.float32)
         n = len(self.bends) + 1
-        return jnp.maximum(0, 1 - jnp.abs(t * n - jnp.arange(n + 1, dtype=jnp.float32)))
+        j = jnp.arange(n + 1, dtype=jnp.float32)
+        c = jnp.maximum(0, 1 - jnp.abs(t.clip(0, 1) * n - j))
+        beyond = n * (t - t.clip(0, 1))  # 0 inside
+        first = (j == 1).astype(c.dtype) - (j == 0)
+        last = (j == n).astype(c.dtype) - (j == n - 1)
+        return c + jnp.minimum(beyond, 0) * first + jnp.maximum(beyond, 0) * last
 
 
 KINDS: dict[str, Any] = {"bezier": Bezier, "polychain": PolyChain}
+
+
+def bends(number: int) -> str:
+    """A number of bends in words."""
+    return "straight line" if number == 0 else f"{number} bend{'s' if number > 1 else ''}"
 
 
 def _as(c: Any, leaf: Any) -> jax.Array:

@@ -45,11 +45,19 @@ def test_coefficients_are_a_partition_of_one(kind, t, num_bends):
 
 
 @settings(max_examples=30, deadline=None)
-@given(kinds, trees, trees, st.integers(0, 4), times)
+@given(kinds, st.floats(-2, 3, width=32), st.integers(0, 3))
+def test_beyond_the_ends_the_coefficients_still_sum_to_one(kind, t, num_bends):
+    curve = kind({}, ({},) * num_bends, {})
+    np.testing.assert_allclose(curve.coefficients(t).sum(), 1, rtol=1e-3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(kinds, trees, trees, st.integers(0, 4), st.floats(-1, 2, width=32))
 def test_connect_starts_on_the_straight_line(kind, start, end, num_bends, t):
     w = kind.connect(start, end, num_bends)(t)
     line = jax.tree.map(lambda a, b: (1 - t) * a + t * b, start, end)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4), w, line)
+    tol = 1e-4 if 0 <= t <= 1 else 1e-2  # coefficients beyond the ends are large and cancel
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=tol), w, line)
 
 
 @settings(max_examples=30, deadline=None)
@@ -145,3 +153,24 @@ def test_whole_numbers_have_no_path():
 def test_negative_number_of_bends():
     with pytest.raises(UserError, match="num_bends is -1"):
         Bezier.connect({}, {}, -1)
+
+
+def test_a_chain_goes_on_in_the_direction_of_its_last_segment():
+    chain = PolyChain(jnp.zeros(2), (jnp.array([1.0, 0.0]),), jnp.array([1.0, 2.0]))
+    np.testing.assert_allclose(chain(1.5), [1, 4], atol=1e-6)
+    np.testing.assert_allclose(chain(-0.25), [-0.5, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_a_notebook_a_curve_is_one_short_line(kind):
+    curve = kind(tree(np.arange(4)), (tree(np.arange(4)),) * 2, tree(np.arange(4)))
+    assert repr(curve) == f"{kind.__name__}(2 bends, 5 parameters)"
+    assert repr(kind.connect(tree(np.arange(4)), tree(np.arange(4)), 0)).endswith(
+        "(straight line, 5 parameters)"
+    )
+    assert curve.num_bends == 2
+
+
+def test_the_length_is_that_of_the_segments():
+    chain = PolyChain(jnp.zeros(2), (jnp.array([3.0, 0.0]),), jnp.array([3.0, 4.0]))
+    assert chain.length() == pytest.approx(7, rel=1e-4)
