@@ -4,18 +4,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mcjax.core.errors import UserError, listed
 from mcjax.core.tree import PyTree
 from mcjax.data.batches import to_unit
-from mcjax.data.dataset import check_channels_last
+from mcjax.data.given import Examples, given_examples, given_labels
 from mcjax.data.stratify import holdout
+from mcjax.models.given import classes_of
 from mcjax.models.network import Network
-
-Examples = dict[str, np.ndarray]
 
 
 def check_images(
@@ -40,22 +38,16 @@ def check_images(
         UserError: A shape or dtype is wrong, images are outside [0, 1], labels are not valid
             classes, a class has no images, or the network does not accept the images.
     """
-    parts = {"bonafide": _checked("bonafide", bonafide)}
+    parts = {"bonafide": given_examples("bonafide", bonafide)}
     if selection is not None:
-        parts["selection"] = _checked("selection", selection)
-    num_classes = _num_classes(network, variables, parts["bonafide"]["image"])
+        parts["selection"] = given_examples("selection", selection)
+    num_classes = classes_of(network, variables, parts["bonafide"]["image"])
     for name, part in parts.items():
         if part["image"].shape[1:] != parts["bonafide"]["image"].shape[1:]:
             raise UserError(
                 f"{name} images and bonafide images have different shapes; give the same shape"
             )
-        label = part["label"]
-        if label.min() < 0 or label.max() >= num_classes:
-            raise UserError(
-                f"{name} labels lie in [{label.min()}, {label.max()}], but the network has "
-                f"{num_classes} classes; give 0 to {num_classes - 1}"
-            )
-        part["label"] = label.astype(np.int32)  # after the check: 2^32 would become class 0
+        part["label"] = given_labels(name, part["label"], num_classes)
     if selection is None:
         whole = parts["bonafide"]
         if len(whole["label"]) < 2:
@@ -103,53 +95,3 @@ def check_suspect(network: Network, variables: PyTree, parts: Mapping[str, Examp
             "chance; check the labels, the order of the classes, the images' scale (uint8 means 0 to "
             "255) and the normalisation"
         )
-
-
-def _checked(name: str, examples: Mapping[str, Any]) -> Examples:
-    try:
-        image, label = np.asarray(examples["image"]), np.asarray(examples["label"])
-    except (KeyError, TypeError):
-        raise UserError(f'{name} must have "image" and "label"') from None
-    except ValueError as error:  # ragged lists
-        raise UserError(
-            f"{name} images or labels are not an array ({error}); give arrays"
-        ) from None
-    if image.ndim == 3:
-        image = image[..., None]
-    if image.ndim != 4 or len(image) == 0 or label.shape != image.shape[:1]:
-        raise UserError(
-            f"{name} images have shape {image.shape} and labels {label.shape}; give [N, H, W, C] "
-            "and [N] (label.reshape(-1))"
-        )
-    check_channels_last(f"{name} images", image.shape)
-    if not np.issubdtype(label.dtype, np.integer):
-        raise UserError(f"{name} labels are {label.dtype}; give integers")
-    if image.dtype != np.uint8:
-        if not np.issubdtype(image.dtype, np.floating):
-            raise UserError(f"{name} images are {image.dtype}; give uint8, or floats in [0, 1]")
-        image = image.astype(np.float32)
-        if np.isnan(image).any():
-            raise UserError(f"{name} images contain NaN; remove those images")
-        if not (image.min() >= 0 and image.max() <= 1):
-            raise UserError(
-                f"{name} images lie in [{image.min():g}, {image.max():g}]; give uint8, or floats "
-                "in [0, 1]"
-            )
-    return {"image": image, "label": label}
-
-
-def _num_classes(network: Network, variables: PyTree, image: np.ndarray) -> int:
-    x = jax.ShapeDtypeStruct((1, *image.shape[1:]), jnp.float32)
-    try:
-        logits = jax.eval_shape(network.apply, variables, x)
-    except Exception as error:  # the user's network can raise anything for a wrong shape
-        reason = str(error).strip().splitlines()[0][:150]
-        raise UserError(
-            f"the network does not accept images of shape {image.shape[1:]} ({reason}); give images of "
-            "the shape that it was trained on"
-        ) from None
-    if len(logits.shape) != 2 or logits.shape[0] != 1:
-        raise UserError(
-            f"the network returns shape {logits.shape} for one image; it must return [1, classes]"
-        )
-    return logits.shape[1]

@@ -22,12 +22,12 @@ from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.curves.geometry import distances
 from mcjax.data.batches import stack_batches, to_unit
 from mcjax.evaluation.path import evaluate_path
+from mcjax.models.given import as_given, as_network, check_variables
 from mcjax.models.network import Network
 from mcjax.repair.bonafide import check_images, check_suspect
 from mcjax.repair.choose import choose_on_curve, path_ts
 from mcjax.repair.evidence import judge as evidence
 from mcjax.repair.evidence.invert import invert
-from mcjax.repair.given import as_given, as_network, check_variables
 from mcjax.repair.methods import METHODS
 from mcjax.repair.methods.method import Case
 from mcjax.repair.options import DEFAULTS, RepairOptions, changed

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mcjax.core.bound_functions import Bound
 from mcjax.core.errors import UserError, shown
@@ -88,3 +89,30 @@ def as_given(variables: dict[str, PyTree], like: PyTree, apply_fn: Any) -> PyTre
     if not isinstance(apply_fn, Network):
         return variables["params"]
     return {name: variables[name] if variables.get(name) else like[name] for name in like}
+
+
+def classes_of(network: Network, variables: PyTree, image: np.ndarray) -> int:
+    """The number of a network's classes, found by tracing it on an image's shape.
+
+    Args:
+        network: The network.
+        variables: Its variables.
+        image: Images, [N, H, W, C]; only the shape is used.
+
+    Raises:
+        UserError: The network does not accept such images, or does not return logits.
+    """
+    x = jax.ShapeDtypeStruct((1, *image.shape[1:]), jnp.float32)
+    try:
+        logits = jax.eval_shape(network.apply, variables, x)
+    except Exception as error:  # the user's network can raise anything for a wrong shape
+        reason = str(error).strip().splitlines()[0][:150]
+        raise UserError(
+            f"the network does not accept images of shape {image.shape[1:]} ({reason}); give images of "
+            "the shape that it was trained on"
+        ) from None
+    if len(logits.shape) != 2 or logits.shape[0] != 1:
+        raise UserError(
+            f"the network returns shape {logits.shape} for one image; it must return [1, classes]"
+        )
+    return logits.shape[1]
