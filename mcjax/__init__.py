@@ -14,10 +14,16 @@ if TYPE_CHECKING:
     from mcjax.curvature import input_hessian_eigenvalue, weight_hessian_eigenvalue
     from mcjax.curves import Bezier, PolyChain
     from mcjax.curves.batch_stats import CurveWithStats
+    from mcjax.data.splits import split
     from mcjax.evaluation.path import evaluate_path
     from mcjax.models.network import from_linen
     from mcjax.repair.model import repair_model
     from mcjax.repair.options import RepairOptions
+    from mcjax.report.plot import plot
+    from mcjax.report.repaired_page import save_repaired
+    from mcjax.training.connect import connect
+    from mcjax.training.losses import classification_metrics
+    from mcjax.training.network import train_network
 
 __all__ = [
     "Bezier",
@@ -25,13 +31,20 @@ __all__ = [
     "PolyChain",
     "RepairOptions",
     "UserError",
+    "__version__",
     "apgd",
+    "classification_metrics",
+    "connect",
     "evaluate_path",
     "fgsm",
     "from_linen",
     "input_hessian_eigenvalue",
     "pgd",
+    "plot",
     "repair_model",
+    "save_repaired",
+    "split",
+    "train_network",
     "weight_hessian_eigenvalue",
 ]
 
@@ -42,18 +55,26 @@ _HOME = {
     "RepairOptions": "mcjax.repair.options",
     "UserError": "mcjax.core.errors",
     "apgd": "mcjax.attacks",
+    "classification_metrics": "mcjax.training.losses",
+    "connect": "mcjax.training.connect",
     "evaluate_path": "mcjax.evaluation.path",
     "fgsm": "mcjax.attacks",
     "from_linen": "mcjax.models.network",
     "input_hessian_eigenvalue": "mcjax.curvature",
     "pgd": "mcjax.attacks",
+    "plot": "mcjax.report.plot",
     "repair_model": "mcjax.repair.model",
+    "save_repaired": "mcjax.report.repaired_page",
+    "split": "mcjax.data.splits",
+    "train_network": "mcjax.training.network",
     "weight_hessian_eigenvalue": "mcjax.curvature",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Imports a public name or a submodule on first use, because importing JAX is slow."""
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("mcjax")
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     if not name.startswith("_"):

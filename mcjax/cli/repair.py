@@ -9,6 +9,8 @@ path.csv, path.png, report.html and result.json. If no point of the path has suf
 writes a report but no repaired network, and exits with code 3.
 """
 
+import warnings
+
 import jax
 from absl import flags
 
@@ -19,8 +21,8 @@ from mcjax.core.errors import UserError
 from mcjax.core.keys import check_seed
 from mcjax.core.progress import say
 from mcjax.data.npz import read_examples
-from mcjax.repair.model import repair_model
-from mcjax.report.repaired_page import verdict, write_repaired
+from mcjax.repair.model import NothingRepaired, repair_model
+from mcjax.report.repaired_page import new_folder, verdict, write_repaired
 from mcjax.runs.suspect import Suspect, load_suspect, load_variables, save_like
 
 
@@ -92,9 +94,7 @@ def repair(model: str, data: str, out: str) -> None:
         UserError: An input is invalid; or, with exit code 3, no point has sufficient accuracy.
     """
     options = flags.FLAGS
-    folder = local(out).absolute()
-    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
-        raise UserError(f"{folder} exists; give a new --out, nothing is overwritten")
+    folder = new_folder(out, "--out")
     images = read_examples(local(data))
     suspect: Suspect = load_suspect(
         local(model), options.arch, images["image"].shape[1:], options.normalise
@@ -102,11 +102,6 @@ def repair(model: str, data: str, out: str) -> None:
     second = None
     if options.second:
         second = load_variables(local(options.second), suspect)
-    try:  # checked before the training
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.rmdir()
-    except OSError as error:
-        raise UserError(f"can't make {folder}: {error.strerror}; give another --out") from None
     cpu_convolution.enable()
     settings = {
         name: getattr(options, name)
@@ -125,15 +120,17 @@ def repair(model: str, data: str, out: str) -> None:
             "inversion_steps",
         )
     }
-    repaired = repair_model(
-        jax.random.key(check_seed(options.seed, "--seed")),
-        suspect.network,
-        suspect.variables,
-        images,
-        second,
-        verbose=True,
-        **settings,
-    )
+    with warnings.catch_warnings():  # told below
+        warnings.simplefilter("ignore", NothingRepaired)
+        repaired = repair_model(
+            jax.random.key(check_seed(options.seed, "--seed")),
+            suspect.network,
+            suspect.variables,
+            images,
+            second,
+            verbose=True,
+            **settings,
+        )
     written = None
     if repaired.t is not None:
         written = save_like(suspect, folder, repaired.variables, t=repaired.t)

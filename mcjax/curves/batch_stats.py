@@ -149,7 +149,7 @@ def recompute(
     data_fields=["curve", "start_stats", "end_stats", "images"],
     meta_fields=["apply_train", "batch_size", "keep_ends"],
 )
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class CurveWithStats:
     """A curve whose points are complete variables: parameters and BatchNorm statistics.
 
@@ -165,7 +165,7 @@ class CurveWithStats:
             trained with the curve.
     """
 
-    curve: Callable[[jax.Array], PyTree]
+    curve: Callable[[Any], PyTree]
     start_stats: PyTree
     end_stats: PyTree
     images: jax.Array | np.ndarray | None
@@ -173,7 +173,14 @@ class CurveWithStats:
     batch_size: int = 128
     keep_ends: bool = True
 
-    def __call__(self, t: jax.Array) -> dict[str, PyTree]:
+    def __repr__(self) -> str:
+        """The curve, and where its statistics come from, in one line."""
+        if not jax.tree.leaves(self.start_stats):
+            return f"CurveWithStats({self.curve})"
+        source = "interpolated" if self.images is None else f"from {len(self.images)} images"
+        return f"CurveWithStats({self.curve}, BatchNorm {source})"
+
+    def __call__(self, t: jax.typing.ArrayLike) -> dict[str, PyTree]:
         """The variables at t: {"params": ..., "batch_stats": ...}."""
         params = self.curve(t)
         if not jax.tree.leaves(self.start_stats):

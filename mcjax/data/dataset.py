@@ -7,7 +7,7 @@ import numpy as np
 from mcjax.core.errors import UserError
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Dataset:
     """The official training and test sets of a data set, as NumPy arrays.
 
@@ -25,8 +25,8 @@ class Dataset:
         >>> import numpy as np
         >>> image, label = np.zeros((3, 8, 8, 1), np.uint8), np.arange(3, dtype=np.int32)
         >>> part = {"image": image, "label": label}
-        >>> Dataset("tiny", train=part, test=part, num_classes=3, source="by hand").image_shape
-        (8, 8, 1)
+        >>> Dataset("tiny", train=part, test=part, num_classes=3, source="by hand")
+        Dataset(tiny: 3 training and 3 test images of 8x8x1, 3 classes)
     """
 
     name: str
@@ -45,6 +45,14 @@ class Dataset:
                 f"but test images {test.dtype}{list(test.shape[1:])}; "
                 "give both the same shape and dtype"
             )
+
+    def __repr__(self) -> str:
+        """The sizes in one line, not the arrays."""
+        shape = "x".join(map(str, self.image_shape))
+        return (
+            f"Dataset({self.name}: {len(self.train['label'])} training and "
+            f"{len(self.test['label'])} test images of {shape}, {self.num_classes} classes)"
+        )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ Examples = dict[str, np.ndarray]
 PROTOCOLS = ("disjoint", "legacy")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Splits:
     """Four sets of examples, each {"image": [N, H, W, C], "label": int32 [N]}, made by `split`.
 
@@ -43,6 +43,12 @@ class Splits:
     protocol: str
     indices: dict[str, np.ndarray]
     duplicates: dict[str, int]
+
+    def __repr__(self) -> str:
+        """The sizes in one line, not the arrays."""
+        parts = ("train", "bonafide", "selection", "test")
+        sizes = ", ".join(f"{name} {len(getattr(self, name)['label'])}" for name in parts)
+        return f"Splits({self.protocol}: {sizes})"
 
     def bonafide_subset(self, size: int) -> Examples:
         """The first `size` bonafide examples, so smaller sets are subsets of larger ones.

@@ -20,6 +20,7 @@ from jax.sharding import Mesh, PartitionSpec
 from mcjax.core.bound_functions import FewPrograms
 from mcjax.core.sharding import make_mesh, replicate
 from mcjax.core.tree import PyTree
+from mcjax.curves import Curve
 from mcjax.data.batches import Batch, to_unit
 from mcjax.training.losses import MetricFn
 
@@ -42,6 +43,8 @@ def evaluate_path(
     batches: Mapping[str, Any] | Iterable[Mapping[str, Any]],
     mesh: Mesh | None = None,
     chunk: int | None = None,
+    *,
+    extrapolate: bool = False,
 ) -> dict[str, Any]:
     """Evaluates the mean of each metric over all examples, at every t of a path.
 
@@ -59,13 +62,14 @@ def evaluate_path(
             [B, H, W, C], "label" [B] and, if padded, "mask" [B].
         mesh: Devices to spread the t's over. Default: all devices.
         chunk: Number of t's vmapped together on a device. Default: `default_chunk()`.
+        extrapolate: Allow a `Curve`'s t outside [0, 1], beyond its ends.
 
     Returns:
         {name: means [T]}, or {set: {name: means [T]}} for named sets.
 
     Raises:
-        ValueError: There are no batches, or they are not batches; ts is a scalar; metric_fn does not
-            return a dict of vectors [B].
+        ValueError: There are no batches, or they are not batches; ts is a scalar, or beyond a curve's
+            ends without `extrapolate`; metric_fn does not return a dict of vectors [B].
 
     Example:
         >>> from mcjax.curves import Bezier
@@ -75,6 +79,8 @@ def evaluate_path(
         >>> evaluate_path(metric_fn, line, jnp.array([0.0, 0.5, 1.0]), batch)["w"]
         Array([0. , 0.5, 1. ], dtype=float32)
     """
+    if not extrapolate:
+        check_inside(curve, ts)
     return _along(metric_fn, curve, ts, batches, mesh, chunk, reduce=_means)
 
 
@@ -85,6 +91,8 @@ def examples_along_path(
     batches: Mapping[str, Any] | Iterable[Mapping[str, Any]],
     mesh: Mesh | None = None,
     chunk: int | None = None,
+    *,
+    extrapolate: bool = False,
 ) -> dict[str, Any]:
     """Evaluates the metrics of each example at every t: like `evaluate_path`, without the mean.
 
@@ -95,10 +103,13 @@ def examples_along_path(
         batches: Likewise.
         mesh: Likewise.
         chunk: Likewise.
+        extrapolate: Likewise.
 
     Returns:
         {name: values [T, N]} in the order of the examples, or {set: {name: values}} for named sets.
     """
+    if not extrapolate:
+        check_inside(curve, ts)
     if not isinstance(batches, Mapping):
         batches = list(batches)
     values = _along(metric_fn, curve, ts, batches, mesh, chunk, reduce=_values)
@@ -109,6 +120,26 @@ def examples_along_path(
         found = values[name] if named else values
         found.update({metric: v[:, counts] for metric, v in found.items()})
     return values
+
+
+def check_inside(curve: Any, ts: jax.typing.ArrayLike) -> None:
+    """Refuses points beyond the ends of a `Curve`, which are rarely meant.
+
+    Args:
+        curve: Any path; only a `Curve`, alone or with statistics, has ends.
+        ts: Points, [T].
+
+    Raises:
+        ValueError: A point lies outside [0, 1].
+    """
+    if not isinstance(getattr(curve, "curve", curve), Curve):
+        return
+    found = np.asarray(ts, np.float32)
+    if found.size and (found.min() < 0 or found.max() > 1):
+        raise ValueError(
+            f"ts go from {found.min():g} to {found.max():g}, but the curve's ends are at 0 and 1; pass "
+            "extrapolate=True to go beyond them"
+        )
 
 
 def _along(

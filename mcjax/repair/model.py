@@ -2,8 +2,11 @@
 
 import dataclasses
 import functools
+import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -36,7 +39,11 @@ from mcjax.training.fit import Training, fit
 from mcjax.training.losses import classification_metrics
 
 
-@dataclasses.dataclass(frozen=True)
+class NothingRepaired(UserWarning):
+    """No point of the path was accurate enough; the result is the suspect."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class Repaired:
     """What `repair_model` returns.
 
@@ -59,6 +66,53 @@ class Repaired:
     t: float | None
     curve: Curve
     report: dict[str, Any]
+
+    @property
+    def ok(self) -> bool:
+        """Whether a point was accurate enough; if not, `variables` is the suspect."""
+        return self.t is not None
+
+    @property
+    def reason(self) -> str:
+        """Why nothing was repaired, and what to do; "" where a point was found."""
+        if self.ok:
+            return ""
+        inside = self.report["selection_accuracy"][self.report["distance"] > 0]
+        best = (
+            f"the best has {inside.max():.4f}" if len(inside) else "there is none between the ends"
+        )
+        return (
+            f"no point of the path has accuracy {self.report['floor']:.4f} on the selection images "
+            f"({best}); try more num_steps, more images, or a larger tolerance"
+        )
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Writes the network and what was measured, as `python -m mcjax.repair` does.
+
+        Args:
+            folder: A new folder: `repaired` (a checkpoint), path.csv, path.png, report.html and
+                result.json.
+
+        Returns:
+            The folder.
+
+        Raises:
+            UserError: The folder exists and is not empty, or can't be written.
+        """
+        import mcjax  # the report is written above this room
+
+        return mcjax.save_repaired(self, folder)
+
+    def __repr__(self) -> str:
+        """What was chosen, in one line."""
+        r = self.report
+        found = f"evidence of a backdoor: {'yes' if r['backdoor_found'] else 'no'}"
+        if not self.ok:
+            return f"Repaired(ok=False, {found}, floor={r['floor']:.4f})"
+        return (
+            f"Repaired(t={self.t:.4f}, accuracy={r['repaired_accuracy']:.4f}, suspect's "
+            f"{r['suspect_accuracy']:.4f}, estimated attack success={r['repaired_success']:.4f}, {found})"
+        )
 
 
 def repair_model(
@@ -106,7 +160,8 @@ def repair_model(
         **changes: Single fields of `options`, such as num_steps=500.
 
     Returns:
-        The repaired variables, t, the curve and a report.
+        The repaired variables, t, the curve and a report. Where no point was accurate enough, the
+        suspect, with `ok` False, `reason` and a warning.
 
     Raises:
         UserError: An option that no repair can have, which is found before anything is computed;
@@ -277,7 +332,10 @@ def repair_model(
         "seconds": time.monotonic() - began,
     }
     repaired = suspect if t is None else as_given(points(jnp.float32(t)), suspect, apply_fn)
-    return Repaired(repaired, t, curve, report)
+    result = Repaired(repaired, t, curve, report)
+    if not result.ok:
+        warnings.warn(f"nothing was repaired: {result.reason}", NothingRepaired, stacklevel=2)
+    return result
 
 
 def _aligned(

@@ -8,11 +8,10 @@ from mcjax.core import fields
 from mcjax.core.errors import UserError, shown
 from mcjax.core.fields import Field
 from mcjax.curves import KINDS, MOST_BENDS
-from mcjax.data import augmentation as augmentations
 from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.methods import fine_tune, path
 from mcjax.repair.objective import FITS
-from mcjax.training.fit import Budget
+from mcjax.training.fit import BUDGET_FIELDS, Budget
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,13 +96,9 @@ _FIELDS: Mapping[str, Field] = {
     "inversion_steps": fields.whole(1, 10**6),
     "num_points": fields.whole(2, 100_000),
     "extrapolate": fields.number(0, 10),
-    "num_steps": fields.whole(1),
-    "batch_size": fields.whole(1, 2**20),
     "learning_rate": fields.number(0, 1e3, above=True),
     "fine_tune_learning_rate": fields.number(0, 1e3, above=True),
-    "momentum": fields.number(0, 1, below=True),
-    "weight_decay": fields.number(0, 1e3),
-    "augmentation": fields.choice(*augmentations.AUGMENTATIONS),
+    **{name: field for name, field in BUDGET_FIELDS.items() if name != "nesterov"},
 }
 DEFAULTS = RepairOptions()
 

@@ -47,19 +47,30 @@ STYLE: Any = {
 
 
 @contextmanager
-def figure(path: Path, size: tuple[float, float], *, pdf: bool = True) -> Iterator[Figure]:
-    """A figure in the common style, written at the end. Uses no display and no global state.
+def in_style(size: tuple[float, float]) -> Iterator[Figure]:
+    """A figure in the common style. Uses no display and no global state.
 
     Args:
-        path: The PNG to write.
         size: Width and height in inches.
-        pdf: Whether to write a PDF next to it, for papers.
     """
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         # Names may be in any script; letters that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         fig = Figure(figsize=size, dpi=DPI)
         FigureCanvasAgg(fig)
+        yield fig
+
+
+@contextmanager
+def figure(path: Path, size: tuple[float, float], *, pdf: bool = True) -> Iterator[Figure]:
+    """A figure in the common style, written at the end.
+
+    Args:
+        path: The PNG to write.
+        size: Width and height in inches.
+        pdf: Whether to write a PDF next to it, for papers.
+    """
+    with in_style(size) as fig:
         yield fig
         # Without date and version, equal numbers give equal files.
         _save(fig, path, {"Software": None})
@@ -92,25 +103,43 @@ def panels_figure(
         title: The title of the figure.
     """
     columns = columns or min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    width = COLUMN if columns == 1 else TEXT
-    shown = [_sample(line) for line in legend(panels)]
+    with figure(path, _size(len(panels), columns, title)) as fig:
+        _fill(fig, panels, columns, title)
+
+
+def drawn(panels: Sequence[Panel]) -> Figure:
+    """The figure of panels, for a notebook: drawn, and not written."""
+    columns = min(3, len(panels))
+    with in_style(_size(len(panels), columns)) as fig:
+        _fill(fig, panels, columns)
+        fig.canvas.draw()  # lays it out while the style holds
+    return fig
+
+
+def _size(number: int, columns: int, title: str = "") -> tuple[float, float]:
+    rows = -(-number // columns)
+    height = (2.6 if columns < 3 else 2.1) * rows + (0.25 if title else 0)
+    return COLUMN if columns == 1 else TEXT, height
+
+
+def _fill(fig: Figure, panels: Sequence[Panel], columns: int, title: str = "") -> None:
+    shown = [_sample(line) for line in legend(panels) if line.label]
     if any(panel.chosen is not None for panel in panels):
         shown.append(Line2D([], [], color="black", lw=1, ls="--", label="chosen t"))
-    height = (2.6 if columns < 3 else 2.1) * rows + (0.25 if title else 0)
-    with figure(path, (width, height)) as fig:
-        _legend_below(fig, shown)
-        grid = fig.subplots(rows, columns, squeeze=False).ravel()
-        for axes, panel in zip(grid, panels, strict=False):
-            draw(axes, panel)
-        for axes in grid[len(panels) :]:
-            axes.axis("off")
-        if title:
-            fig.suptitle(label(title))
+    _legend_below(fig, shown)
+    grid = fig.subplots(-(-len(panels) // columns), columns, squeeze=False).ravel()
+    for axes, panel in zip(grid, panels, strict=False):
+        draw(axes, panel)
+    for axes in grid[len(panels) :]:
+        axes.axis("off")
+    if title:
+        fig.suptitle(label(title))
 
 
 def _legend_below(fig: Figure, shown: Sequence[Line2D]) -> None:
     """A legend with as few rows as fit the width; the figure grows by its height."""
+    if not shown:
+        return
     width, height = fig.get_size_inches()
     for ncols in range(len(shown), 0, -1):
         legend = fig.legend(handles=shown, loc="outside lower center", ncols=ncols)

@@ -1,12 +1,15 @@
 """The output of `python -m mcjax.repair` next to the checkpoint: path.csv, a figure, a page, result.json."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mcjax.core.bucket import local
+from mcjax.core.errors import UserError
 from mcjax.core.files import write
 from mcjax.repair.evidence.judge import THRESHOLD
 from mcjax.repair.model import Repaired
@@ -14,6 +17,7 @@ from mcjax.report import page
 from mcjax.report.chart import chart
 from mcjax.report.figures import chart_figure
 from mcjax.report.panels import BLUE, COLOURS, GREY, ORANGE, Chart, Line, Panel
+from mcjax.runs.checkpoint import save
 from mcjax.runs.workdir import write_csv
 
 QUESTION = (
@@ -43,6 +47,48 @@ NAMES = {
     "generated": "pattern generated for each image",
 }
 """Forms as they are called in a sentence, where the name alone does not do."""
+
+
+def save_repaired(repaired: Repaired, folder: str | os.PathLike) -> Path:
+    """Writes the repaired network and what was measured, as `python -m mcjax.repair` does.
+
+    Args:
+        repaired: The result of `repair_model`.
+        folder: A new folder: `repaired` (a checkpoint; none where no point was accurate enough),
+            path.csv, path.png, report.html and result.json.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: The folder exists and is not empty, or can't be written.
+    """
+    folder = new_folder(folder, "folder")
+    if repaired.ok:
+        save(folder / "repaired", repaired.variables, t=repaired.t)
+    write_repaired(folder, repaired, {})
+    return folder
+
+
+def new_folder(path: str | os.PathLike, name: str) -> Path:
+    """An output folder that does not exist yet, or is empty.
+
+    Args:
+        path: The folder.
+        name: What messages call it.
+
+    Raises:
+        UserError: It holds something, or can't be made.
+    """
+    folder = local(path).absolute()
+    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        raise UserError(f"{folder} exists; give a new {name}, nothing is overwritten")
+    try:  # checked before what takes long
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.rmdir()
+    except OSError as error:
+        raise UserError(f"can't make {folder}: {error.strerror}; give another {name}") from None
+    return folder
 
 
 def write_repaired(folder: Path, repaired: Repaired, settings: Mapping[str, Any]) -> None:

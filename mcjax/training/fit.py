@@ -2,13 +2,15 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from mcjax.core import fields
 from mcjax.core.errors import UserError
+from mcjax.core.fields import Field
 from mcjax.core.tree import PyTree
 from mcjax.data import augmentation as augmentations
 from mcjax.data.batches import Batch
@@ -34,6 +36,17 @@ class Budget:
     nesterov: bool = False
     weight_decay: float = 5e-4
     augmentation: str = "none"
+
+
+BUDGET_FIELDS: Mapping[str, Field] = {
+    "num_steps": fields.whole(1),
+    "batch_size": fields.whole(1, 2**20),
+    "momentum": fields.number(0, 1, below=True),
+    "nesterov": fields.flag(),
+    "weight_decay": fields.number(0, 1e3),
+    "augmentation": fields.choice(*augmentations.AUGMENTATIONS),
+}
+"""What a user may give for each field of `Budget`."""
 
 
 @dataclasses.dataclass(frozen=True)

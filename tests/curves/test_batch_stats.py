@@ -282,3 +282,12 @@ def test_on_eight_devices_and_over_a_plane(networks):
         through(curve.curve), curve.start_stats, curve.end_stats, x, network.apply_train
     )
     assert jnp.isfinite(evaluate_path(metric_fn, plane, jnp.zeros((2, 2)), batch)["first"]).all()
+
+
+def test_in_a_notebook_a_curve_with_statistics_is_one_short_line():
+    stats = {"mean": jnp.zeros(2)}
+    line = Bezier.connect({"w": jnp.zeros(2)}, {"w": jnp.ones(2)}, num_bends=0)
+    for images_, end in ((None, "interpolated)"), (images(3), "from 3 images)")):
+        text = repr(CurveWithStats(line, stats, stats, images_, lambda *_: None))
+        assert text == f"CurveWithStats(Bezier(straight line, 2 parameters), BatchNorm {end}"
+    assert repr(CurveWithStats(line, {}, {}, None, lambda *_: None)) == f"CurveWithStats({line})"

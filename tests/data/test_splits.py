@@ -199,3 +199,8 @@ def test_nothing_drawn_leaves_the_official_sets():
     splits = data.split(whole, seed=0, num_bonafide=0, num_selection=0)
     np.testing.assert_array_equal(splits.train["image"], whole.train["image"])
     assert sizes(splits) == [60, 0, 0, 30]
+
+
+def test_in_a_notebook_splits_are_one_short_line():
+    parts = data.split(data.load("fake:digits"), seed=0, num_bonafide=20, num_selection=10)
+    assert repr(parts) == "Splits(disjoint: train 706, bonafide 20, selection 10, test 400)"

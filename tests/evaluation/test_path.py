@@ -259,3 +259,17 @@ def test_a_mask_of_fractions_weighs():
         lambda params, batch: {"m": batch["label"] + 1.0}, lambda t: t, [0.0], batch
     )
     np.testing.assert_allclose(found["m"], [2.5 / 1.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("evaluate_fn", [evaluate_path, examples_along_path])
+def test_points_beyond_the_ends_are_asked_for(evaluate_fn):
+    line = Bezier.connect({"w": jnp.zeros(1)}, {"w": jnp.ones(1)}, num_bends=0)
+    batch = {"image": jnp.ones((2, 1, 1, 1)), "label": jnp.zeros(2, jnp.int32)}
+
+    def metric_fn(params, batch):
+        return {"w": params["w"] * batch["image"][:, 0, 0, 0]}
+
+    with pytest.raises(ValueError, match=r"ts go from 0 to 1.5, .* pass extrapolate=True"):
+        evaluate_fn(metric_fn, line, [0.0, 1.5], batch)
+    found = evaluate_fn(metric_fn, line, [-1.0, 1.5], batch, extrapolate=True)["w"]
+    np.testing.assert_allclose(np.asarray(found).reshape(2, -1)[:, 0], [-1, 1.5])

@@ -19,6 +19,7 @@ from mcjax.data.splits import split
 from mcjax.models.batch_norm import BatchNorm
 from mcjax.models.network import from_linen
 from mcjax.repair.evidence.forms import FORMS
+from mcjax.repair.model import NothingRepaired
 from mcjax.training import init_state, sgd, train
 from mcjax.training.losses import accuracy
 from mcjax.training.objectives import endpoint_loss
@@ -66,20 +67,25 @@ def test_without_an_acceptable_point_the_suspect_comes_back_unchanged():
     )
     assert fixed.report["suspect_accuracy"] == 1.0  # the better of the two is what counts
     assert fixed.t == 0.25
-    fixed = repair_model(
-        jax.random.key(0),
-        linear,
-        a,
-        BONAFIDE,
-        -a,
-        second_is_clean=True,
-        num_bends=0,
-        num_points=3,
-        tolerance=0.1,
-    )
+    assert (fixed.ok, fixed.reason) == (True, "")
+    with pytest.warns(NothingRepaired, match=r"nothing was repaired: no point .* accuracy 0\.9000"):
+        fixed = repair_model(
+            jax.random.key(0),
+            linear,
+            a,
+            BONAFIDE,
+            -a,
+            second_is_clean=True,
+            num_bends=0,
+            num_points=3,
+            tolerance=0.1,
+        )
     assert fixed.t is None
+    assert not fixed.ok
     assert fixed.variables is a
     assert fixed.report["moved"] == 0
+    assert "(the best has 0.2500); try more num_steps" in fixed.reason
+    assert repr(fixed) == "Repaired(ok=False, evidence of a backdoor: no, floor=0.9000)"
 
 
 def test_same_key_same_network():

@@ -1,13 +1,16 @@
 """The output of a repair, from a made-up result: the page, the figure, the table."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from made_runs import repaired
 
+from mcjax.core.errors import UserError
 from mcjax.report.definitions import meaning
 from mcjax.report.repaired_page import NO_PROMISE, path_panels, write_repaired
+from mcjax.runs.checkpoint import restore_network
 from mcjax.runs.workdir import read_csv
 
 
@@ -48,3 +51,32 @@ def test_the_figure_marks_the_chosen_t_and_the_floor():
     assert [line.label for line in success.lines] == ["estimated attack success", "patch", "warp"]
     np.testing.assert_allclose(accuracy.lines[2].y, 75)
     assert path_panels(repaired(None))[0].chosen is None
+
+
+def test_a_repair_is_saved_as_by_the_command(tmp_path):
+    fixed = dataclasses.replace(repaired(0.5), variables={"params": {"w": np.arange(3.0)}})
+    folder = fixed.save(tmp_path / "new" / "out")
+    assert folder == tmp_path / "new" / "out"
+    network, metadata = restore_network(folder / "repaired")
+    np.testing.assert_array_equal(network["params"]["w"], np.arange(3.0))
+    assert metadata["t"] == 0.5
+    for name in ("report.html", "path.csv", "path.png", "result.json"):
+        assert (folder / name).stat().st_size > 0
+    with pytest.raises(UserError, match="exists; give a new folder, nothing is overwritten"):
+        fixed.save(folder)
+
+
+def test_without_a_repair_only_the_report_is_saved(tmp_path):
+    folder = repaired(None).save(tmp_path / "out")
+    assert not (folder / "repaired").exists()
+    assert json.loads((folder / "result.json").read_text())["status"] == "no acceptable point"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"can.t make .*; give another folder"):
+        repaired(None).save(tmp_path / "file" / "out")
+
+
+def test_in_a_notebook_a_repair_is_one_line():
+    assert repr(repaired(0.5)) == (
+        "Repaired(t=0.5000, accuracy=0.8000, suspect's 0.9000, estimated attack success=0.1250, "
+        "evidence of a backdoor: yes)"
+    )

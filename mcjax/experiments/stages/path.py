@@ -71,7 +71,9 @@ def path_stage(
             part = ts[done : done + block]
             size = len(part)
             part = np.concatenate([part, np.repeat(part[-1:], block - size, axis=0)])
-            means = evaluate_fn(metric_fn, curve, part, sets, mesh=run.mesh, chunk=run.chunk)
+            means = evaluate_fn(
+                metric_fn, curve, part, sets, mesh=run.mesh, chunk=run.chunk, extrapolate=True
+            )
             for set_name, metrics in means.items():
                 for metric, values in metrics.items():
                     column = f"{set_name}_{metric}"

@@ -1,0 +1,58 @@
+"""Draws what was measured along a path, as a Matplotlib figure: the call for a notebook."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mcjax.core.errors import UserError, shown
+from mcjax.repair.model import Repaired
+from mcjax.report.figures import drawn
+from mcjax.report.panels import COLOURS, Line, Panel, words
+from mcjax.report.repaired_page import path_panels
+
+
+def plot(report: Any, ts: Any = None) -> Figure:
+    """Draws a result of `evaluate_path` or `repair_model` against t.
+
+    Args:
+        report: {metric: [T]} as `evaluate_path` returns it, or {name: {metric: [T]}} to compare
+            several paths, or what `repair_model` returns.
+        ts: The points, [T]; not for `repair_model`, whose result has them.
+
+    Returns:
+        A figure, a panel per metric; a notebook shows it, `figure.savefig("path.png")` writes it.
+
+    Raises:
+        UserError: ts is missing or has another length than the values, or there is nothing to draw.
+
+    Example:
+        >>> figure = plot({"line": {"accuracy": [0.9, 0.5, 0.9]}}, ts=[0, 0.5, 1])
+        >>> len(figure.axes), figure.axes[0].get_ylabel()
+        (1, 'accuracy')
+    """
+    if isinstance(report, Repaired):
+        return drawn(path_panels(report))
+    if not isinstance(report, Mapping) or not report:
+        raise UserError(
+            f"report is {shown(report)}; give what evaluate_path or repair_model returns"
+        )
+    tables = report if all(isinstance(v, Mapping) for v in report.values()) else {"": report}
+    if ts is None:
+        raise UserError("ts is missing; give the points that were evaluated")
+    x = np.asarray(ts, float)
+    panels = []
+    for metric in dict.fromkeys(name for table in tables.values() for name in table):
+        lines = []
+        for i, (name, table) in enumerate(tables.items()):
+            if metric not in table:
+                continue
+            y = np.asarray(table[metric], float)
+            if y.shape != x.shape:
+                raise UserError(
+                    f"{metric} has shape {y.shape}, but ts {x.shape}; give the ts of this report"
+                )
+            lines.append(Line(words(name), y, COLOURS[i % len(COLOURS)]))
+        panels.append(Panel(x, lines, "t", words(metric)))
+    return drawn(panels)
