@@ -46,6 +46,15 @@ STYLE: Any = {
 }
 
 
+class Shown(Figure):
+    """A figure that a notebook shows as a picture, whether pyplot was imported or not."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=100)
+        return buffer.getvalue()
+
+
 @contextmanager
 def in_style(size: tuple[float, float]) -> Iterator[Figure]:
     """A figure in the common style. Uses no display and no global state.
@@ -56,7 +65,7 @@ def in_style(size: tuple[float, float]) -> Iterator[Figure]:
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         # Names may be in any script; letters that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
-        fig = Figure(figsize=size, dpi=DPI)
+        fig = Shown(figsize=size, dpi=DPI)
         FigureCanvasAgg(fig)
         yield fig
 

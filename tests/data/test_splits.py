@@ -203,4 +203,4 @@ def test_nothing_drawn_leaves_the_official_sets():
 
 def test_in_a_notebook_splits_are_one_short_line():
     parts = data.split(data.load("fake:digits"), seed=0, num_bonafide=20, num_selection=10)
-    assert repr(parts) == "Splits(disjoint: train 706, bonafide 20, selection 10, test 400)"
+    assert repr(parts) == "Splits(disjoint: train 770, bonafide 20, selection 10, test 400)"

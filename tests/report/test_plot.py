@@ -21,6 +21,10 @@ def test_a_panel_per_metric_and_a_line_per_path():
     np.testing.assert_array_equal(loss.lines[0].get_xdata(), TS)
 
 
+def test_a_notebook_shows_a_picture():
+    assert plot(LINE, TS)._repr_png_().startswith(b"\x89PNG")
+
+
 def test_one_table_needs_no_legend():
     figure = plot(LINE, TS)
     assert len(figure.axes) == 2
