@@ -18,7 +18,7 @@ from mcjax import alignment
 from mcjax.core import fields
 from mcjax.core.errors import UserError, shown
 from mcjax.core.keys import check_key, stream
-from mcjax.core.progress import progress
+from mcjax.core.progress import progress, say
 from mcjax.core.tree import PyTree, check_same_structure, digest
 from mcjax.curves import Curve
 from mcjax.curves.batch_stats import CurveWithStats
@@ -30,7 +30,8 @@ from mcjax.models.network import Network
 from mcjax.repair.bonafide import check_images, check_suspect
 from mcjax.repair.choose import choose_on_curve, path_ts
 from mcjax.repair.evidence import judge as evidence
-from mcjax.repair.evidence.invert import invert
+from mcjax.repair.evidence.forms import FORMS
+from mcjax.repair.evidence.invert import Inverted, invert
 from mcjax.repair.methods import METHODS
 from mcjax.repair.methods.method import Case
 from mcjax.repair.options import DEFAULTS, RepairOptions, changed
@@ -262,13 +263,8 @@ def repair_model(
 
     images = jax.tree.map(jnp.asarray, parts["bonafide"])
     second_fn = functools.cache(second_network)
-    inverted = invert(
-        stream(key, "evidence"),
-        network,
-        start,
-        images,
-        num_steps=o.inversion_steps,
-        num_restarts=2,  # one to unlearn, one to judge by
+    inverted = _evidence(
+        stream(key, "evidence"), network, start, images, o.inversion_steps, verbose
     )
     name = "path" if o.fit == "labels" and not o.unlearn else "taught_path"
     joined = case(name)
@@ -286,6 +282,10 @@ def repair_model(
     }
     sets[evidence.MARK] = evidence.marked(parts["selection"])
     metric_fn = evidence.with_success(classification_metrics(network.apply), network.apply)
+    if verbose:
+        say(
+            f"path: {len(ts)} points, each on {sum(len(p['label']) for p in parts.values())} images"
+        )
     table = evaluate_path(metric_fn, evidence.held_out(points, inverted), ts, sets)
     accuracy = {name: np.asarray(table[name]["accuracy"]) for name in parts}
     estimated = evidence.estimated_success(table[evidence.MARK], inverted)
@@ -358,6 +358,39 @@ def _aligned(
     else:
         permutations = alignment.weight_matching(key, spec, start, end, away=away).permutations
     return alignment.permute(spec, permutations, end)
+
+
+def _evidence(
+    key: jax.Array,
+    network: Network,
+    suspect: dict[str, PyTree],
+    images: Mapping[str, Any],
+    num_steps: int,
+    verbose: bool,
+) -> dict[str, Inverted]:
+    """Inverts triggers form by form, which takes a while."""
+    inverted: dict[str, Inverted] = {}
+
+    def invert_one(form: str) -> Inverted:
+        found = invert(
+            key,
+            network,
+            suspect,
+            images,
+            forms=(form,),
+            num_steps=num_steps,
+            num_restarts=2,  # one to unlearn, one to judge by
+        )
+        return jax.block_until_ready(found[form])
+
+    if not verbose:
+        return {form: invert_one(form) for form in FORMS}
+    with progress("evidence", len(FORMS), unit="form") as bar:
+        for form in FORMS:
+            inverted[form] = invert_one(form)
+            (best,) = evidence.findings({form: inverted[form]})
+            bar.advance(1, anomaly=best.anomaly)
+    return inverted
 
 
 def _fit(key: jax.Array, training: Training, *, name: str, verbose: bool) -> dict[str, PyTree]:

@@ -193,9 +193,11 @@ def open_run(config: ConfigDict, workdir: str | Path, experiment: str | None = N
     once(lambda: None if in_bucket(place) else locks.append(hold(place)))
     workdir = open_workdir(place, config, splits.hashes)
     say(f"workdir {workdir}")
-    if several():
-        shared = "" if config.run.data_parallel else "; training: see run.data_parallel"
-        say(f"{jax.device_count()} devices of {jax.process_count()} processes{shared}")
+    shared = (
+        "" if config.run.data_parallel or not several() else "; training: see run.data_parallel"
+    )
+    of = f" of {jax.process_count()} processes" if several() else ""
+    say(f"devices {jax.device_count()} x {jax.devices()[0].device_kind}{of}{shared}")
     shape = "x".join(map(str, image_shape))
     say(
         f"data {dataset.name}: {len(splits.train['label'])} training and "
