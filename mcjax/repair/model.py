@@ -238,6 +238,16 @@ def repair_model(
         )
         return "the un-aligned copy of the suspect", copy
 
+    def invert_again(name: str, variables: PyTree) -> dict[str, Inverted]:
+        return _evidence(
+            stream(key, f"evidence of {name}"),
+            network,
+            variables,
+            images,
+            o.inversion_steps,
+            verbose,
+        )
+
     def case(name: str) -> Case:
         return Case(
             network=network,
@@ -255,10 +265,12 @@ def repair_model(
                 "tolerance": tolerance,
                 "taught.fit": o.fit,
                 "taught.unlearn": o.unlearn,
+                "taught.rounds": o.rounds,
             },
             key_fn=functools.partial(stream, key),
             fit_fn=functools.partial(_fit, name=name, verbose=verbose),
             evidence_fn=lambda: inverted,
+            invert_fn=invert_again,
         )
 
     images = jax.tree.map(jnp.asarray, parts["bonafide"])

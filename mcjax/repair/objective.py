@@ -53,8 +53,8 @@ def repair_loss(
 
     Returns:
         A loss_fn for `train_steps`, whose fixed is {"curve": ..., "suspect": variables,
-        "triggers": {form: parameters, leaves [n, ...]}}; each stamped image takes one of the n
-        triggers of one form, all equally often.
+        "triggers": {form: parameters, leaves [n, ...]}}; each stamped image takes one trigger, all
+        equally often.
 
     Source: distillation on mixed images after Hinton et al. 2015 and Zhang et al. 2018 (mixup);
         unlearning after Wang et al. 2019 (Neural Cleanse), section 5.3.
@@ -111,24 +111,24 @@ def _repair_loss(
 def stamp_with_each(
     key: jax.Array, triggers: dict[str, Any], x: jax.Array, forms: tuple[str, ...]
 ) -> jax.Array:
-    """Stamps each image with a trigger: form i for the i-th share of the images, drawn within it.
+    """Stamps each image with one trigger; all triggers of all forms get equally many images.
 
     Args:
-        key: Random key of the triggers drawn.
+        key: Random key of which images.
         triggers: By form, parameters with leaves [n, ...].
         x: Images, [B, H, W, C] in [0, 1], in random order.
         forms: The forms to use.
 
     Returns:
-        Images of the same shape. With fewer images than forms some forms are left out; which ones
-        differs from call to call.
+        Images of the same shape. With fewer images than triggers some are left out, always the same
+        ones.
     """
-    order = jax.random.permutation(stream(key, "order"), len(x))
+    order = jax.random.permutation(key, len(x))
+    each = [(form, j) for form in forms for j in range(len(jax.tree.leaves(triggers[form])[0]))]
     parts = []
-    for i, form in enumerate(forms):
-        mine = order[i * len(x) // len(forms) : (i + 1) * len(x) // len(forms)]
-        number = len(jax.tree.leaves(triggers[form])[0])
-        drawn = jax.random.randint(stream(key, form), (len(mine),), 0, number)
-        q = jax.tree.map(lambda v, drawn=drawn: v[drawn], triggers[form])
-        parts.append(jax.vmap(FORMS[form].stamp)(q, x[mine]))
+    # Slices of fixed length: a trigger drawn per image would be a network per image for some forms.
+    for i, (form, j) in enumerate(each):
+        mine = order[i * len(x) // len(each) : (i + 1) * len(x) // len(each)]
+        q = jax.tree.map(lambda v, j=j: v[j], triggers[form])
+        parts.append(FORMS[form].stamp(q, x[mine]))
     return jnp.zeros_like(x).at[order].set(jnp.concatenate(parts))

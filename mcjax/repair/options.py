@@ -29,7 +29,10 @@ class RepairOptions:
         fit: "distillation" learns the suspect's answers to mixed clean images, "labels" the labels;
             "auto" takes the answers only if there is evidence of a backdoor, whose trigger is then
             unlearned: without, the answers could teach an unseen backdoor along.
-        unlearn: Forms of inverted triggers that are unlearned (`mcjax.repair.evidence.forms`).
+        unlearn: Forms of triggers that are unlearned (`mcjax.repair.evidence.forms`): those of them
+            that are evidence, or all where there is none.
+        rounds: The path's trainings, which share its steps; with evidence, triggers are inverted anew
+            before all but the first, on the path's middle.
         choose: "evidence" takes the point with the lowest estimated attack success, "distance" the
             one farthest from the suspects, both among points with sufficient accuracy.
         inversion_steps: Adam steps of the inversion of triggers.
@@ -54,6 +57,7 @@ class RepairOptions:
     unalign: str = "weights"
     fit: str = "auto"
     unlearn: tuple[str, ...] = tuple(FORMS)
+    rounds: int = 2
     choose: str = "evidence"
     inversion_steps: int = 200
     num_points: int = 61
@@ -92,6 +96,7 @@ _FIELDS: Mapping[str, Field] = {
     "unalign": fields.choice("weights", "activations", "random", "none"),
     "fit": fields.choice("auto", *FITS),
     "unlearn": fields.several(fields.choice(*FORMS)),
+    "rounds": fields.whole(1, 10),
     "choose": fields.choice("evidence", "distance"),
     "inversion_steps": fields.whole(1, 10**6),
     "num_points": fields.whole(2, 100_000),

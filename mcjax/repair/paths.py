@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-PATHS = ("taught_path", "path")
-"""The paths that are trained for a repair."""
+PATHS = ("taught_path", "taught_line", "path")
+"""The paths that are made for a repair, the one that figures are about first."""
 
 
 def shown_path(names: Iterable[str]) -> str | None:

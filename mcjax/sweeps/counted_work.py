@@ -136,7 +136,10 @@ def _repairs(config: ConfigDict) -> Iterator[Work]:
     o = config.repair
     if o.choose == "evidence" or any(name.startswith("taught_") for name in names):
         # Forward, and back to the images, for every class; two restarts.
-        num_classes, steps = _data(config)[1], len(FORMS) * len(o.sizes) * o.evidence.num_steps
+        again = sum(name in ("taught_path", "taught_fine_tune") for name in names)
+        searches = 1 + again * (o.taught.rounds - 1)
+        num_classes = _data(config)[1]
+        steps = searches * len(FORMS) * len(o.sizes) * o.evidence.num_steps
         stamped = 2 * num_classes * o.evidence.batch_size
         yield Work("inversion of triggers", steps, stamped, 2, 1, "")
 

@@ -250,7 +250,7 @@ def test_a_study_without_the_plain_path_shows_the_taught_one(tmp_path):
         **SMALL,
         "repair.pair": "suspect_and_unaligned",
         "repair.choose": "evidence",
-        "repair.methods": ("fine_tune", "taught_path"),
+        "repair.methods": ("fine_tune", "taught_line", "taught_fine_tune", "taught_path"),
         "repair.evidence.num_steps": 2,
     }
     result = backdoor.run_experiment(quick(**changes), tmp_path)
@@ -260,6 +260,13 @@ def test_a_study_without_the_plain_path_shows_the_taught_one(tmp_path):
     metrics = result["metrics"]
     assert float(chosen["clean_accuracy"]) == metrics["taught_path_16_clean_accuracy"]
     assert "the taught path" in (tmp_path / "report.html").read_text()
+    # The taught line leads to the network of taught_fine_tune, which is not suspect.
+    along = read_csv(tmp_path / "paths" / "seed_0" / "taught_line_16.csv")
+    (taught,) = (row for row in rows(tmp_path / "table.csv") if row["method"] == "taught_fine_tune")
+    assert along["test_accuracy"][-1] == pytest.approx(float(taught["clean_accuracy"]), abs=1e-6)
+    seconds = rows(tmp_path / "figures" / "seconds.csv")
+    by_method = {row["method"]: row["seconds"] for row in seconds}
+    assert by_method["taught_line"] == by_method["taught_fine_tune"]
 
 
 def test_a_path_aware_attacker_releases_two_points_of_his_curve(tmp_path):

@@ -109,20 +109,20 @@ def test_weight_decay_is_half_the_squared_norm():
     assert with_decay - without == pytest.approx(0.3 * float(l2(SUSPECT["params"])), rel=1e-5)
 
 
-def test_each_image_gets_one_trigger_and_forms_share_the_images():
+def test_each_image_gets_one_trigger_and_triggers_share_the_images():
     x = jnp.full((12, *SHAPE), 0.5)
     q = {
         "pattern": {"pattern": jnp.stack([jnp.full(SHAPE, 0.1), jnp.full(SHAPE, 0.2)])},
         "smooth": {"grid": jnp.full((1, 7, 7, 1), -0.3)},
     }
-    seen = set()
+    places = set()
     for seed in range(8):
         stamped = stamp_with_each(jax.random.key(seed), q, x, ("pattern", "smooth"))
         value = np.asarray(stamped)[:, 0, 0, 0].round(4)
         np.testing.assert_allclose(stamped, value[:, None, None, None] * np.ones_like(x), atol=1e-4)
-        assert np.isclose(value, 0.2).sum() == 6  # the smooth form
-        seen |= {round(float(v), 4) for v in value}
-    assert seen == {0.2, 0.6, 0.7}
+        assert [np.isclose(value, v).sum() for v in (0.2, 0.6, 0.7)] == [4, 4, 4]
+        places.add(tuple(np.isclose(value, 0.2)))
+    assert len(places) > 1  # other images from step to step
 
 
 def test_fewer_images_than_forms_still_run():

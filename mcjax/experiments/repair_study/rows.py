@@ -81,8 +81,8 @@ def along(
     is chosen are those of the curve itself.
     """
     ts = path_ts(study.run.config.evaluation.num_points, study.options.extrapolate)
-    points: PyTree = study.with_stats(curve, study.tampered.start, study.second(size), size)
-    place = f"{name}_{size}"
+    points: PyTree = study.with_stats(curve, study.tampered.start, study.end(name, size), size)
+    place, suspects = f"{name}_{size}", study.suspects(name)
     if renormalise:
         images = keep(study.run.splits.bonafide_subset(size)["image"], study.run.mesh)
         batch_size = study.run.config.evaluation.batch_stats_batch_size
@@ -95,7 +95,7 @@ def along(
         curve,
         ts,
         accuracy,
-        suspects=study.tampered.suspects,
+        suspects=suspects,
         tolerance=study.options.tolerance,
         estimated=table.get("suspicious_success"),
         num_images=min(len(study.run.splits.selection["label"]), NUM_IMAGES),

@@ -174,6 +174,15 @@ class Study:
         # A fine-tuned copy has its channels in the suspect's order.
         return self.repaired("fine_tune", size)[0]
 
+    def end(self, name: str, size: int) -> PyTree:
+        """The network that a method's path leads to."""
+        made_by = METHODS[name].end
+        return self.repaired(made_by, size)[0] if made_by else self.second(size)
+
+    def suspects(self, name: str) -> tuple[int, ...]:
+        """The ends of a method's path that may be tampered with; a repaired end is none."""
+        return (0,) if METHODS[name].end else self.tampered.suspects
+
     def case(self, name: str, size: int) -> Case:
         """All that a method sees of the study: no trigger and no test image."""
         run, options, stage_name = self.run, self.options, f"{self.name}{name}_{size}"
@@ -182,7 +191,7 @@ class Study:
         return Case(
             network=run.network,
             suspect=self.tampered.start,
-            second_fn=functools.partial(self.second, size),
+            second_fn=functools.partial(self.end, name, size),
             images=self.bonafide(size),
             bonafide=run.splits.bonafide_subset(size),
             selection=run.splits.selection,
@@ -200,11 +209,20 @@ class Study:
             fit_fn=functools.partial(self._fit, stage_name),
             model_name=run.config.model.name,
             evidence_fn=functools.partial(self.evidence, size),
+            invert_fn=functools.partial(self._inverted_again, size),
         )
 
     def evidence(self, size: int) -> dict[str, Inverted]:
         """The triggers inverted on the suspect with a number of bonafide images, inverted once."""
-        options, name = self.options, f"{self.name}evidence_{size}"
+        return self._inverted(f"{self.name}evidence_{size}", size, self.tampered.start)
+
+    def _inverted_again(self, size: int, name: str, variables: PyTree) -> dict[str, Inverted]:
+        """The triggers inverted on a network that a method has trained so far."""
+        return self._inverted(f"{self.name}evidence_{size}_{name}", size, variables)
+
+    def _inverted(self, name: str, size: int, variables: PyTree) -> dict[str, Inverted]:
+        """A stage: triggers inverted on a network with a number of bonafide images."""
+        options = self.options
         examples = self.run.splits.bonafide_subset(size)
         search = functools.partial(
             invert,
@@ -218,12 +236,12 @@ class Study:
         def compute() -> Found:
             say(f"{name}: begins")
             began = time.monotonic()
-            found = jax.device_get(search(self.tampered.start, examples))
+            found = jax.device_get(search(variables, examples))
             seconds = round(time.monotonic() - began, 3)
             return once(lambda: _plain(found)), {"seconds": seconds}
 
         if name not in self.memory:
-            like = jax.eval_shape(search, self.tampered.start, examples)
+            like = jax.eval_shape(search, variables, examples)
             tree, _ = stage(self.run, name, _plain(like), compute)
             self.memory[name] = {form: Inverted(**one) for form, one in tree.items()}
         return self.memory[name]
@@ -245,7 +263,8 @@ class Study:
         """
         method, place = METHODS[name], f"{self.name}{name}_{size}"
         if not method.trains:
-            return method.run(self.case(name, size)), 0.0
+            seconds = self.repaired(method.end, size)[1] if method.end else 0.0
+            return method.run(self.case(name, size)), seconds
         if method.kind == "family":
             return self._family(method, place, self.case(name, size))
 

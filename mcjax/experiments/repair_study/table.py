@@ -146,7 +146,8 @@ def repairs(study: Study) -> Iterator[tuple[int, Repair]]:
     # A second end that is trained on them; an un-aligned copy is not.
     needs_images = study.tampered.end is None and study.options.pair != "suspect_and_unaligned"
     for name in study.options.methods:
-        any_size = not methods.METHODS[name].uses_images and not needs_images
+        method = methods.METHODS[name]
+        any_size = not (method.uses_images or method.end or needs_images)
         for size in study.sizes[:1] if any_size else study.sizes:
             for repair in rows_of(study, name, size):
                 yield 0 if any_size else size, repair

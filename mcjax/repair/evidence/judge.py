@@ -83,22 +83,36 @@ def findings(inverted: Mapping[str, Inverted]) -> list[Finding]:
     return sorted(found, key=lambda one: -one.anomaly)
 
 
+def targets(inverted: Mapping[str, Inverted]) -> dict[str, int]:
+    """The most suspicious class of each form."""
+    return {one.form: one.target for one in findings(inverted)}
+
+
+def evident_forms(inverted: Mapping[str, Inverted]) -> tuple[str, ...]:
+    """The forms whose trigger counts as evidence, in the order of `inverted`."""
+    found = {one.form for one in findings(inverted) if one.anomaly >= THRESHOLD}
+    return tuple(form for form in inverted if form in found)
+
+
 def backdoor_found(inverted: Mapping[str, Inverted]) -> bool:
     """Whether a trigger of any form counts as evidence of a backdoor."""
-    return findings(inverted)[0].anomaly >= THRESHOLD
+    return bool(evident_forms(inverted))
 
 
-def chosen_triggers(inverted: Mapping[str, Inverted], restart: int) -> dict[str, Any]:
+def chosen_triggers(
+    inverted: Mapping[str, Inverted], restart: int, target: Mapping[str, int] | None = None
+) -> dict[str, Any]:
     """Of one restart, the trigger of each form's most suspicious class.
 
     Args:
         inverted: The result of `invert`.
         restart: Which restart; the last one if there are fewer.
+        target: The class of each form instead.
 
     Returns:
         {form: parameters with leaves [1, ...]}, in the order of `inverted`.
     """
-    target = {one.form: one.target for one in findings(inverted)}
+    target = target or targets(inverted)
 
     def pick(form: str, leaf: Any) -> Any:
         return leaf[min(restart, len(leaf) - 1)][target[form]][None]
@@ -133,8 +147,8 @@ class WithTriggers:
 
 def held_out(curve: Any, inverted: Mapping[str, Inverted]) -> WithTriggers:
     """A path with the triggers of the restart that no training sees, the second."""
-    targets = {one.form: jnp.int32(one.target) for one in findings(inverted)}
-    return WithTriggers(curve, chosen_triggers(inverted, 1), targets)
+    classes = {form: jnp.int32(k) for form, k in targets(inverted).items()}
+    return WithTriggers(curve, chosen_triggers(inverted, 1), classes)
 
 
 MARK = "stamped"
@@ -194,7 +208,7 @@ def estimated_success(table: Mapping[str, Any], inverted: Mapping[str, Inverted]
     Returns:
         Fractions of the images of other classes, [T].
     """
-    counted = [one.form for one in findings(inverted) if one.anomaly >= THRESHOLD]
+    counted = evident_forms(inverted)
     rates = success_by_form(table)
     if not counted:
         return np.zeros_like(next(iter(rates.values())))

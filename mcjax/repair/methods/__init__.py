@@ -16,6 +16,7 @@ from mcjax.repair.methods import (
     pruning,
     scratch,
     taught_fine_tune,
+    taught_line,
     taught_path,
     tsc,
 )
@@ -37,6 +38,7 @@ METHODS: dict[str, Method] = {
     "nad": nad.METHOD,
     "taught_path": taught_path.METHOD,
     "taught_fine_tune": taught_fine_tune.METHOD,
+    "taught_line": taught_line.METHOD,
     "tsc": tsc.METHOD,
 }
 

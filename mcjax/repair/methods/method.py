@@ -45,6 +45,8 @@ class Case:
         model_name: The architecture's name, if it has one.
         evidence_fn: Gives the triggers inverted on the suspect (`mcjax.repair.evidence`), which are
             inverted when they are first asked for.
+        invert_fn: `invert_fn(name, variables)` inverts triggers on another network, on the same
+            images; the same name gives the same draws.
     """
 
     network: Network
@@ -60,6 +62,7 @@ class Case:
     fit_fn: Callable[[jax.Array, Training], dict[str, PyTree]]
     model_name: str = ""
     evidence_fn: Callable[[], dict[str, Inverted]] = dict
+    invert_fn: Callable[[str, PyTree], dict[str, Inverted]] = lambda name, variables: {}
 
     def train(
         self,
@@ -217,9 +220,11 @@ class Method:
         learning_rate: Default of the setting `repair.learning_rate.NAME`, of the first half of
             the training; None without SGD.
         uses_images: Whether the result depends on the bonafide images, other than through
-            BatchNorm's statistics and a second network that is made from them.
+            BatchNorm's statistics and a second end that is made from them.
         settings: The method's own fields of `config.repair`.
         work: Its training, counted before it runs.
+        end: For a "path" method, the method whose network its path leads to, made from the suspect;
+            "" leads to the case's second network.
         num_networks: Networks that a "draws" or "family" method has judged.
         check: Refuses a network, given the shapes of its variables, that the method can't repair.
     """
@@ -230,6 +235,7 @@ class Method:
     uses_images: bool = True
     settings: Settings = dataclasses.field(default_factory=dict)
     work: Callable[[Plan], Iterable[Work]] = no_work
+    end: str = ""
     num_networks: Callable[[Plan], int] = lambda plan: 1
     check: Callable[[PyTree], Any] = lambda variables: None
 

@@ -1,19 +1,77 @@
-"""What the taught methods share: the suspect as teacher, inverted triggers, and their settings."""
+"""What the taught methods share: the suspect as teacher, inverted triggers, rounds, and settings.
+
+A training that unlearns a trigger can leave others that work as well. So it goes in rounds: before
+each but the first, triggers are inverted anew on what was trained so far, and unlearned as well.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from mcjax.core.fields import choice, several, whole
 from mcjax.core.settings import Setting, Settings
+from mcjax.core.tree import PyTree
 from mcjax.curves import Curve
 from mcjax.repair.evidence.forms import FORMS
-from mcjax.repair.evidence.judge import backdoor_found, chosen_triggers
+from mcjax.repair.evidence.judge import backdoor_found, chosen_triggers, evident_forms, targets
 from mcjax.repair.methods.method import TRAIN_PASSES, Case, Plan, Work
 from mcjax.repair.objective import FITS, repair_loss
 from mcjax.training import LossFn
+from mcjax.training.fit import Budget
 
 NUM_GRADIENTS = 2
 """A step has gradients on as many images again, the stamped ones, so there are half as many steps."""
+
+
+def teach(
+    case: Case,
+    name: str,
+    trained: Any,
+    *,
+    train_fn: Callable[[Any, dict[str, Any], Budget, str], Any],
+    network_fn: Callable[[Any], PyTree],
+) -> Any:
+    """Trains in rounds.
+
+    Args:
+        case: What is repaired.
+        name: The method.
+        trained: What is trained, before the first round: a network or a curve.
+        train_fn: One round: `train_fn(trained, beside, budget, part) -> trained`, with `beside` what
+            `repair_loss` needs and `part` the name of the round, "" for a single one.
+        network_fn: `network_fn(trained)` is the network on which triggers are inverted anew.
+
+    Returns:
+        What was trained after the last round.
+    """
+    wanted = unlearned(case)
+    rounds = case.options["taught.rounds"] if wanted and backdoor_found(case.evidence_fn()) else 1
+    budget = case.shortened(NUM_GRADIENTS * rounds)
+    pool = [chosen_triggers(case.evidence_fn(), 0)] if wanted else []
+    for i in range(rounds):
+        if i:
+            again = case.invert_fn(f"{name}_{i}", network_fn(trained))
+            pool.append(chosen_triggers(again, 0, targets(case.evidence_fn())))
+        # As many triggers in every round, so that the rounds share a compiled program.
+        filled = [pool[min(j, i)] for j in range(rounds)] if wanted else []
+        triggers = {
+            form: jax.tree.map(lambda *v: jnp.concatenate(v), *(one[form] for one in filled))
+            for form in wanted
+        }
+        beside = {"suspect": case.suspect, "triggers": triggers}
+        trained = train_fn(trained, beside, budget, f"round_{i}" if rounds > 1 else "")
+    return trained
+
+
+def unlearned(case: Case) -> tuple[str, ...]:
+    """The forms whose triggers a case unlearns: those that are evidence; without evidence all."""
+    allowed = tuple(case.options["taught.unlearn"])
+    if not allowed:
+        return ()
+    evident = evident_forms(case.evidence_fn())
+    return tuple(form for form in allowed if form in evident) or allowed
 
 
 def taught_loss(case: Case, kind: type[Curve] | None = None) -> LossFn:
@@ -22,7 +80,7 @@ def taught_loss(case: Case, kind: type[Curve] | None = None) -> LossFn:
         case.network,
         kind,
         fit=fit_of(case),
-        unlearn=tuple(case.options["taught.unlearn"]),
+        unlearn=unlearned(case),
         weight_decay=0.0 if kind is None else case.budget.weight_decay,
         num_strata=case.curve.num_strata,
     )
@@ -38,13 +96,6 @@ def fit_of(case: Case) -> str:
     if wanted != "auto":
         return wanted
     return "distillation" if backdoor_found(case.evidence_fn()) else "labels"
-
-
-def taught_by(case: Case) -> dict[str, Any]:
-    """What the objective needs of a case besides the parameters."""
-    wanted = tuple(case.options["taught.unlearn"])
-    triggers = chosen_triggers(case.evidence_fn(), 0) if wanted else {}
-    return {"suspect": case.suspect, "triggers": {form: triggers[form] for form in wanted}}
 
 
 def work(name: str, *, curve: bool = False) -> Callable[[Plan], Iterator[Work]]:
@@ -67,7 +118,10 @@ SETTINGS: Settings = {
     "taught.unlearn": Setting(
         tuple(FORMS),
         several(choice(*FORMS)),
-        "forms of inverted triggers to unlearn; (): none",
+        "forms of triggers to unlearn, where they are evidence; (): none",
+    ),
+    "taught.rounds": Setting(
+        2, whole(1, 10), "trainings; triggers are inverted anew before all but the first", 2
     ),
     "evidence.num_steps": Setting(
         200, whole(1, 10**6), "Adam steps of the inversion of triggers", 2

@@ -1,22 +1,29 @@
 """Taught fine-tuning: the suspect learns its own answers and unlearns inverted triggers."""
 
+from typing import Any
+
 from mcjax.core.tree import PyTree
 from mcjax.repair.methods import taught
 from mcjax.repair.methods.method import Case, Method
+from mcjax.training.fit import Budget
 
 LEARNING_RATE = 0.02
 
 
 def run(case: Case) -> dict[str, PyTree]:
-    """Fine-tunes the suspect of a case by distillation and unlearning."""
-    start = case.suspect
-    return case.train(
-        "taught_fine_tune",
-        start["params"],
-        start["batch_stats"],
-        taught.taught_loss(case),
-        fixed=taught.taught_by(case),
-        budget=case.shortened(taught.NUM_GRADIENTS),
+    """Fine-tunes the suspect of a case by distillation and unlearning, in rounds."""
+    loss_fn = taught.taught_loss(case)
+
+    def train(
+        trained: dict[str, PyTree], beside: dict[str, Any], budget: Budget, part: str
+    ) -> dict[str, PyTree]:
+        params, batch_stats = trained["params"], trained["batch_stats"]
+        return case.train(
+            "taught_fine_tune", params, batch_stats, loss_fn, beside, budget=budget, part=part
+        )
+
+    return taught.teach(
+        case, "taught_fine_tune", case.suspect, train_fn=train, network_fn=lambda trained: trained
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 import tiny_case
 
 from mcjax.repair.evidence import judge
-from mcjax.repair.methods import fine_tune, path, taught, taught_fine_tune, taught_path
+from mcjax.repair.methods import METHODS, fine_tune, path, taught, taught_fine_tune, taught_path
 from mcjax.repair.methods.method import Plan
 
 PLAIN = {"taught.fit": "labels", "taught.unlearn": ()}
@@ -29,20 +29,98 @@ def test_without_teacher_and_triggers_they_are_the_plain_methods_of_half_the_ste
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_triggers_are_inverted_once_and_only_if_they_are_unlearned():
-    asked = []
+def recorded(one, threshold, monkeypatch):
+    """What the rounds of a case were given, and the networks on which triggers were inverted anew."""
+    monkeypatch.setattr(judge, "THRESHOLD", threshold)
+    rounds, again = [], []
+    evidence = one.evidence_fn()
 
+    def inverted(name, variables):
+        again.append((name, variables))
+        return jax.tree.map(lambda v: v + len(again), evidence)
+
+    one = dataclasses.replace(one, evidence_fn=lambda: evidence, invert_fn=inverted)
+
+    def train(trained, beside, budget, part):
+        rounds.append((trained, beside, budget.num_steps, part))
+        return trained + 1
+
+    last = taught.teach(one, "m", 0, train_fn=train, network_fn=lambda trained: f"after {trained}")
+    assert last == len(rounds)
+    return one, evidence, rounds, again
+
+
+def test_with_evidence_each_round_unlearns_what_the_last_one_left(monkeypatch):
+    options = {"taught.unlearn": ("patch", "warp"), "taught.rounds": 2}
+    one, evidence, rounds, again = recorded(case(12, **options), -99.0, monkeypatch)
+    assert again == [("m_1", "after 1")]
+    assert [(r[2], r[3]) for r in rounds] == [
+        (3, "round_0"),
+        (3, "round_1"),
+    ]  # 12 / 2 gradients / 2
+    target = judge.targets(evidence)
+    for form in ("patch", "warp"):
+        own = jax.tree.map(lambda v, k=target[form]: v[0][k], evidence[form].triggers)
+        first, second = (
+            [jax.tree.map(lambda v, j=j: v[j], r[1]["triggers"][form]) for j in (0, 1)]
+            for r in rounds
+        )
+        for got, added in ((first[0], 0), (first[1], 0), (second[0], 0), (second[1], 1)):
+            jax.tree.map(
+                lambda a, b, n=added: np.testing.assert_allclose(a, b + n, rtol=1e-6), got, own
+            )
+    assert rounds[0][1]["suspect"] is one.suspect
+    assert set(rounds[0][1]["triggers"]) == {"patch", "warp"}
+
+
+def test_without_evidence_there_is_one_round_of_all_forms(monkeypatch):
+    options = {"taught.unlearn": ("patch", "warp"), "taught.rounds": 2}
+    _, _, rounds, again = recorded(case(12, **options), 99.0, monkeypatch)
+    assert [(r[2], r[3]) for r in rounds] == [(6, "")]
+    assert set(rounds[0][1]["triggers"]) == {"patch", "warp"}
+    assert not again
+
+
+def test_only_forms_that_are_evidence_are_unlearned(monkeypatch):
+    one = case(4, **{"taught.unlearn": ("patch", "warp")})
+    found = {f.form: f.anomaly for f in judge.findings(one.evidence_fn())}
+    between = (found["patch"] + found["warp"]) / 2
+    monkeypatch.setattr(judge, "THRESHOLD", between)
+    assert taught.unlearned(one) == (max(("patch", "warp"), key=found.__getitem__),)
+
+
+def test_triggers_are_inverted_only_if_they_are_unlearned():
     def evidence():
-        asked.append(1)
-        return tiny_case.case().evidence_fn()
+        raise AssertionError("not asked for")
 
-    for options, times in ((PLAIN, 0), ({"taught.unlearn": ("patch", "warp")}, 1)):
-        asked.clear()
-        one = dataclasses.replace(case(4, **options), evidence_fn=evidence)
-        found = taught.taught_by(one)
-        assert len(asked) == times
-        assert list(found["triggers"]) == list(options["taught.unlearn"])
-        assert found["suspect"] is one.suspect
+    one = dataclasses.replace(case(4, **PLAIN), evidence_fn=evidence)
+    assert taught.unlearned(one) == ()
+    taught_fine_tune.run(one)
+
+
+def test_the_middle_of_the_path_has_its_own_statistics():
+    one = tiny_case.case(model="cnn", width=2, batch_norm=True)
+    curve = path.run(one)
+    network = taught_path.middle(one, curve)
+    params = curve(0.5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), network["params"], params
+    )
+    ends = jax.tree.leaves(one.suspect["batch_stats"])
+    assert any(
+        not np.allclose(a, b)
+        for a, b in zip(jax.tree.leaves(network["batch_stats"]), ends, strict=True)
+    )
+
+
+def test_the_line_leads_to_the_network_that_was_taught():
+    assert METHODS["taught_line"].end == "taught_fine_tune"
+    one = case(4)
+    curve = METHODS["taught_line"].run(one)
+    expected = jax.tree.map(
+        lambda a, b: (a + b) / 2, one.suspect["params"], one.second_fn()["params"]
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), curve(0.5), expected)
 
 
 def test_answers_are_learned_only_if_there_is_evidence(monkeypatch):
