@@ -6,13 +6,14 @@ values; numpy arrays are allowed too, because BackdoorBench stores indices in th
 """
 
 import importlib
+import io
 import pickle
 import re
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -79,7 +80,7 @@ def read_state_dict(path: Path) -> StateDict:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a file with a state dict")
-    held = _read_safetensors(path) if path.suffix == SAFETENSORS else _read_pickle(path)
+    held = _read_safetensors(path) if path.suffix == SAFETENSORS else read_pickle(path)
     keys: tuple[str, ...] = ()
     beside: dict[str, Any] = {}
     for _ in range(DEEPEST):  # bounded, because a dict can contain itself
@@ -103,7 +104,7 @@ def read_state_dict(path: Path) -> StateDict:
                 f"{path}: a tensor's name is {shown(name)}; it must be at most {LONGEST_NAME} "
                 "printable characters; rename it"
             )
-    tensors, notes = _floats(_arrays(path, held))
+    tensors, notes = _floats(arrays(path, held))
     counts = {n: tensors.pop(n) for n in AVERAGED if _is_count(tensors.get(n)) and len(tensors) > 1}
     if counts:
         notes = (*notes, f"it is an average of {int(counts['n_averaged'])} networks")
@@ -187,7 +188,12 @@ def _is_floating(w: np.ndarray) -> bool:
     return np.issubdtype(w.dtype, np.floating) or w.dtype == ml_dtypes.bfloat16
 
 
-def _arrays(path: Path, held: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def arrays(path: Path, held: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The tensors of a state dict as numpy arrays.
+
+    Raises:
+        UserError: One is not a plain tensor of numbers.
+    """
     of_numpy = {n: np.asarray(w) for n, w in held.items() if isinstance(w, np.ndarray | np.generic)}
     for name, array in of_numpy.items():
         _check_real(path, name, array)
@@ -290,13 +296,22 @@ def _metadata(path: Path) -> Mapping[str, str]:
 _DTYPES: dict[str, Any] = {**safetensors.numpy._TYPES, "BF16": ml_dtypes.bfloat16}
 
 
-def _read_pickle(path: Path) -> Any:
+def read_pickle(path: Path, stream: IO[bytes] | None = None) -> Any:
+    """Reads what torch.save wrote: tensors, numpy arrays and plain values only.
+
+    Args:
+        path: The file.
+        stream: Its contents, if they are inside another archive; `path` then only names it.
+
+    Raises:
+        UserError: It is damaged or holds other objects; or PyTorch is not installed.
+    """
     torch = _torch(path)
     instead = "ask for torch.save(model.state_dict(), FILE), or for .safetensors"
     try:
         with _arrays_allowed(torch), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # errors are reported in one line below
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(stream or path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).partition("WeightsUnpickler error:")[2] or str(error)
         reason = reason.partition("Check the documentation")[0].strip()
@@ -332,6 +347,20 @@ def _arrays_allowed(torch: Any) -> AbstractContextManager[None]:
 def _unreadable(path: Path, reason: str) -> UserError:
     reason = " ".join(reason.partition(". This is an internal")[0].split())[:150]
     return UserError(f"{path} can't be read ({reason}); it is damaged, or not a file of tensors")
+
+
+def pickled(path: Path, held: Any) -> bytes:
+    """What torch.save writes for plain values and numpy arrays in dicts, as tensors.
+
+    Raises:
+        UserError: PyTorch is not installed.
+    """
+    torch = _torch(path)
+    if isinstance(held, Mapping):
+        held = {name: torch.from_numpy(np.array(w)) for name, w in held.items()}
+    stream = io.BytesIO()
+    torch.save(held, stream)
+    return stream.getvalue()
 
 
 def _torch(path: Path) -> Any:

@@ -1,0 +1,1 @@
+"""Programs of `torch.export` as networks of mcjax; see `mcjax.interop.exported.load`."""

@@ -1,0 +1,154 @@
+"""Reads networks from .pt2 files and PyTorch modules, and writes them."""
+
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mcjax.core.errors import UserError, shown
+from mcjax.core.tree import PyTree, check_same_structure
+from mcjax.interop import files
+from mcjax.interop.exported import archive as archives
+from mcjax.interop.exported.archive import Archive
+from mcjax.interop.exported.network import (
+    Program,
+    network_of,
+    program_of,
+    tensors_of,
+    variables_of,
+)
+from mcjax.models.network import Network
+
+
+class Exported(NamedTuple):
+    """A network read from a .pt2 file.
+
+    Attributes:
+        network: The network, for images in [0, 1].
+        variables: {"params", and "batch_stats" if it has them}, nested by the state dict's names.
+        program: What it computes.
+        archive: The contents of the file.
+    """
+
+    network: Network
+    variables: dict[str, Any]
+    program: Program
+    archive: Archive
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a path names an exported program."""
+    return path.suffix == archives.SUFFIX and not path.is_dir()
+
+
+def load_exported(path: Path) -> Exported:
+    """Reads a .pt2 file; nothing in it is executed, and PyTorch is not needed.
+
+    Args:
+        path: A file of `torch.export.save`.
+
+    Returns:
+        The network.
+
+    Raises:
+        UserError: The file can't be read, or its program can't be run; see `archive.read`,
+            `network.program_of`.
+    """
+    held = archives.read(path)
+    program = program_of(held)
+    return Exported(
+        network_of(program), variables_of(program, held.tensors), program, held
+    )
+
+
+def save_exported(path: Path, variables: PyTree, like: Exported) -> None:
+    """Writes variables as a .pt2 file, or as a state dict (.safetensors, .pt).
+
+    Args:
+        path: A new file; its suffix sets the format.
+        variables: Variables of the same network.
+        like: The network that was read; its file must still be there.
+
+    Raises:
+        UserError: The variables are of another network, or the file can't be written.
+    """
+    check_same_structure(like.variables, variables, ("the file", "the variables"))
+    tensors = tensors_of(variables)
+    if path.suffix == archives.SUFFIX:
+        archives.write(path, like.archive, tensors)
+    else:
+        files.write_state_dict(path, files.fresh({**like.archive.tensors, **tensors}))
+
+
+def from_torch(
+    source: Any, example_images: Any = None, *, check: bool = True
+) -> tuple[Network, dict[str, Any]]:
+    """Makes a network from a PyTorch module, or from a file of `torch.export.save`.
+
+    A module is exported first: its graph of operators is recorded on the example images. The result
+    is checked against PyTorch on random images: logits, gradients, and in training mode the running
+    statistics (`mcjax.interop.exported.check`).
+
+    Args:
+        source: A module that maps images [B, C, H, W] to logits [B, classes]; or the path of a .pt2
+            file, which needs no PyTorch.
+        example_images: With a module, some images [B, C, H, W]: a float32 tensor or array, in the
+            range that the module expects.
+        check: Compare with PyTorch, if it is installed.
+
+    Returns:
+        The network, for images [B, H, W, C], and its variables.
+
+    Raises:
+        UserError: The module can't be exported, uses an operator that mcjax does not have, or
+            computes other numbers here than in PyTorch; a file can't be read.
+
+    Example:
+        >>> from mcjax.interop.exported.load import from_torch
+        >>> network, variables = from_torch("suspect.pt2")  # doctest: +SKIP
+    """
+    if isinstance(source, str | Path):
+        if example_images is not None:
+            raise UserError("a .pt2 file has its own example; leave out example_images")
+        loaded = load_exported(Path(source))
+    else:
+        loaded = _from_module(source, example_images)
+    if check:
+        from mcjax.interop.exported.check import check_against_torch
+
+        check_against_torch(loaded)
+    return loaded.network, loaded.variables
+
+
+def _from_module(module: Any, example_images: Any) -> Exported:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise UserError(
+            "a module needs PyTorch; pip install 'mcjax[torch]', or give a .pt2 file"
+        ) from None
+    if not isinstance(module, torch.nn.Module):
+        raise UserError(f"{shown(module)} is not a torch.nn.Module or the path of a .pt2 file")
+    if example_images is None:
+        raise UserError("a module needs example_images, [B, C, H, W]; a .pt2 file does not")
+    images = torch.as_tensor(np.asarray(example_images))
+    if images.ndim != 4 or images.dtype != torch.float32:
+        raise UserError(
+            f"example_images are {images.dtype} {list(images.shape)}; give float32 [B, C, H, W]"
+        )
+    was_training = module.training
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "module.pt2"
+        try:
+            program = torch.export.export(module.eval(), (images[[0, 0]],))
+            torch.export.save(program, path)
+        except Exception as error:  # PyTorch raises many kinds
+            reason = " ".join(str(error).strip().splitlines()[0].split())[:200]
+            raise UserError(
+                f"torch.export can't record this module ({type(error).__name__}: {reason}); it must "
+                "not branch on the values of tensors"
+            ) from None
+        finally:
+            module.train(was_training)
+        return load_exported(path)
