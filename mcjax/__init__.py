@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mcjax.curves.batch_stats import CurveWithStats
     from mcjax.data.splits import split
     from mcjax.evaluation.path import evaluate_path
+    from mcjax.interop.exported.load import from_torch
     from mcjax.models.network import from_linen
     from mcjax.repair.model import repair_model
     from mcjax.repair.options import RepairOptions
@@ -38,6 +39,7 @@ __all__ = [
     "evaluate_path",
     "fgsm",
     "from_linen",
+    "from_torch",
     "input_hessian_eigenvalue",
     "pgd",
     "plot",
@@ -60,6 +62,7 @@ _HOME = {
     "evaluate_path": "mcjax.evaluation.path",
     "fgsm": "mcjax.attacks",
     "from_linen": "mcjax.models.network",
+    "from_torch": "mcjax.interop.exported.load",
     "input_hessian_eigenvalue": "mcjax.curvature",
     "pgd": "mcjax.attacks",
     "plot": "mcjax.report.plot",

@@ -1,12 +1,13 @@
 """Repairs a suspect network with clean labelled images, along a path of low loss.
 
+    python -m mcjax.repair --model suspect.pt2 --data clean.npz --out repaired
     python -m mcjax.repair --model runs/.../checkpoints/endpoint_a --data clean.npz --out repaired
     python -m mcjax.repair --model suspect --arch cnn:width=16 --data clean.npz --out repaired --second other
     python -m mcjax.repair --model suspect.pt --arch preactresnet18 --normalise cifar10 --data clean.npz --out repaired
 
-Writes to --out: the network `repaired` (in the suspect's format: a checkpoint, .pt, .safetensors),
-path.csv, path.png, report.html and result.json. If no point of the path has sufficient accuracy, it
-writes a report but no repaired network, and exits with code 3.
+Writes to --out: the network `repaired` (in the suspect's format: a checkpoint, .pt, .safetensors, or
+.pt2 and a state dict beside it), path.csv, path.png, report.html and result.json. If no point of the
+path has sufficient accuracy, it writes a report but no repaired network, and exits with code 3.
 """
 
 import warnings
@@ -29,7 +30,9 @@ from mcjax.runs.suspect import Suspect, load_suspect, load_variables, save_like
 def define_flags() -> None:
     """Defines the command's flags, when the command runs and not when the module is imported."""
     flags.DEFINE_string(
-        "model", None, "The suspect: an mcjax checkpoint folder, or .pt, .pth or .safetensors."
+        "model",
+        None,
+        "The suspect: .pt2 of torch.export.save, .pt, .pth, .safetensors, or an mcjax checkpoint folder.",
     )
     flags.DEFINE_string(
         "arch", None, "Its architecture, NAME or NAME:option=value,...; see docs/pytorch.md."

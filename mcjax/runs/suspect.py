@@ -1,6 +1,7 @@
 """Reads a suspect network, and writes the repaired one in the same format.
 
-The format is an mcjax checkpoint folder, or a PyTorch or safetensors file (`mcjax.interop`).
+The format is an mcjax checkpoint folder, a PyTorch or safetensors file (`mcjax.interop`), or an exported
+program (.pt2), which has its architecture in itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +12,14 @@ import jax
 
 from mcjax import models
 from mcjax.core import named_options as spec
-from mcjax.core.errors import UserError
+from mcjax.core.errors import UserError, listed
 from mcjax.core.progress import say
 from mcjax.core.tree import PyTree, check_same_structure
 from mcjax.interop import normalise as normalisations
-from mcjax.interop.files import is_file_of_tensors
+from mcjax.interop.exported.check import check_against_torch
+from mcjax.interop.exported.load import Exported, is_exported, load_exported, save_exported
+from mcjax.interop.exported.network import variables_of
+from mcjax.interop.files import is_file_of_tensors, read_state_dict
 from mcjax.interop.load import Loaded, load_network, save_network
 from mcjax.models.network import Network, from_linen, normalised
 from mcjax.runs.checkpoint import restore_network, save
@@ -36,7 +40,7 @@ class Suspect(NamedTuple):
         path: The path it was read from.
         image_shape: (height, width, channels) of its images.
         normalise: The normalisation inside `network`, or "".
-        file: The contents of the file, if it is a file of tensors.
+        file: The contents of the file, if it is a file of tensors or an exported program.
         assumed: Whether `normalise` was given by the user and is not recorded in the checkpoint.
     """
 
@@ -46,7 +50,7 @@ class Suspect(NamedTuple):
     path: Path
     image_shape: tuple[int, int, int]
     normalise: str = ""
-    file: Loaded | None = None
+    file: Loaded | Exported | None = None
     assumed: bool = False
 
 
@@ -56,7 +60,8 @@ def load_suspect(
     """Reads a network.
 
     Args:
-        path: An mcjax checkpoint folder, or a .pt, .pth or .safetensors file.
+        path: An mcjax checkpoint folder, or a .pt2, .pt, .pth or .safetensors file. A .pt2 file is
+            compared with PyTorch, if that is installed.
         arch: NAME or NAME:option=value,...; None takes it from the run that contains the folder or
             from the checkpoint, or infers it from the names and shapes in the file.
         image_shape: (height, width, channels) of its images.
@@ -70,6 +75,8 @@ def load_suspect(
         UserError: There is no checkpoint, or its architecture is unknown or does not fit.
     """
     image_shape = tuple(map(int, image_shape))  # type: ignore[assignment]
+    if is_exported(path):
+        return _exported_suspect(path, arch, image_shape, normalise)
     if is_file_of_tensors(path):
         loaded = load_network(path, arch, image_shape=image_shape, normalisation=normalise)
         for note in loaded.notes:
@@ -110,6 +117,28 @@ def load_suspect(
     return Suspect(network, variables, arch, path, image_shape, normalise, assumed=assumed)
 
 
+def _exported_suspect(
+    path: Path, arch: str | None, image_shape: tuple[int, int, int], normalise: str | None
+) -> Suspect:
+    if arch:
+        raise UserError(f"{path} has its architecture in itself; leave out arch")
+    loaded = load_exported(path)
+    expected = loaded.program.image_shape
+    if expected != image_shape:
+        raise UserError(
+            f"the images are {_times(image_shape)}, but {path} was exported for {_times(expected)}; give "
+            "images of that shape, or export it with an example of yours"
+        )
+    if found := check_against_torch(loaded):
+        say(f"{path}: computes what PyTorch computes (relative errors: {found})")
+    network = loaded.network
+    if normalise:
+        network = normalised(network, *normalisations.parse(normalise))
+    return Suspect(
+        network, loaded.variables, "exported program", path, image_shape, normalise or "", loaded
+    )
+
+
 def load_variables(path: Path, suspect: Suspect) -> PyTree:
     """Reads the variables of a second network with the suspect's architecture.
 
@@ -127,6 +156,12 @@ def load_variables(path: Path, suspect: Suspect) -> PyTree:
         UserError: The file can't be read, or its structure, architecture, image size or
             normalisation is different.
     """
+    if isinstance(suspect.file, Exported):
+        return _exported_variables(path, suspect.file)
+    if is_exported(path):
+        raise UserError(
+            f"{path} is an exported program, but {suspect.path} is not; export both, or neither"
+        )
     recorded: dict[str, Any] = {}
     if is_file_of_tensors(path):
         loaded = load_network(path, suspect.arch, image_shape=suspect.image_shape)
@@ -142,6 +177,32 @@ def load_variables(path: Path, suspect: Suspect) -> PyTree:
             )  # the user's `normalise` applies to both if neither records one
             recorded |= {k: v for k, v in metadata.items() if k == "normalise"}
     _check_same_kind(path, recorded, suspect)
+    check_same_structure(suspect.variables, variables, ("the suspect", str(path)))
+    return variables
+
+
+def _exported_variables(path: Path, suspect: Exported) -> PyTree:
+    """Those of another export of the same module, or of a state dict with the same names."""
+    if is_exported(path):
+        loaded = load_exported(path)
+        if loaded.program != suspect.program:
+            raise UserError(
+                f"{path} and {suspect.archive.path} are programs of different modules (or have "
+                "different buffers, such as a mean that is subtracted); export both from one module"
+            )
+        tensors = loaded.archive.tensors
+    elif is_file_of_tensors(path):
+        tensors = read_state_dict(path).tensors
+    else:
+        raise UserError(
+            f"{path} is not a .pt2 file or a state dict; give one for {suspect.archive.path}"
+        )
+    lacking = [name for name in suspect.program.shapes if name not in tensors]
+    if lacking:
+        raise UserError(
+            f"{path} lacks {listed(lacking)}; give a network of the same module as {suspect.archive.path}"
+        )
+    variables = variables_of(suspect.program, tensors)
     check_same_structure(suspect.variables, variables, ("the suspect", str(path)))
     return variables
 
@@ -187,7 +248,7 @@ def save_like(suspect: Suspect, folder: Path, variables: PyTree, *, t: float) ->
         t: The chosen point of the path, stored in a checkpoint's metadata.
 
     Returns:
-        The path that was written.
+        The path that was written. Beside an exported program lies its state dict, .safetensors.
     """
     if suspect.file is None:
         target = folder / "repaired"
@@ -196,6 +257,10 @@ def save_like(suspect: Suspect, folder: Path, variables: PyTree, *, t: float) ->
         return target
     target = folder / f"repaired{suspect.path.suffix}"
     folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(suspect.file, Exported):
+        for path in (target, target.with_suffix(".safetensors")):
+            save_exported(path, variables, suspect.file)
+        return target
     state = suspect.file.state._replace(normalise=suspect.normalise)
     save_network(target, variables, suspect.file._replace(state=state))
     return target

@@ -154,7 +154,7 @@ def _read(path: Path, archive: zipfile.ZipFile, names: list[str]) -> Archive:
     program = _json(archive, programs[0])
     check_program(path, program)
     model = programs[0].removeprefix(root + "models/").removesuffix(".json")
-    parts = {}
+    parts: dict[str, Any] = {}
     for part in ("weights", "constants"):
         folder = f"{root}data/{part}/"
         if f"{folder}{model}.pt" in names:  # PyTorch 2.8
@@ -206,7 +206,9 @@ def check_program(path: Path, program: Any) -> None:
         if isinstance(one, dict):
             text = one.get("expr_str", "")
             if not isinstance(text, str) or not _EXPRESSION.fullmatch(text):
-                raise UserError(f"{path}: {shown(text)} is not arithmetic; export the program again")
+                raise UserError(
+                    f"{path}: {shown(text)} is not arithmetic; export the program again"
+                )
             pending.extend(one.values())
         elif isinstance(one, list):
             pending.extend(one)

@@ -161,7 +161,9 @@ def parse(program: Mapping[str, Any], source: str) -> Graph:
         if kind == "buffer_mutation":
             raise _in_training_mode(source, f"it changes {shown(about['buffer_name'])}")
         if kind != "user_output":
-            raise UserError(f"{source}: the program has a {kind} output; export the module for inference")
+            raise UserError(
+                f"{source}: the program has a {kind} output; export the module for inference"
+            )
         outputs.append(about["arg"])
     logits = _only(outputs, source, "outputs", "one tensor of logits, [B, classes]")
     _check_precision(held["tensor_values"], source)
@@ -210,9 +212,11 @@ def _check_modes(nodes: tuple[Node, ...], source: str) -> None:
         if node.operator == "aten.batch_norm":
             training = given.get("training") and given.get("running_mean") is not None
         else:
-            training = node.operator in ("aten.dropout", "aten.dropout_", "aten.feature_dropout") and (
-                given.get("train") and given.get("p")
-            )
+            training = node.operator in (
+                "aten.dropout",
+                "aten.dropout_",
+                "aten.feature_dropout",
+            ) and (given.get("train") and given.get("p"))
         if training:
             raise _in_training_mode(source, node.line or node.target)
 
@@ -269,7 +273,13 @@ def _argument(held: Mapping[str, Any], source: str) -> Any:
         return tuple(map(float, value))
     if kind in ("as_tensor", "as_sym_int", "as_sym_float", "as_sym_bool", "as_optional_tensor"):
         return _symbol(value)
-    if kind in ("as_tensors", "as_sym_ints", "as_sym_floats", "as_sym_bools", "as_optional_tensors"):
+    if kind in (
+        "as_tensors",
+        "as_sym_ints",
+        "as_sym_floats",
+        "as_sym_bools",
+        "as_optional_tensors",
+    ):
         return tuple(map(_symbol, value))
     if kind == "as_scalar_type":
         return Dtype(int(value))
@@ -310,10 +320,10 @@ _FRAME = re.compile(r'File "([^"]+)", line (\d+), in .*\n\s*(.*)')
 
 
 def user_line(trace: Any) -> str:
-    """The last line of a stack trace that is not PyTorch's own.
+    r"""The last line of a stack trace that is not PyTorch's own.
 
     Example:
-        >>> user_line('File "/home/me/net.py", line 3, in forward\\n    return x.fft()')
+        >>> user_line('File "/home/me/net.py", line 3, in forward\n    return x.fft()')
         'net.py, line 3: return x.fft()'
     """
     frames = _FRAME.findall(trace) if isinstance(trace, str) else []

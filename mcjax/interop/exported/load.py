@@ -57,9 +57,7 @@ def load_exported(path: Path) -> Exported:
     """
     held = archives.read(path)
     program = program_of(held)
-    return Exported(
-        network_of(program), variables_of(program, held.tensors), program, held
-    )
+    return Exported(network_of(program), variables_of(program, held.tensors), program, held)
 
 
 def save_exported(path: Path, variables: PyTree, like: Exported) -> None:

@@ -82,7 +82,8 @@ def program_of(archive: Archive) -> Program:
             raise damaged(archive.path, KeyError(full))
         if tensors[full].shape != graph.shapes.get(name):
             raise damaged(
-                archive.path, ValueError(f"{full} has shape {tensors[full].shape}, not as in the graph")
+                archive.path,
+                ValueError(f"{full} has shape {tensors[full].shape}, not as in the graph"),
             )
     trained = [*graph.parameters.values(), *graph.statistics.values()]
     for full in trained:
@@ -113,7 +114,7 @@ def network_of(program: Program) -> Network:
     )
 
 
-def variables_of(program: Program, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def variables_of(program: Program, tensors: Mapping[str, Any]) -> dict[str, Any]:
     """The variables of a state dict.
 
     Args:
@@ -212,7 +213,11 @@ def _layer_outputs(program: Program, variables: PyTree, x: jax.Array) -> dict[st
 
     def watch(node: Node, result: Any) -> None:
         weight = next(
-            (program.graph.parameters.get(ref) for ref in node.refs if ref in program.graph.parameters),
+            (
+                program.graph.parameters.get(ref)
+                for ref in node.refs
+                if ref in program.graph.parameters
+            ),
             None,
         )
         if node.operator in _LAYERS and weight:
@@ -232,4 +237,4 @@ def _init(program: Program, key: jax.Array) -> PyTree:
             return jax.random.uniform(stream(key, name), shape, minval=-bound, maxval=bound)
         return jnp.ones(shape) if "weight" in last or "var" in last else jnp.zeros(shape)
 
-    return variables_of(program, {name: start(name) for name in program.shapes})  # type: ignore[arg-type]
+    return variables_of(program, {name: start(name) for name in program.shapes})

@@ -13,7 +13,7 @@ _LINEAR = """
     to transpose type_as unbind unflatten unsqueeze upsample_bicubic2d upsample_bilinear2d
     upsample_nearest2d view
 """
-_SUMS = "add sub rsub maximum minimum cat stack".split()
+_SUMS = ("add", "sub", "rsub", "maximum", "minimum", "cat", "stack")
 """Operators that stay linear if several arguments depend on the images."""
 
 

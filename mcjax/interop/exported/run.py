@@ -1,5 +1,6 @@
 """Runs a program as a JAX function, node by node, while JAX traces it."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from mcjax.interop.exported.call import Call
 from mcjax.interop.exported.graph import Graph, Node, Ref
 from mcjax.interop.exported.operators import OPERATORS
 from mcjax.interop.exported.operators.normalisation import UPDATES
-from mcjax.interop.exported.operators.shapes import VIEWS
+from mcjax.interop.exported.operators.shapes import RESHAPES, VIEWS
 from mcjax.interop.exported.values import Value
 
 Tensors = Mapping[str, Any]
@@ -80,10 +81,14 @@ def run(
         try:
             results = compute(call, node, known)
         except (TypeError, ValueError, IndexError, KeyError, ZeroDivisionError) as error:
-            raise ValueError(f"{node.target}{f' ({node.line})' if node.line else ''}: {error}") from error
+            raise ValueError(
+                f"{node.target}{f' ({node.line})' if node.line else ''}: {error}"
+            ) from error
+        moves = node.operator.removeprefix("aten.") in RESHAPES
+        inner = max((getattr(known[ref], "inner", 1) for ref in refs), default=1)
         for name, result in zip(node.results, _as_results(node, results), strict=False):
             for one, value in _named(name, result):
-                known[one] = value
+                known[one] = value if moves else _with_inner(value, inner)
                 if node.operator in VIEWS:
                     made_by[one] = node
         if watch is not None and _one(node):
@@ -129,6 +134,12 @@ def _named(name: Any, result: Any) -> list[tuple[str, Any]]:
     if isinstance(name, tuple):
         return list(zip(name, result, strict=True))
     return [] if name is None else [(name, result)]
+
+
+def _with_inner(value: Any, inner: int) -> Any:
+    if inner == 1 or not isinstance(value, Value):
+        return value
+    return dataclasses.replace(value, inner=inner)
 
 
 def _update(node: Node, results: Any, known: dict[str, Any]) -> None:

@@ -21,6 +21,8 @@ class Value:
     Args:
         array: The array, [B, H, W, C] if `channels_last`, else of PyTorch's shape.
         channels_last: Whether it is stored so; only arrays of rank 4 can be.
+        inner: Where images and something else share an axis, [17 * B, C] say, how many of the other
+            are in front of the images: 17; else 1.
 
     Example:
         >>> image = Value(jnp.zeros([2, 8, 9, 3]), channels_last=True)
@@ -30,6 +32,7 @@ class Value:
 
     array: jax.Array
     channels_last: bool = False
+    inner: int = 1
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -44,7 +44,7 @@ def _clamp(x, min=None, max=None):
 
 
 def _between(x: Array, low: float, high: float) -> Array:
-    """x inside the open interval, constant outside, so that the derivative is 0 at both ends."""
+    """The value inside the open interval, constant outside, so that the derivative is 0 at both ends."""
     inside = jnp.where(x >= high, jnp.asarray(high, x.dtype), x)
     return jnp.where(x <= low, jnp.asarray(low, x.dtype), inside)
 

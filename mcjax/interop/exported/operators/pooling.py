@@ -13,9 +13,7 @@ from mcjax.interop.exported.operators.kinds import images, plain
 from mcjax.models.pooling import max_pool
 
 
-def max_pool2d(
-    input, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False
-) -> Array:
+def max_pool2d(input, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False) -> Array:
     """The maximum over each window; the first of several equal pixels takes the gradient."""
     window, spread = pair(kernel_size), pair(dilation)
     steps = pair(stride) if stride not in ((), None) else window
@@ -24,12 +22,14 @@ def max_pool2d(
     if window[0] == window[1] and steps[0] == steps[1] and spread == (1, 1):
         if any(n for pad in pads for n in pad):
             input = lax.pad(
-                input, jnp.array(lowest, input.dtype), [(0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)]
+                input,
+                jnp.array(lowest, input.dtype),
+                [(0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)],
             )
         return max_pool(input, window[0], steps[0])
     return lax.reduce_window(
         input,
-        jnp.array(lowest, input.dtype),
+        np.array(lowest, input.dtype)[()],
         lax.max,
         (1, *window, 1),
         (1, *steps, 1),
@@ -53,7 +53,7 @@ def avg_pool2d(
     pads = _pads(input.shape[1:3], window, steps, padded, (1, 1), ceil_mode)
     total = lax.reduce_window(
         input,
-        jnp.zeros((), input.dtype),
+        np.zeros((), input.dtype)[()],  # a constant, which JAX can differentiate
         lax.add,
         (1, *window, 1),
         (1, *steps, 1),
@@ -115,8 +115,9 @@ def adaptive_max_pool2d(input, output_size) -> tuple[Array, None]:
 
 def along_axes(x: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
     """Multiplies the height and the width of images by a matrix each, [out, in]."""
-    rows, columns = (jnp.asarray(m, x.dtype) for m in (rows, columns))
-    return jnp.einsum("ph,nhwc,qw->npqc", rows, x, columns)
+    return jnp.einsum(
+        "ph,nhwc,qw->npqc", jnp.asarray(rows, x.dtype), x, jnp.asarray(columns, x.dtype)
+    )
 
 
 def _sizes(wanted: int | Sequence[Any], size: Sequence[int]) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from mcjax.interop.exported.values import Value
 
 
 def linear(input, weight, bias=None) -> Array:
-    """x w' + b, with w [out, in]."""
+    """The product x w' + b, with w [out, in]."""
     y = lax.dot_general(input, weight, (((input.ndim - 1,), (1,)), ((), ())))
     return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
 

@@ -75,7 +75,7 @@ def _root(square: Array) -> Array:
 
 
 def _extremum(fn: Any, position: Any) -> Any:
-    """max and min: of all elements, or with their positions along an axis."""
+    """The operators max and min: of all elements, or with their positions along an axis."""
 
     def extremum(self, dim=None, keepdim=False) -> Any:
         if dim is None:

@@ -15,24 +15,26 @@ _STORED = (0, 3, 1, 2)  # where PyTorch's axes of images are stored
 
 
 def _reshape(call: Call, self: Value, size=None, shape=None) -> Value:
-    return _reshaped(self, call.shape_of(self, size if shape is None else shape))
+    return _reshaped(self, *call.shape_of(self, size if shape is None else shape))
 
 
 def _unflatten(call: Call, self: Value, dim, sizes) -> Value:
     dim %= self.ndim
-    return _reshaped(self, call.shape_of(self, (*self.shape[:dim], *sizes, *self.shape[dim + 1 :])))
+    sizes = (*self.shape[:dim], *sizes, *self.shape[dim + 1 :])
+    return _reshaped(self, *call.shape_of(self, sizes))
 
 
-def _flatten(self: Value, start_dim=0, end_dim=-1) -> Value:
+def _flatten(call: Call, self: Value, start_dim=0, end_dim=-1) -> Value:
     first, last = start_dim % max(self.ndim, 1), end_dim % max(self.ndim, 1)
     shape = self.shape
-    return _reshaped(self, (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
+    sizes = (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :])
+    return _reshaped(self, *call.shape_of(self, sizes))
 
 
-def _reshaped(x: Value, shape: Sequence[int]) -> Value:
+def _reshaped(x: Value, shape: Sequence[int], inner: int) -> Value:
     if x.channels_last and x.shape[2:] == (1, 1):  # one pixel: no transposition
-        return Value(x.array.reshape(tuple(shape)))
-    return Value(x.plain().reshape(tuple(shape)))
+        return Value(x.array.reshape(tuple(shape)), inner=inner)
+    return Value(x.plain().reshape(tuple(shape)), inner=inner)
 
 
 def _permute(self: Value, dims) -> Value:
@@ -156,7 +158,7 @@ def _unbind(self, dim=0) -> list[Array]:
 
 
 def _index(self, indices) -> Array:
-    if any(getattr(i, "dtype", None) == bool for i in indices):
+    if any(i is not None and i.dtype == jnp.bool_ for i in indices):
         raise ValueError("an index of bools gives an array of unknown size; use torch.where")
     return self[tuple(slice(None) if i is None else i for i in indices)]
 
@@ -254,7 +256,7 @@ VIEWS = {
     "aten.detach": None,
     "aten.expand": with_call(_expand),
     "aten.expand_as": by_values(_expand_as),
-    "aten.flatten": by_values(_flatten),
+    "aten.flatten": with_call(_flatten),
     "aten.movedim": plain(_movedim),
     "aten.numpy_T": plain(_t),
     "aten.mT": plain(_swap_last),
@@ -275,6 +277,8 @@ VIEWS = {
     "aten.view": with_call(_reshape),
 }
 """Operators whose results share the memory of their first argument in PyTorch."""
+RESHAPES = ("_unsafe_view", "flatten", "reshape", "unflatten", "view")
+"""Operators that may move the images into an axis that they share, or out of it."""
 OPERATORS = {
     **{name: fn for name, fn in VIEWS.items() if fn is not None},
     "aten.cat": with_call(_concatenated),
