@@ -209,12 +209,18 @@ def _dot(equation: Any, operands: list[Axes]) -> list[Axes]:
 
 
 def _convolution(equation: Any, operands: list[Axes]) -> list[Axes]:
-    """Ties contracted channels; spatial axes and grouped channels are fixed."""
+    """Ties contracted channels; spatial axes and grouped channels are fixed.
+
+    In a depthwise convolution each channel has its own filter: the two are permuted together.
+    """
     numbers, (x, kernel) = equation.params["dimension_numbers"], operands
     (n, c, *pixels), (o, i, *taps), out = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
-    if equation.params["feature_group_count"] > 1 or equation.params["batch_group_count"] > 1:
+    groups = equation.params["feature_group_count"]
+    channels, filters = (_shape(v)[d] for v, d in zip(equation.invars, (c, o), strict=True))
+    depthwise = groups == channels == filters > 1
+    if (groups > 1 and not depthwise) or equation.params["batch_group_count"] > 1:
         return _leave_alone(equation, operands)
-    tie(x[c], kernel[i])
+    tie(x[c], kernel[o] if depthwise else kernel[i])
     for array, places in ((x, pixels), (kernel, taps)):
         for place in places:
             fix(array[place])

@@ -26,10 +26,16 @@ def _rsub(x, other, alpha=1):
 
 
 def _div(x, other, rounding_mode=None):
-    if rounding_mode == "floor":
+    if rounding_mode == "floor" and not _real(x):
         return x // other
+    if rounding_mode == "floor":
+        return jnp.floor(x / other)  # x // other has another derivative
     quotient = x / other
     return jnp.trunc(quotient) if rounding_mode == "trunc" else quotient
+
+
+def _real(x: Array) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)
 
 
 def _pow(x, exponent):
@@ -164,7 +170,7 @@ _TWO: dict[str, Any] = {
     "bitwise_and": jnp.bitwise_and,
     "bitwise_or": jnp.bitwise_or,
     "eq": jnp.equal,
-    "floor_divide": jnp.floor_divide,
+    "floor_divide": lambda x, other: _div(x, other, "floor") if _real(x) else x // other,
     "ge": jnp.greater_equal,
     "gt": jnp.greater,
     "le": jnp.less_equal,

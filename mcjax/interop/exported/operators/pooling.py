@@ -18,24 +18,23 @@ def max_pool2d(input, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=F
     window, spread = pair(kernel_size), pair(dilation)
     steps = pair(stride) if stride not in ((), None) else window
     pads = _pads(input.shape[1:3], window, steps, pair(padding), spread, ceil_mode)
-    lowest = -jnp.inf
+    if any(n for pad in pads for n in pad):
+        widths = [(0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)]
+        input = lax.pad(input, jnp.array(-jnp.inf, input.dtype), widths)
     if window[0] == window[1] and steps[0] == steps[1] and spread == (1, 1):
-        if any(n for pad in pads for n in pad):
-            input = lax.pad(
-                input,
-                jnp.array(lowest, input.dtype),
-                [(0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)],
-            )
         return max_pool(input, window[0], steps[0])
-    return lax.reduce_window(
-        input,
-        np.array(lowest, input.dtype)[()],
-        lax.max,
-        (1, *window, 1),
-        (1, *steps, 1),
-        [(0, 0), *pads, (0, 0)],
-        window_dilation=(1, *spread, 1),
-    )
+    taps = jnp.stack(_taps(input, window, steps, spread))
+    return jnp.take_along_axis(taps, taps.argmax(0)[None], 0)[0]
+
+
+def _taps(x: Array, window: Any, steps: Any, spread: Any) -> list[Array]:
+    """Each pixel of all windows, in reading order."""
+    (kh, kw), (sh, sw), (dh, dw) = window, steps, spread
+    rows = (x.shape[1] - dh * (kh - 1) - 1) // sh + 1
+    columns = (x.shape[2] - dw * (kw - 1) - 1) // sw + 1
+    return [
+        x[:, i * dh :: sh, j * dw :: sw][:, :rows, :columns] for i in range(kh) for j in range(kw)
+    ]
 
 
 def avg_pool2d(

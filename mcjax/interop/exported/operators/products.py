@@ -17,8 +17,8 @@ def linear(input, weight, bias=None) -> Array:
     return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
 
-def _matmul(self, other) -> Array:
-    return jnp.matmul(self, other)
+def _matmul(self, other=None, mat2=None, vec=None, tensor=None) -> Array:
+    return jnp.matmul(self, next(x for x in (other, mat2, vec, tensor) if x is not None))
 
 
 def _addmm(self, mat1, mat2, beta=1, alpha=1) -> Array:

@@ -3,10 +3,10 @@
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from mcjax.interop.exported.graph import Dtype
-from mcjax.interop.exported.operators.kinds import elementwise
+from mcjax.interop.exported.operators.kinds import elementwise, plain
 
 _NAMES: dict[int, Any] = {
     1: jnp.uint8,
@@ -51,9 +51,10 @@ def _same(self, *args: Any, **options: Any) -> Array:
 OPERATORS = {
     **{
         f"aten.{name}": elementwise(_same)
-        for name in ("alias", "clone", "contiguous", "detach", "lift_fresh_copy", "lift_fresh")
+        for name in ("alias", "clone", "contiguous", "lift_fresh_copy", "lift_fresh")
     },
+    "aten.detach": elementwise(lax.stop_gradient),
     "aten.to": elementwise(_to),
     "aten._to_copy": elementwise(_to),
-    "aten.type_as": elementwise(_as),
+    "aten.type_as": plain(_as),
 }
