@@ -10,7 +10,7 @@ import io
 import pickle
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -349,15 +349,30 @@ def _unreadable(path: Path, reason: str) -> UserError:
     return UserError(f"{path} can't be read ({reason}); it is damaged, or not a file of tensors")
 
 
-def pickled(path: Path, held: Any) -> bytes:
-    """What torch.save writes for plain values and numpy arrays in dicts, as tensors.
+def pickled(path: Path, held: Any, parameters: Collection[str] = ()) -> bytes:
+    """What torch.save writes for plain values and arrays in tuples and dicts, as tensors.
+
+    Args:
+        path: The file, for messages.
+        held: The values.
+        parameters: Names of arrays that are written as parameters.
 
     Raises:
         UserError: PyTorch is not installed.
     """
     torch = _torch(path)
-    if isinstance(held, Mapping):
-        held = {name: torch.from_numpy(np.array(w)) for name, w in held.items()}
+
+    def tensors(one: Any) -> Any:
+        if isinstance(one, tuple):
+            return tuple(map(tensors, one))
+        if isinstance(one, Mapping):
+            return {name: tensors(w) for name, w in one.items()}
+        return torch.from_numpy(np.array(one)) if isinstance(one, np.ndarray) else one
+
+    held = tensors(held)
+    for name in parameters:
+        if name in held:
+            held[name] = torch.nn.Parameter(held[name])
     stream = io.BytesIO()
     torch.save(held, stream)
     return stream.getvalue()

@@ -316,8 +316,11 @@ def write(path: Path, like: Archive, tensors: Mapping[str, np.ndarray]) -> None:
             for info in old.infolist():
                 name = info.filename
                 data = replaced[name] if name in replaced else old.read(name)
-                if re.search(r"(^|/)(sample_inputs/.*|serialized_example_inputs)\.pt$", name):
-                    data = files.pickled(path, ((), {})) if name.startswith("serialized") else b""
+                if re.search(r"(^|/)sample_inputs/.*\.pt$", name):
+                    data = b""
+                elif name == "serialized_example_inputs.pt":  # which may not be empty
+                    zeros = np.zeros(_example_shape(like.program), np.float32)
+                    data = files.pickled(path, ((zeros,), {}))
                 elif re.search(r"(^|/)models/[^/]+\.json$|^serialized_exported_program", name):
                     data = json.dumps({**json.loads(data), "guards_code": []}).encode()
                 new.writestr(zipfile.ZipInfo(name), data)
@@ -342,5 +345,18 @@ def _records(
         whole = {**like.tensors, **tensors}
         for info in old.infolist():
             if re.search(r"(^|/)(data/weights/[^/]+|serialized_state_dict)\.pt$", info.filename):
-                found[info.filename] = files.pickled(like.path, whole)
+                found[info.filename] = files.pickled(like.path, whole, _parameters(like.program))
     return found
+
+
+def _parameters(program: Mapping[str, Any]) -> set[str]:
+    """Names of the tensors that are parameters and not buffers."""
+    specs = program["graph_module"]["signature"]["input_specs"]
+    return {spec["parameter"]["parameter_name"] for spec in specs if "parameter" in spec}
+
+
+def _example_shape(program: Mapping[str, Any]) -> list[int]:
+    held = program["graph_module"]
+    (spec,) = (s for s in held["signature"]["input_specs"] if "user_input" in s)
+    meta = held["graph"]["tensor_values"][spec["user_input"]["arg"]["as_tensor"]["name"]]
+    return [n["as_int"] if "as_int" in n else n["as_expr"]["hint"]["as_int"] for n in meta["sizes"]]

@@ -103,7 +103,9 @@ def compare(program: Program, variables: Any, *, num_images: int = 8, seed: int 
     x = x.astype(np.float32)
     if any(_uses_batch(node) for node in graph.nodes):
         x = x[:example]
-    network = network_of(Program(graph, program.constants, program.shapes, program.source))
+    network = network_of(
+        Program(graph, program.constants, program.shapes, program.source, program.tied)
+    )
     tensors = {**program.constants, **tensors_of(variables)}
     logits, _, _ = in_torch(graph, tensors, x[:example])
     _, gradient, _ = in_torch(graph, tensors, x)

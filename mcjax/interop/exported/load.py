@@ -73,6 +73,9 @@ def save_exported(path: Path, variables: PyTree, like: Exported) -> None:
     """
     check_same_structure(like.variables, variables, ("the file", "the variables"))
     tensors = tensors_of(variables)
+    tensors |= {
+        name: tensors[other] for name, other in like.program.tied.items() if other in tensors
+    }
     if path.suffix == archives.SUFFIX:
         archives.write(path, like.archive, tensors)
     else:

@@ -35,6 +35,7 @@ class Program:
         constants: Values of buffers and constants that are not running statistics, by name.
         shapes: Shape of each parameter and running statistic, by name.
         source: The file, for messages.
+        tied: Parameters that are another one: {"decoder.weight": "encoder.weight"}.
     """
 
     def __init__(
@@ -43,7 +44,9 @@ class Program:
         constants: Mapping[str, np.ndarray],
         shapes: Mapping[str, tuple[int, ...]],
         source: str,
+        tied: Mapping[str, str],
     ):
+        self.tied = tied
         self.graph, self.constants, self.shapes, self.source = graph, constants, shapes, source
         self.digest = graph.digest(constants)
 
@@ -75,6 +78,9 @@ def program_of(archive: Archive) -> Program:
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise damaged(archive.path, error) from None
     missing(graph, is_known, source)
+    tied = _tied(archive)
+    parameters = {name: tied.get(full, full) for name, full in graph.parameters.items()}
+    graph = graph._replace(parameters=parameters)
     tensors = {**archive.constants, **archive.tensors}
     wanted = {**graph.parameters, **graph.buffers, **graph.constants}
     for name, full in wanted.items():
@@ -90,7 +96,18 @@ def program_of(archive: Archive) -> Program:
         if tensors[full].dtype != np.float32:
             raise UserError(f"{source}: {full} is {tensors[full].dtype}; export module.float()")
     constants = {full: tensors[full] for full in wanted.values() if full not in trained}
-    return Program(graph, constants, {full: tensors[full].shape for full in trained}, source)
+    shapes = {full: tensors[full].shape for full in trained}
+    return Program(graph, constants, shapes, source, tied)
+
+
+def _tied(archive: Archive) -> dict[str, str]:
+    """Tensors that are stored in the place of another one: name -> the other's name."""
+    first: dict[Any, str] = {}
+    return {
+        name: first[view]
+        for name, view in archive.views.items()
+        if first.setdefault(view, name) != name
+    }
 
 
 def network_of(program: Program) -> Network:
