@@ -51,13 +51,24 @@ def _max_pool_jvp(
     y = max_pool(x, window, stride)
     if window == stride:
         return y, _taken(x, dx, y, window)
-    taken, dy = jnp.zeros(y.shape, bool), jnp.zeros(y.shape, dx.dtype)
     pixels, pixel_tangents = (_pixels(z, window, stride, y.shape) for z in (x, dx))
-    for pixel, tangent in zip(pixels, pixel_tangents, strict=True):
-        first = (pixel == y) & ~taken
-        taken = taken | first
-        dy = dy + jnp.where(first, tangent, 0)
+    index, dy = _first_maximum(pixels), jnp.zeros(y.shape, dx.dtype)
+    for k, tangent in enumerate(pixel_tangents):
+        dy = dy + jnp.where(index == k, tangent, 0)
     return y, dy
+
+
+def _first_maximum(pixels: list[Array]) -> Array:
+    """The place of the first maximum among arrays, by element.
+
+    The pixels are compared with each other and not with the maximum that was computed before: XLA may
+    compute x twice, with different rounding, and then no pixel would equal it.
+    """
+    best, index = pixels[0], jnp.zeros(pixels[0].shape, jnp.int32)
+    for k, pixel in enumerate(pixels[1:], 1):
+        index = jnp.where(pixel > best, k, index)
+        best = jnp.maximum(best, pixel)
+    return index
 
 
 def _taken(x: Array, dx: Array, y: Array, size: int) -> Array:
@@ -65,9 +76,7 @@ def _taken(x: Array, dx: Array, y: Array, size: int) -> Array:
     n, h, w, c = y.shape
     x, dx = (z[:, : h * size, : w * size].reshape(n, h, size, w, size, c) for z in (x, dx))
     order = jnp.arange(size**2).reshape(1, 1, size, 1, size, 1)
-    index = jnp.full(y.shape, size**2 - 1)
-    for k in reversed(range(size**2 - 1)):
-        index = jnp.where(x[:, :, k // size, :, k % size] == y, k, index)
+    index = _first_maximum([x[:, :, k // size, :, k % size] for k in range(size**2)])
     return jnp.where(index[:, :, None, :, None] == order, dx, 0).sum((2, 4))
 
 
