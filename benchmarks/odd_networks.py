@@ -8,6 +8,8 @@ from torch.nn import functional as F
 class Groups(nn.Module):
     """Grouped, depthwise and dilated convolutions, GroupNorm, squeeze and excitation, two poolings."""
 
+    mean: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(0.4))
