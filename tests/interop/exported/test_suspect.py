@@ -1,0 +1,66 @@
+"""A .pt2 file as a suspect: read with its second network, written as .pt2 and as a state dict."""
+
+import jax
+import numpy as np
+import pytest
+
+from mcjax.core.errors import UserError
+from mcjax.interop.exported.load import load_exported, save_exported
+from mcjax.interop.files import read_state_dict
+from mcjax.runs import suspect as suspects
+
+torch = pytest.importorskip("torch")
+SHAPE = (8, 8, 3)
+
+
+@pytest.fixture
+def suspect(exported, monkeypatch):
+    monkeypatch.setattr(suspects, "check_against_torch", lambda loaded: None)  # tested elsewhere
+    return suspects.load_suspect(exported, None, SHAPE)
+
+
+def test_repaired_files(suspect, net, tmp_path):
+    changed = jax.tree.map(lambda w: w * 1.5, suspect.variables)
+    written = suspects.save_like(suspect, tmp_path / "out", changed, t=0.5)
+    assert written.name == "repaired.pt2"
+    state = read_state_dict(written.with_suffix(".safetensors")).tensors
+    assert state.keys() == net.state_dict().keys()
+    np.testing.assert_array_equal(state["head.bias"], 1.5 * net.head.bias.detach().numpy())
+    again = load_exported(written)
+    for one, other in zip(*map(jax.tree.leaves, (again.variables, changed)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_second_networks(suspect, exported, net, export_fn, tmp_path):
+    """Another export of the module, or a state dict with its names."""
+    changed = jax.tree.map(lambda w: w + 1, suspect.variables)
+    for name in ("second.pt2", "second.safetensors", "second.pt"):
+        save_exported(tmp_path / name, changed, suspect.file)
+        second = suspects.load_variables(tmp_path / name, suspect)
+        for one, other in zip(*map(jax.tree.leaves, (second, changed)), strict=True):
+            np.testing.assert_array_equal(one, other)
+    state = net.state_dict()
+    del state["head.bias"]
+    torch.save(state, tmp_path / "lacks.pt")
+    with pytest.raises(UserError, match=r"lacks head.bias"):
+        suspects.load_variables(tmp_path / "lacks.pt", suspect)
+    other = export_fn(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 5)))
+    with pytest.raises(UserError, match="different modules"):
+        suspects.load_variables(other, suspect)
+    with pytest.raises(UserError, match=r"not a .pt2 file or a state dict"):
+        suspects.load_variables(tmp_path, suspect)
+
+
+def test_arguments(suspect, exported):
+    with pytest.raises(UserError, match="leave out arch"):
+        suspects.load_suspect(exported, "cnn", SHAPE)
+    with pytest.raises(UserError, match="images are 9x8x3, but .* exported for 8x8x3"):
+        suspects.load_suspect(exported, None, (9, 8, 3))
+    normalised = suspects.load_suspect(exported, None, SHAPE, "0.5,0.5,0.5/0.2,0.2,0.2")
+    x = np.full((2, *SHAPE), 0.5, np.float32)
+    np.testing.assert_allclose(
+        normalised.network.apply(normalised.variables, x),
+        suspect.network.apply(suspect.variables, 0 * x),
+        rtol=1e-5,
+        atol=1e-5,
+    )
