@@ -54,7 +54,7 @@ def test_second_networks(suspect, exported, net, export_fn, tmp_path):
 def test_arguments(suspect, exported):
     with pytest.raises(UserError, match="leave out arch"):
         suspects.load_suspect(exported, "cnn", SHAPE)
-    with pytest.raises(UserError, match="images are 9x8x3, but .* exported for 8x8x3"):
+    with pytest.raises(UserError, match=r"images are 9x8x3, but .* exported for 8x8x3"):
         suspects.load_suspect(exported, None, (9, 8, 3))
     normalised = suspects.load_suspect(exported, None, SHAPE, "0.5,0.5,0.5/0.2,0.2,0.2")
     x = np.full((2, *SHAPE), 0.5, np.float32)
