@@ -41,7 +41,7 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
 
 def check_examples(
     logits_fn: Callable[[jax.Array], jax.Array], x: jax.Array, y: jax.Array, *, num_classes: int = 2
-) -> None:
+) -> int:
     """Checks images and labels against each other, the box [0, 1] and the network.
 
     Inside jit only shapes and dtypes are checked.
@@ -52,13 +52,16 @@ def check_examples(
         y: Labels, [B].
         num_classes: Number of classes that the loss needs.
 
+    Returns:
+        The number of classes.
+
     Raises:
         UserError: As `check_images` and `check_logits`; labels are not valid classes.
     """
     check_images(x, y)
     logits = check_logits(_logits.eval_shape(logits_fn, x), len(x), at_least=num_classes)
     if isinstance(y, jax.core.Tracer):
-        return
+        return int(logits.shape[1])
     with jax.ensure_compile_time_eval():
         low, high = int(jnp.min(y)), int(jnp.max(y))
     if low < 0 or high >= logits.shape[1]:
@@ -66,6 +69,36 @@ def check_examples(
             f"labels lie in [{low}, {high}], but the network has {logits.shape[1]} classes; "
             f"give 0 to {logits.shape[1] - 1}"
         )
+    return int(logits.shape[1])
+
+
+def count_targets(num_targets: int | None, num_classes: int, most: int = 9) -> int:
+    """The number of classes that a targeted attack aims at.
+
+    Args:
+        num_targets: The user's value; None is `most`, or all other classes if there are fewer.
+        num_classes: Classes of the network.
+        most: The default.
+
+    Returns:
+        An integer in [1, num_classes - 1].
+
+    Raises:
+        UserError: The value is not in this range.
+
+    Example:
+        >>> count_targets(None, 10), count_targets(None, 3), count_targets(5, 10)
+        (9, 2, 5)
+    """
+    if num_targets is None:
+        return min(most, num_classes - 1)
+    check_count("num_targets", num_targets)
+    if num_targets > num_classes - 1:
+        raise UserError(
+            f"num_targets is {num_targets}, but the network has {num_classes} classes; "
+            f"give at most {num_classes - 1}"
+        )
+    return int(num_targets)
 
 
 @jax.jit  # for its tracing cache; it is never executed

@@ -166,6 +166,76 @@ def difference_of_logits_ratio(logits: jax.Array, y: jax.Array) -> jax.Array:
     return margin(logits, y) / (largest[:, 0] - largest[:, 2] + 1e-12)
 
 
+def targeted_difference_of_logits_ratio(
+    logits: jax.Array, y: jax.Array, target: jax.Array
+) -> jax.Array:
+    """(z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2), with z_(k) the k-th largest logit, [B].
+
+    Invariant to shifts and positive scaling of the logits.
+
+    Args:
+        logits: [B, classes], four classes or more.
+        y: Integer labels, [B].
+        target: The class t to reach, [B].
+
+    Returns:
+        One loss per example.
+
+    Example:
+        >>> z, y, target = jnp.array([[4.0, 3.0, 2.0, 0.0]]), jnp.array([0]), jnp.array([2])
+        >>> targeted_difference_of_logits_ratio(z, y, target)
+        Array([-0.6666667], dtype=float32)
+
+    Source: Croce & Hein 2020, equation 7.
+    """
+    largest = jax.lax.top_k(logits, 4)[0]
+    spread = largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2
+    return targeted_margin(logits, y, target) / (spread + 1e-12)
+
+
+def targeted_margin(logits: jax.Array, y: jax.Array, target: jax.Array) -> jax.Array:
+    """z_t - z_y, [B].
+
+    Args:
+        logits: [B, classes].
+        y: Integer labels, [B].
+        target: The class t to reach, [B].
+
+    Returns:
+        One loss per example, in units of the logits.
+
+    Example:
+        >>> targeted_margin(jnp.array([[1.0, 3.0, 2.0]]), jnp.array([1]), jnp.array([0]))
+        Array([-2.], dtype=float32)
+    """
+
+    def of(k: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(logits, k[:, None], -1)[:, 0]
+
+    return of(target) - of(y)
+
+
+def likely_class(logits: jax.Array, y: jax.Array, rank: jax.typing.ArrayLike) -> jax.Array:
+    """The class of the given rank among the classes other than the label, by decreasing logit.
+
+    Args:
+        logits: [B, classes].
+        y: Integer labels, [B].
+        rank: 0 for the most likely other class, up to classes - 2; may be traced.
+
+    Returns:
+        Classes, [B].
+
+    Example:
+        >>> z, y = jnp.array([[1.0, 3.0, 2.0]]), jnp.array([1])
+        >>> likely_class(z, y, 0), likely_class(z, y, 1)
+        (Array([2], dtype=int32), Array([0], dtype=int32))
+    """
+    own = y[:, None] == jnp.arange(logits.shape[-1])[None]
+    order = jnp.argsort(jnp.where(own, -jnp.inf, logits), axis=-1, descending=True)
+    return order[:, rank]
+
+
 def kl(clean_logits: jax.Array, logits: jax.Array) -> jax.Array:
     """KL(softmax(clean) || softmax(adversarial)) in nats, [B]; does not use labels.
 

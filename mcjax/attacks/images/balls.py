@@ -11,6 +11,7 @@ SPARSITY = 0.05
 """The fraction of an image's entries that one l1 step changes."""
 
 _NUM_HALVINGS = 30
+_INSIDE = 1 - 1e-6  # of the radius of l1 and l2 balls: what rounding adds stays within the radius
 _HUGE = 1e30  # replaces an infinite gradient; its reciprocal is not subnormal
 
 
@@ -81,13 +82,50 @@ def _direction_l1(gradient: jax.Array, x: jax.Array) -> jax.Array:
 
     The exact steepest ascent changes a single entry; changing several needs far fewer steps.
     """
-    free = jnp.where(gradient > 0, x < 1, x > 0)
-    size = jnp.where(free, jnp.abs(gradient), 0).reshape(len(x), -1)
+    size = free_size(gradient, x)
     k = max(1, round(SPARSITY * size.shape[1]))
     least = lax.top_k(size, k)[0][:, -1:]
     chosen = ((size >= least) & (size > 0)).reshape(x.shape)
     count = chosen.sum((1, 2, 3), keepdims=True)
     return jnp.where(chosen, jnp.sign(gradient), 0) / jnp.maximum(count, 1)
+
+
+def free_size(gradient: jax.Array, x: jax.Array) -> jax.Array:
+    """|gradient|, [B, D], zero in entries that the box does not let move along the gradient."""
+    free = jnp.where(gradient > 0, x < 1, x > 0)
+    return jnp.where(free, jnp.abs(gradient), 0).reshape(len(x), -1)
+
+
+def sparse_direction(gradient: jax.Array, x: jax.Array, count: jax.Array) -> jax.Array:
+    """Equal steps along each image's `count` largest entries that the box does not block.
+
+    Args:
+        gradient: Gradient of the loss at x, [B, H, W, C], without NaN.
+        x: Images, [B, H, W, C].
+        count: Number of entries to move, int [B], at least 1.
+
+    Returns:
+        Directions of unit l1 norm, [B, H, W, C]; zero where every entry is blocked.
+
+    Example:
+        >>> g, x = jnp.array([3.0, -2.0, 1.0]), jnp.array([1.0, 0.5, 0.5])
+        >>> sparse_direction(g.reshape(1, 1, 1, 3), x.reshape(1, 1, 1, 3), jnp.array([1])).ravel()
+        Array([ 0., -1.,  0.], dtype=float32)
+
+    Source: Croce & Hein 2021, section 3.
+    """
+    size = free_size(gradient, x)
+    # Floats that are not negative are ordered as their bits: 31 halvings find the count-th largest.
+    bits = lax.bitcast_convert_type(size.astype(jnp.float32), jnp.int32)
+
+    def halve(i: jax.Array, least: jax.Array) -> jax.Array:
+        higher = least + (1 << (30 - i))
+        return jnp.where((bits >= higher[:, None]).sum(1) >= count, higher, least)
+
+    least = lax.fori_loop(0, 31, halve, jnp.zeros(len(x), jnp.int32))
+    chosen = ((bits >= least[:, None]) & (size > 0)).reshape(x.shape)
+    moved = chosen.sum((1, 2, 3), keepdims=True)
+    return jnp.where(chosen, jnp.sign(gradient), 0) / jnp.maximum(moved, 1)
 
 
 def project_l1(x: jax.Array, z: jax.Array, eps: Any) -> jax.Array:
@@ -117,6 +155,7 @@ def project_l1(x: jax.Array, z: jax.Array, eps: Any) -> jax.Array:
 
     Source: the problem of Croce & Hein 2021, proposition 3.1; Duchi et al. 2008 without the box.
     """
+    eps = eps * _INSIDE
     u = (z - x).reshape(len(x), -1)
     flat = x.reshape(u.shape)
     size, room = jnp.abs(u), jnp.where(u > 0, 1 - flat, flat)
@@ -151,7 +190,7 @@ BALLS = {
         # Ball, then box: feasible, because clipping only moves z closer to x, but not the exact
         # projection onto the intersection.
         project=lambda x, z, eps: (
-            x + (z - x) * jnp.minimum(1, eps / jnp.maximum(norm_l2(z - x), 1e-12))
+            x + (z - x) * jnp.minimum(1, eps * _INSIDE / jnp.maximum(norm_l2(z - x), 1e-12))
         ).clip(0, 1),
     ),
     "l1": Ball(start=_start_l1, direction=_direction_l1, project=project_l1),

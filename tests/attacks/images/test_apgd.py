@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcjax.attacks.images.apgd import apgd, checkpoints
+from mcjax.attacks.images.apgd import apgd
+from mcjax.attacks.images.auto_pgd_search import checkpoints
 from mcjax.attacks.images.attack_losses import LABEL_LOSSES
 from mcjax.attacks.images.balls import BALLS
 from mcjax.attacks.images.pgd import pgd
@@ -142,7 +143,7 @@ def test_at_least_as_strong_as_pgd_and_more_restarts_never_weaker():
 @pytest.mark.parametrize(
     ("bad", "match"),
     [
-        ({"norm": "l1"}, "norm"),
+        ({"norm": "l7"}, "norm"),
         ({"loss": "margin"}, "loss"),
         ({"eps": -0.1}, "eps"),
         ({"eps": jnp.full(12, 0.1)}, r"eps has shape \[12\]; give a single number"),
