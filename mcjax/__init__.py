@@ -9,7 +9,7 @@ interrupt.quiet_while_importing()
 moved.install()
 
 if TYPE_CHECKING:
-    from mcjax.attacks import apgd, fgsm, pgd
+    from mcjax.attacks import apgd, apgd_targeted, autoattack, fab, fgsm, pgd, square
     from mcjax.core.errors import UserError
     from mcjax.curvature import input_hessian_eigenvalue, weight_hessian_eigenvalue
     from mcjax.curves import Bezier, PolyChain
@@ -34,9 +34,12 @@ __all__ = [
     "UserError",
     "__version__",
     "apgd",
+    "apgd_targeted",
+    "autoattack",
     "classification_metrics",
     "connect",
     "evaluate_path",
+    "fab",
     "fgsm",
     "from_linen",
     "from_torch",
@@ -46,6 +49,7 @@ __all__ = [
     "repair_model",
     "save_repaired",
     "split",
+    "square",
     "train_network",
     "weight_hessian_eigenvalue",
 ]
@@ -57,9 +61,12 @@ _HOME = {
     "RepairOptions": "mcjax.repair.options",
     "UserError": "mcjax.core.errors",
     "apgd": "mcjax.attacks",
+    "apgd_targeted": "mcjax.attacks",
+    "autoattack": "mcjax.attacks",
     "classification_metrics": "mcjax.training.losses",
     "connect": "mcjax.training.connect",
     "evaluate_path": "mcjax.evaluation.path",
+    "fab": "mcjax.attacks",
     "fgsm": "mcjax.attacks",
     "from_linen": "mcjax.models.network",
     "from_torch": "mcjax.interop.exported.load",
@@ -69,6 +76,7 @@ _HOME = {
     "repair_model": "mcjax.repair.model",
     "save_repaired": "mcjax.report.repaired_page",
     "split": "mcjax.data.splits",
+    "square": "mcjax.attacks",
     "train_network": "mcjax.training.network",
     "weight_hessian_eigenvalue": "mcjax.curvature",
 }

@@ -106,7 +106,6 @@ def apgd(
     )  # fmt: skip
 
 
-
 def apgd_round(
     keys: jax.Array,
     logits_fn: LogitsFn,

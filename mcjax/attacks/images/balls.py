@@ -11,7 +11,8 @@ SPARSITY = 0.05
 """The fraction of an image's entries that one l1 step changes."""
 
 _NUM_HALVINGS = 30
-_INSIDE = 1 - 1e-6  # of the radius of l1 and l2 balls: what rounding adds stays within the radius
+INSIDE = 1 - 1e-6
+"""The part of the radius that projections in l1 and l2 use, so that rounding stays within all of it."""
 _HUGE = 1e30  # replaces an infinite gradient; its reciprocal is not subnormal
 
 
@@ -49,6 +50,19 @@ def ascent(ball: Ball, gradient: jax.Array, x: jax.Array) -> jax.Array:
 def norm_l2(x: jax.Array) -> jax.Array:
     """The l2 norm of each example, [B, 1, 1, 1]."""
     return jnp.sqrt((x**2).sum(range(1, x.ndim), keepdims=True))
+
+
+def size_in(norm: str, delta: jax.Array) -> jax.Array:
+    """The norm of each example's perturbation, [B].
+
+    Args:
+        norm: "linf", "l2" or "l1".
+        delta: Perturbations, [B, H, W, C].
+    """
+    if norm == "l2":
+        return norm_l2(delta).reshape(len(delta))
+    size = jnp.abs(delta)
+    return size.max((1, 2, 3)) if norm == "linf" else size.sum((1, 2, 3))
 
 
 def _unit(x: jax.Array) -> jax.Array:
@@ -155,7 +169,7 @@ def project_l1(x: jax.Array, z: jax.Array, eps: Any) -> jax.Array:
 
     Source: the problem of Croce & Hein 2021, proposition 3.1; Duchi et al. 2008 without the box.
     """
-    eps = eps * _INSIDE
+    eps = eps * INSIDE
     u = (z - x).reshape(len(x), -1)
     flat = x.reshape(u.shape)
     size, room = jnp.abs(u), jnp.where(u > 0, 1 - flat, flat)
@@ -190,7 +204,7 @@ BALLS = {
         # Ball, then box: feasible, because clipping only moves z closer to x, but not the exact
         # projection onto the intersection.
         project=lambda x, z, eps: (
-            x + (z - x) * jnp.minimum(1, eps * _INSIDE / jnp.maximum(norm_l2(z - x), 1e-12))
+            x + (z - x) * jnp.minimum(1, eps * INSIDE / jnp.maximum(norm_l2(z - x), 1e-12))
         ).clip(0, 1),
     ),
     "l1": Ball(start=_start_l1, direction=_direction_l1, project=project_l1),
