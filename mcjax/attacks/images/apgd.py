@@ -164,10 +164,7 @@ def _apgd(
         )
 
     found = nothing_found(x)
-    if num_restarts == 1:
-        found = attack(0, found)
-    else:
-        found = lax.fori_loop(0, num_restarts, attack, found)
+    found = attack(0, found) if num_restarts == 1 else lax.fori_loop(0, num_restarts, attack, found)
     return lax.stop_gradient(found.x)
 
 
