@@ -41,10 +41,9 @@ class Found(NamedTuple):
 class _Search(NamedTuple):
     """The state of the linf and l2 search, per example; notation as in the paper."""
 
+    point: jax.Array  # to look at next
     x: jax.Array
-    x_old: jax.Array
     f: jax.Array
-    gradient: jax.Array
     x_max: jax.Array
     f_max: jax.Array
     gradient_max: jax.Array
@@ -57,8 +56,7 @@ class _Search(NamedTuple):
 class _SparseSearch(NamedTuple):
     """The state of the l1 search, per example."""
 
-    x: jax.Array
-    gradient: jax.Array
+    point: jax.Array  # to look at next
     x_max: jax.Array
     f_max: jax.Array
     gradient_max: jax.Array
@@ -204,52 +202,57 @@ def _search(
     early_stop: bool,
 ) -> Found:
     ends = checkpoints(num_steps)
-    is_checkpoint = jnp.zeros(num_steps, bool).at[ends - 1].set(True)
+    is_checkpoint = jnp.zeros(num_steps + 1, bool).at[ends].set(True)
     # For each checkpoint, the number of steps since the previous one.
-    length = (
-        jnp.zeros(num_steps, jnp.int32).at[ends - 1].set(np.diff(ends, prepend=0).astype(np.int32))
-    )
+    length = jnp.zeros(num_steps + 1, jnp.int32).at[ends].set(np.diff(ends, prepend=0))
 
-    def step(state: tuple[jax.Array, _Search, Found]) -> tuple[jax.Array, _Search, Found]:
+    def body(state: tuple[jax.Array, _Search, Found]) -> tuple[jax.Array, _Search, Found]:
+        """Looks at a point, which the loop's first pass does at the start, and finds the next."""
         k, s, found = state
-        z = ball.project(x, s.x + s.eta * ascent(ball, s.gradient, s.x), eps)
-        alpha = jnp.where(k == 0, 1.0, MOMENTUM).astype(x.dtype)
-        x_new = ball.project(x, s.x + alpha * (z - s.x) + (1 - alpha) * (s.x - s.x_old), eps)
-        gradient, (f, fooled) = look(k + 1, x_new, found)
-        found = _keep(found, x_new, f, fooled, early_stop)
+        first = k == 0
+        gradient, (f, fooled) = look(k, s.point, found)
+        found = _keep(found, s.point, f, fooled, early_stop)
         higher = f > s.f_max
+        x_old = jnp.where(first, s.point, s.x)
         s = s._replace(
-            x=x_new, x_old=s.x, f=f, gradient=gradient,
-            x_max=_where(higher, x_new, s.x_max),
+            x=s.point, f=f,
+            x_max=_where(higher, s.point, s.x_max),
             f_max=jnp.where(higher, f, s.f_max),
             gradient_max=_where(higher, gradient, s.gradient_max),
-            num_rises=s.num_rises + (f > s.f),
+            num_rises=s.num_rises + ((f > s.f) & ~first),
         )  # fmt: skip
-        return k + 1, lax.cond(is_checkpoint[k], at_checkpoint, lambda _, s: s, length[k], s), found
+        s = s._replace(f_max_then=jnp.where(first, s.f_max, s.f_max_then))
+        s, gradient = lax.cond(
+            is_checkpoint[k], at_checkpoint, lambda _, s, g: (s, g), length[k], s, gradient
+        )
+        z = ball.project(x, s.x + s.eta * ascent(ball, gradient, s.x), eps)
+        alpha = jnp.where(first, 1.0, MOMENTUM).astype(x.dtype)
+        point = ball.project(x, s.x + alpha * (z - s.x) + (1 - alpha) * (s.x - x_old), eps)
+        return k + 1, s._replace(point=point), found
 
-    def at_checkpoint(num: jax.Array, s: _Search) -> _Search:
+    def at_checkpoint(num: jax.Array, s: _Search, gradient: jax.Array) -> tuple[_Search, jax.Array]:
         oscillates = s.num_rises < RHO * num
         stuck = ~s.halved_then & (s.f_max <= s.f_max_then)
         halve = oscillates | stuck
-        return s._replace(
+        halved = s._replace(
             x=_where(halve, s.x_max, s.x),
             f=jnp.where(halve, s.f_max, s.f),
-            gradient=_where(halve, s.gradient_max, s.gradient),
             eta=_where(halve, s.eta / 2, s.eta),
             num_rises=jnp.zeros_like(s.num_rises),
             f_max_then=s.f_max,
             halved_then=halve,
         )
+        return halved, _where(halve, s.gradient_max, gradient)
 
-    gradient, (f, fooled) = look(jnp.asarray(0), start, found)
-    eta = jnp.full((len(x), 1, 1, 1), 2 * eps, x.dtype)
-    first = _Search(
-        start, start, f, gradient, start, f, gradient, eta,
-        num_rises=jnp.zeros(len(x), jnp.int32), f_max_then=f,
+    lowest = jnp.full(len(x), -jnp.inf, x.dtype)
+    begin = _Search(
+        start, start, lowest, start, lowest, jnp.zeros_like(x),
+        eta=jnp.full((len(x), 1, 1, 1), 2 * eps, x.dtype),
+        num_rises=jnp.zeros(len(x), jnp.int32), f_max_then=lowest,
         halved_then=jnp.zeros(len(x), bool),
     )  # fmt: skip
-    state = (jnp.asarray(0), first, _keep(found, start, f, fooled, early_stop))
-    return lax.while_loop(_unfinished(num_steps, early_stop), step, state)[2]
+    state = (jnp.asarray(0), begin, found)
+    return lax.while_loop(_unfinished(num_steps + 1, early_stop), body, state)[2]
 
 
 def _search_l1(
@@ -261,42 +264,23 @@ def _search_l1(
     num_steps: int,
     early_stop: bool,
 ) -> Found:
-    """Stages in balls of decreasing radius; each begins at the best point of the one before."""
-    done = 0
-    for radius, n in stages(num_steps):
-        start = project_l1(x, start, radius * eps)
-        start, found = _stage_l1(
-            look, x, start, radius * eps, found, n, early_stop, keep=radius == 1, done=done
-        )
-        done += n + 1
-    return found
+    """Stages in balls of decreasing radius; each begins at the best point of the one before.
 
-
-def _stage_l1(
-    look: Look,
-    x: jax.Array,
-    start: jax.Array,
-    eps: jax.Array,
-    found: Found,
-    num_steps: int,
-    early_stop: bool,
-    *,
-    keep: bool,
-    done: int,
-) -> tuple[jax.Array, Found]:
-    """One radius of the l1 search: its point of highest loss, and the best images in eps.
-
-    A step moves `count` entries. Every 4 % of the steps, count becomes the support of the best point
-    divided by 1.5; where that support shrank by more than 5 %, the step size is reset to eps and the
-    search returns to its best point, elsewhere the step size is divided by 1.5.
+    A step moves `count` entries. Every 4 % of a stage's steps, count becomes the support of the best
+    point divided by 1.5; where that support shrank by more than 5 %, the step size is reset to the radius and
+    the search returns to its best point, elsewhere the step size is divided by 1.5.
     """
-    every = max(int(0.04 * num_steps), 1)
-
-    def look_and_keep(k: Any, z: jax.Array, found: Found) -> Any:
-        gradient, (f, fooled) = look(done + k, z, found)
-        if keep:  # earlier stages leave the ball
-            found = _keep(found, z, f, fooled, early_stop)
-        return jnp.nan_to_num(gradient), f, found
+    plan = stages(num_steps)
+    # Per look: the radius, whether it is a checkpoint, and whether the stage ends with it.
+    radii = jnp.asarray(np.concatenate([[r] * (n + 1) for r, n in plan]), x.dtype) * eps
+    steps = [np.arange(n + 1) for _, n in plan]
+    every = [max(int(0.04 * n), 1) for _, n in plan]
+    is_checkpoint = jnp.asarray(
+        np.concatenate([(k > 0) & (k % m == 0) for k, m in zip(steps, every, strict=True)])
+    )
+    ends = jnp.asarray(np.concatenate([k == k[-1] for k in steps]))
+    total = len(radii)
+    inside = radii == radii[-1]  # earlier stages leave the ball
 
     def support_of(z: jax.Array) -> jax.Array:
         return (z != x).sum((1, 2, 3))
@@ -304,45 +288,66 @@ def _stage_l1(
     def count_of(support: jax.Array) -> jax.Array:
         return jnp.maximum((support / SPARSER).astype(jnp.int32), 1)
 
-    def step(state: tuple[jax.Array, _SparseSearch, Found]) -> Any:
-        k, s, found = state
-        moved = s.x + s.eta * sparse_direction(s.gradient, s.x, s.count)
-        z = project_l1(x, moved, eps)
-        gradient, f, found = look_and_keep(k + 1, z, found)
+    def body(state: tuple[jax.Array, _SparseSearch, Found]) -> Any:
+        """Looks at a point, which a stage's first pass does at its start, and finds the next."""
+        i, s, found = state
+        gradient, (f, fooled) = look(i, s.point, found)
+        gradient = jnp.nan_to_num(gradient)
+        kept = _keep(found, s.point, f, fooled, early_stop)
+        found = jax.tree.map(lambda new, old: jnp.where(inside[i], new, old), kept, found)
         higher = f > s.f_max
         s = s._replace(
-            x=z, gradient=gradient,
-            x_max=_where(higher, z, s.x_max),
+            x_max=_where(higher, s.point, s.x_max),
             f_max=jnp.where(higher, f, s.f_max),
             gradient_max=_where(higher, gradient, s.gradient_max),
+        )
+        z, gradient, s = lax.cond(
+            is_checkpoint[i], at_checkpoint, lambda _, z, g, s: (z, g, s),
+            radii[i], s.point, gradient, s,
         )  # fmt: skip
-        return k + 1, lax.cond((k + 1) % every == 0, at_checkpoint, lambda s: s, s), found
+        moved = z + s.eta * sparse_direction(gradient, z, s.count)
+        following = jnp.minimum(i + 1, total - 1)
+        point = project_l1(x, jnp.where(ends[i], s.x_max, moved), radii[following])
+        return i + 1, next_state(ends[i], point, radii[following], s), found
 
-    def at_checkpoint(s: _SparseSearch) -> _SparseSearch:
-        support = support_of(s.x_max)
-        sparser = support < STILL_DENSE * s.support
-        eta = _where(sparser, jnp.full_like(s.eta, eps), s.eta / SPARSER)
-        return s._replace(
-            x=_where(sparser, s.x_max, s.x),
-            gradient=_where(sparser, s.gradient_max, s.gradient),
-            eta=jnp.maximum(eta, SHORTEST * eps),
+    def next_state(
+        is_new_stage: jax.Array, point: jax.Array, radius: jax.Array, s: _SparseSearch
+    ) -> _SparseSearch:
+        support = support_of(point)
+        fresh = s._replace(
+            x_max=point,
+            f_max=jnp.full_like(s.f_max, -jnp.inf),
+            eta=jnp.full_like(s.eta, radius),
             count=count_of(support),
             support=support,
         )
+        s = jax.tree.map(lambda new, old: jnp.where(is_new_stage, new, old), fresh, s)
+        return s._replace(point=point)
 
-    gradient, f, found = look_and_keep(0, start, found)
+    def at_checkpoint(
+        radius: jax.Array, z: jax.Array, gradient: jax.Array, s: _SparseSearch
+    ) -> Any:
+        support = support_of(s.x_max)
+        sparser = support < STILL_DENSE * s.support
+        eta = _where(sparser, jnp.full_like(s.eta, radius), s.eta / SPARSER)
+        s = s._replace(
+            eta=jnp.maximum(eta, SHORTEST * radius), count=count_of(support), support=support
+        )
+        return _where(sparser, s.x_max, z), _where(sparser, s.gradient_max, gradient), s
+
+    start = project_l1(x, start, radii[0])
     support = support_of(start)
-    eta = jnp.full((len(x), 1, 1, 1), eps, x.dtype)
-    begin = _SparseSearch(start, gradient, start, f, gradient, eta, count_of(support), support)
-    state = (jnp.asarray(0), begin, found)
-    _, s, found = lax.while_loop(_unfinished(num_steps, early_stop), step, state)
-    return s.x_max, found
+    begin = _SparseSearch(
+        start, start, jnp.full(len(x), -jnp.inf, x.dtype), jnp.zeros_like(x),
+        jnp.full((len(x), 1, 1, 1), radii[0], x.dtype), count_of(support), support,
+    )  # fmt: skip
+    return lax.while_loop(_unfinished(total, early_stop), body, (jnp.asarray(0), begin, found))[2]
 
 
-def _unfinished(num_steps: int, early_stop: bool) -> Callable[[Any], jax.Array]:
+def _unfinished(num_looks: int, early_stop: bool) -> Callable[[Any], jax.Array]:
     def unfinished(state: tuple[jax.Array, Any, Found]) -> jax.Array:
         k, _, found = state
-        more = k < num_steps
+        more = k < num_looks
         return more & ~found.fooled.all() if early_stop else more
 
     return unfinished

@@ -402,7 +402,7 @@ class _Runner:
         batch_size: int,
     ):
         self.plan, self.key, self.logits_fn, self.eps = plan, key, logits_fn, eps
-        self.x, self.y, self.batch_size = np.asarray(x), np.asarray(y), batch_size
+        self.x, self.y, self.batch_size = np.asarray(x), np.asarray(y), min(batch_size, len(y))
 
     def first(self) -> AutoAttackState:
         """The state before the first round."""

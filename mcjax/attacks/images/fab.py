@@ -264,20 +264,21 @@ def _final_search(
         return margin(logits, y).astype(z.dtype), _fooled(logits, y)
 
     def rows(x: jax.Array, y: jax.Array, best: jax.Array) -> jax.Array:
-        inner, outer = x, best
-        (inside, _), (outside, _) = margin_of(x, y), margin_of(best, y)
-
-        def step(_: Any, s: Any) -> Any:
+        def step(i: Any, s: Any) -> Any:
+            """Looks at x, then at best, then at points between the two."""
             inner, outer, inside, outside = s
-            share = FINAL_SHARE * outside / jnp.maximum(outside - inside, 1e-30)
-            z = outer + share.clip(0, 1)[:, None, None, None] * (inner - outer)
+            share = (FINAL_SHARE * outside / jnp.maximum(outside - inside, 1e-30)).clip(0, 1)
+            between = outer + share[:, None, None, None] * (inner - outer)
+            z = jnp.where(i == 0, x, jnp.where(i == 1, best, between))
             value, fooled = margin_of(z, y)
+            out, is_in = (i > 0) & (fooled | (i == 1)), (i != 1) & ~fooled
             return (
-                _where(fooled, inner, z), _where(fooled, z, outer),
-                jnp.where(fooled, inside, value), jnp.where(fooled, value, outside),
+                _where(is_in, z, inner), _where(out, z, outer),
+                jnp.where(is_in, value, inside), jnp.where(out, value, outside),
             )  # fmt: skip
 
-        return lax.fori_loop(0, FINAL_STEPS, step, (inner, outer, inside, outside))[1]
+        zero = jnp.zeros(len(x), x.dtype)
+        return lax.fori_loop(0, FINAL_STEPS + 2, step, (x, best, zero, zero))[1]
 
     best = _where(active, of_active(rows, active, x, y, state.best), state.best)
     distance = jnp.where(active, size_in(norm, best - x), state.distance)

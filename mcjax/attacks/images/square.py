@@ -144,10 +144,6 @@ def square_round(
         loss = -margin(logits, y).astype(z.dtype)
         return loss, (logits.argmax(-1) != y) & ~jnp.isnan(loss)
 
-    def begin(key_data: jax.Array, x: jax.Array, y: jax.Array) -> _State:
-        z = jax.vmap(lambda key, x: start(stream(key, "square", 0), x))(_keys(key_data), x)
-        return _State(z, *look(z, y))
-
     def several(
         query: jax.Array, key_data: jax.Array, x: jax.Array, y: jax.Array, *state: Any
     ) -> Any:
@@ -160,10 +156,14 @@ def square_round(
         def one(carry: tuple[jax.Array, _State]) -> tuple[jax.Array, _State]:
             i, s = carry
 
-            def new(key: jax.Array, x: jax.Array, best: jax.Array) -> jax.Array:
-                return propose(stream(key, "square", i), i - 1, x, best)
+            def new(keys: jax.Array, x: jax.Array, best: jax.Array) -> jax.Array:
+                return jax.vmap(propose, (0, None, 0, 0))(keys, i - 1, x, best)
 
-            z = jax.vmap(new)(keys, x, s.best)
+            def first_one(keys: jax.Array, x: jax.Array, _: jax.Array) -> jax.Array:
+                return jax.vmap(start)(keys, x)
+
+            own = jax.vmap(lambda key: stream(key, "square", i))(keys)
+            z = lax.cond(i == 0, first_one, new, own, x, s.best)
             loss, fooled = look(z, y)
             better = ((loss < s.loss) | fooled) & ~s.fooled
             new_state = _State(z, loss, s.fooled | fooled)
@@ -181,9 +181,8 @@ def square_round(
         return i + QUERIES_AT_ONCE, jax.tree.map(partial(_where, ~s.fooled), new, s)
 
     data = jax.random.key_data(keys)
-    first = of_active(begin, active, data, x, y)
-    first = jax.tree.map(partial(_where, active), first, _State(x, first.loss, ~active))
-    _, found = lax.while_loop(more, stretch, (jnp.asarray(1), first))
+    nothing = _State(x, jnp.full(len(x), jnp.inf, x.dtype), ~active)
+    _, found = lax.while_loop(more, stretch, (jnp.asarray(0), nothing))
     return found.best, found.fooled & active
 
 

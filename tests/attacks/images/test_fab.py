@@ -41,7 +41,9 @@ def distances(x, y, norm):
 
 
 def size_of(delta, norm):
-    return np.linalg.norm(np.asarray(delta, np.float64).reshape(len(delta), -1), ORDER[norm], axis=1)
+    return np.linalg.norm(
+        np.asarray(delta, np.float64).reshape(len(delta), -1), ORDER[norm], axis=1
+    )
 
 
 @pytest.mark.accelerator

@@ -38,7 +38,10 @@ def solved(w, c, x, norm):
         )  # fmt: skip
     else:
         found = scipy.optimize.linprog(
-            np.ones(2 * n), A_eq=np.r_[w, -w][None], b_eq=[c], bounds=[(0, r) for r in np.r_[1 - x, x]]
+            np.ones(2 * n),
+            A_eq=np.r_[w, -w][None],
+            b_eq=[c],
+            bounds=[(0, r) for r in np.r_[1 - x, x]],
         )
     return found.fun if found.status == 0 else None
 

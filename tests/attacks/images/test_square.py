@@ -27,7 +27,9 @@ def images(n=20, seed=1):
 
 
 def size_of(delta, norm):
-    return np.linalg.norm(np.asarray(delta, np.float64).reshape(len(delta), -1), ORDER[norm], axis=1)
+    return np.linalg.norm(
+        np.asarray(delta, np.float64).reshape(len(delta), -1), ORDER[norm], axis=1
+    )
 
 
 def test_the_schedule_by_hand():
@@ -88,7 +90,9 @@ def test_more_queries_continue_the_search_and_never_raise_the_loss(norm):
     x, y = images()
     eps = {"linf": 0.02, "l2": 0.1, "l1": 0.3}[norm]
     losses = [
-        -margin(linear(square(jax.random.key(0), linear, x, y, eps=eps, norm=norm, num_queries=n)), y)
+        -margin(
+            linear(square(jax.random.key(0), linear, x, y, eps=eps, norm=norm, num_queries=n)), y
+        )
         for n in (1, 30, 200)
     ]
     assert (losses[1] <= losses[0] + 1e-5).all()
@@ -132,9 +136,7 @@ def test_without_gradients_and_the_same_for_the_same_key():
         return jnp.round(3 * linear(x))
 
     y = steps(x).argmax(1)
-    a, b, c = (
-        square(jax.random.key(k), steps, x, y, eps=0.2, num_queries=100) for k in (0, 0, 1)
-    )
+    a, b, c = (square(jax.random.key(k), steps, x, y, eps=0.2, num_queries=100) for k in (0, 0, 1))
     np.testing.assert_array_equal(a, b)
     assert (a != c).any()
     assert (steps(a).argmax(1) != y).sum() >= 4
