@@ -312,7 +312,9 @@ def main() -> None:
     record: dict[str, Any] = {"rows": []}
     if args.output.exists():
         record = json.loads(args.output.read_text())
-    known = {(row["data"], row["network"], row["norm"], row["num_images"]) for row in record["rows"]}
+    known = {
+        (row["data"], row["network"], row["norm"], row["num_images"]) for row in record["rows"]
+    }
     record["command"] = "python -m benchmarks.autoattack " + " ".join(sys.argv[1:])
     record["machine"] = machine()
     with tempfile.TemporaryDirectory() as folder:

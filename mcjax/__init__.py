@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mcjax.data.splits import split
     from mcjax.evaluation.path import evaluate_path
     from mcjax.interop.exported.load import from_torch
+    from mcjax.evaluation.robustness_report import robustness_report
     from mcjax.models.network import from_linen
     from mcjax.repair.model import repair_model
     from mcjax.repair.options import RepairOptions
@@ -47,6 +48,7 @@ __all__ = [
     "pgd",
     "plot",
     "repair_model",
+    "robustness_report",
     "save_repaired",
     "split",
     "square",
@@ -74,6 +76,7 @@ _HOME = {
     "pgd": "mcjax.attacks",
     "plot": "mcjax.report.plot",
     "repair_model": "mcjax.repair.model",
+    "robustness_report": "mcjax.evaluation.robustness_report",
     "save_repaired": "mcjax.report.repaired_page",
     "split": "mcjax.data.splits",
     "square": "mcjax.attacks",

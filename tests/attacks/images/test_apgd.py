@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcjax.attacks.images.apgd import apgd
-from mcjax.attacks.images.auto_pgd_search import checkpoints
 from mcjax.attacks.images.attack_losses import LABEL_LOSSES
+from mcjax.attacks.images.auto_pgd_search import checkpoints
 from mcjax.attacks.images.balls import BALLS
 from mcjax.attacks.images.pgd import pgd
 from mcjax.core.errors import UserError
