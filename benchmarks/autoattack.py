@@ -147,7 +147,7 @@ def mcjax_work(file: Path, network: str, norm: str, eps: float, works: list[str]
         first, _ = timed(run)
         seconds, result = timed(run)
         found[work] = {
-            "robust": int(result.robust.sum()),
+            "withstand": np.flatnonzero(result.robust).tolist(),
             "correct": round(result.accuracy * len(x)),
             **seconds,
             "first_call": first["seconds"],
@@ -197,8 +197,8 @@ def torch_work(file: Path, network: str, norm: str, eps: float, works: list[str]
         seconds, answer = timed(lambda a=attack: a.run_standard_evaluation(x, y, batch_size=512))  # type: ignore[misc]
         x_adv = answer[0] if isinstance(answer, tuple) else answer
         with torch.no_grad():
-            robust = int((logits_fn(x_adv).argmax(1) == y).sum())
-        found[work] = {"robust": robust, "correct": correct, **seconds}
+            withstand = (logits_fn(x_adv).argmax(1) == y).nonzero()[:, 0].tolist()
+        found[work] = {"withstand": withstand, "correct": correct, **seconds}
     return found
 
 
@@ -222,11 +222,21 @@ def measured(args: argparse.Namespace, file: Path, network: str, norm: str) -> d
             "--networks", network, "--norms", norm, "--eps", str(eps), "--works", *args.works,
         ]  # fmt: skip
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        sides[side] = json.loads(done.stdout.splitlines()[-1])
+        sides[side] = counted(json.loads(done.stdout.splitlines()[-1]))
     return {
         "data": args.data, "network": network, "norm": norm, "eps": eps, "num_images": args.num_images,
         **sides,
     }  # fmt: skip
+
+
+def counted(found: dict[str, Any]) -> dict[str, Any]:
+    """Counts what withstands each attack, and what withstands every one that ran alone."""
+    alone = [set(one["withstand"]) for name, one in found.items() if name != TOGETHER]
+    if len(alone) == len(ATTACKS):
+        found["every one alone"] = {"withstand": set.intersection(*alone)}
+    for one in found.values():
+        one["robust"] = len(one.pop("withstand"))
+    return found
 
 
 def machine() -> dict[str, str]:
@@ -282,10 +292,16 @@ def page(record: dict[str, Any]) -> str:
     ]
     for row, name in pairs:
         a, b = row["mcjax"][name], row["published"][name]
+        correct = next(iter(row["mcjax"].values()))["correct"]
+        times = "| | | |"
+        if "cpu_seconds" in a:
+            times = (
+                f"{a['cpu_seconds']:.1f} | {b['cpu_seconds']:.1f} | "
+                f"{b['cpu_seconds'] / a['cpu_seconds']:.1f} | {a['first_call']:.1f} |"
+            )
         lines.append(
-            f"| {row['network']} | {row['norm']} | {row['eps']} | {row['num_images']} | {a['correct']} | {name} | "
-            f"{a['robust']} | {b['robust']} | {a['cpu_seconds']:.1f} | {b['cpu_seconds']:.1f} | "
-            f"{b['cpu_seconds'] / a['cpu_seconds']:.1f} | {a['first_call']:.1f} |"
+            f"| {row['network']} | {row['norm']} | {row['eps']} | {row['num_images']} | {correct} | {name} | "
+            f"{a['robust']} | {b['robust']} | {times}"
         )
     return "\n".join(lines) + "\n"
 
@@ -299,6 +315,9 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--norms", nargs="+", default=list(NORMS), choices=list(NORMS))
     parser.add_argument("--works", nargs="+", default=[*ATTACKS, TOGETHER])
+    parser.add_argument(
+        "--inputs", type=Path, help="folder of trained networks, kept for later calls"
+    )
     parser.add_argument("--torch_python", default=sys.executable)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/autoattack.json"))
     parser.add_argument("--side", choices=["mcjax", "published"], help=argparse.SUPPRESS)
@@ -319,7 +338,7 @@ def main() -> None:
     record["machine"] = machine()
     with tempfile.TemporaryDirectory() as folder:
         for network in args.networks:
-            file = Path(folder) / f"{network}.npz"
+            file = (args.inputs or Path(folder)) / f"{network}.npz"
             for norm in args.norms:
                 if (args.data, network, norm, args.num_images) in known:
                     continue

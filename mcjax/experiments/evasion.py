@@ -25,8 +25,16 @@ from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.data.batches import stack_batches, to_unit
 from mcjax.evaluation.path import examples_along_path
 from mcjax.evaluation.robust_metrics import robust_metrics, transfer
-from mcjax.experiments.evasion_report import Row, columns, numbers, report, write_table
+from mcjax.experiments.evasion_report import (
+    Row,
+    autoattack_numbers,
+    columns,
+    numbers,
+    report,
+    write_table,
+)
 from mcjax.experiments.stages.alignment import aligned
+from mcjax.experiments.stages.autoattack import autoattack_stage, write_autoattack
 from mcjax.experiments.stages.curve import curve_options, curve_stage
 from mcjax.experiments.stages.endpoints import train_network, train_side_by_side
 from mcjax.experiments.stages.path import Table, path_stage
@@ -60,6 +68,7 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     check(run)
     rows: list[Row] = []
     tables: dict[str, Table] = {}
+    ensembles: dict[str, Table] = {}
     parts = [with_seed(run, seed) for seed in config.seeds or (config.seed,)]
     train_at_once(parts)
     for part in parts:
@@ -74,8 +83,13 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             write_table(run.workdir / "paths" / f"{part.part}{name}.csv", table)
             tables.setdefault(name, table)
             shared = transfers(part, name, points)
-            rows.append({"path": name, "seed": seed, **numbers(table, examples), **shared})
-    return once(lambda: report(run, rows, tables))
+            row = {"path": name, "seed": seed, **numbers(table, examples), **shared}
+            if config.autoattack.num_points:
+                means, found = under_autoattack(part, name, points)
+                ensembles.setdefault(name, means)
+                row |= autoattack_numbers(found)
+            rows.append(row)
+    return once(lambda: report(run, rows, tables, ensembles))
 
 
 def check(run: Run) -> None:
@@ -92,6 +106,11 @@ def check(run: Run) -> None:
         raise UserError(
             f"config.evaluation.num_points is {config.evaluation.num_points}; correlations along a path "
             "need at least 3 points"
+        )
+    if config.autoattack.num_points in (1, 2):
+        raise UserError(
+            f"config.autoattack.num_points is {config.autoattack.num_points}; a barrier needs at least 3 "
+            "points (0: no AutoAttack)"
         )
     if config.hessian.method == "exact" and not run.network.piecewise_linear:
         raise UserError(
@@ -203,6 +222,28 @@ def look_closer(run: Run, name: str, points: CurveWithStats, ts: np.ndarray) -> 
     for column in ("loss", "robust_loss", "eigenvalue"):
         check_finite(f"{name}: {column}", table[column], ts, batch_size)
     return table
+
+
+def under_autoattack(run: Run, name: str, points: CurveWithStats) -> tuple[Table, Table]:
+    """AutoAttack on some test images at some t's: the means, which it writes, and columns [T, N]."""
+    attack, settings = run.config.attack, run.config.autoattack
+    ts = np.linspace(0, 1, settings.num_points)
+    table = autoattack_stage(
+        run,
+        f"{run.part}{name} autoattack",
+        points,
+        ts,
+        num_images=settings.num_images,
+        batch_size=run.config.evaluation.robust_batch_size,
+        eps=attack.eps,
+        norm=attack.norm,
+        num_steps=settings.num_steps,
+        num_queries=settings.num_queries,
+        pgd_step_size=attack.step_size,
+        pgd_num_steps=attack.num_steps,
+    )
+    file = run.workdir / "paths" / f"{run.part}{name} autoattack.csv"
+    return write_autoattack(file, ts, table), table
 
 
 def check_finite(what: str, values: np.ndarray, ts: np.ndarray, batch_size: int) -> None:

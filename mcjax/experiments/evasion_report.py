@@ -11,6 +11,7 @@ from mcjax.evaluation.correlation import barrier, correlation
 from mcjax.evaluation.intervals import mean_interval
 from mcjax.experiments.result import write_result
 from mcjax.experiments.stages.path import Table
+from mcjax.report.autoattack_figures import autoattack_panel
 from mcjax.report.evasion_figures import path_panels, path_title, transfer_figure
 from mcjax.report.panels import Chart
 from mcjax.runs.run import Run
@@ -59,13 +60,34 @@ def numbers(table: Table, examples: Table) -> Row:
     return row
 
 
+def autoattack_numbers(found: Table) -> Row:
+    """The part of table.csv's row that AutoAttack adds: ends, middle and barriers on the same images."""
+    row: Row = {}
+    middle = len(found["accuracy"]) // 2
+    for place, i in (("start", 0), ("middle", middle), ("end", -1)):
+        row[f"{place}_autoattack_accuracy"] = float(found["autoattack_accuracy"][i].mean())
+    for name in ("autoattack", "pgd"):
+        interval = barrier(1 - found[f"{name}_accuracy"])
+        column = (
+            "autoattack_error_barrier" if name == "autoattack" else "same_images_pgd_error_barrier"
+        )
+        row |= {
+            column: interval.value,
+            f"{column}_low": interval.low,
+            f"{column}_high": interval.high,
+        }
+    return row
+
+
 def write_table(path: Path, table: Table) -> None:
     """Writes a path's table: one row per t."""
     rows = [{k: float(v[i]) for k, v in table.items()} for i in range(len(table["t"]))]
     write_csv(path, table, rows)
 
 
-def report(run: Run, rows: list[Row], tables: dict[str, Table]) -> dict[str, Any]:
+def report(
+    run: Run, rows: list[Row], tables: dict[str, Table], ensembles: dict[str, Table]
+) -> dict[str, Any]:
     """Writes the tables, the figures, the page and, last, result.json."""
     folder = run.workdir / "figures"
     write_csv(run.workdir / "table.csv", rows[0], rows)
@@ -86,6 +108,16 @@ def report(run: Run, rows: list[Row], tables: dict[str, Table]) -> dict[str, Any
         )
         for i, (name, table) in enumerate(tables.items())
     ]
+    num_attacked = min(run.config.autoattack.num_images, len(run.splits.test["label"]))
+    charts += [
+        Chart(
+            f"{name.replace(' ', '_')}_autoattack",
+            [autoattack_panel(table, num_attacked)],
+            "" if i else AUTOATTACK_CAPTION,
+            title=f"{name}, AutoAttack",
+        )
+        for i, (name, table) in enumerate(ensembles.items())
+    ]
     matrices = {
         name: json.loads(file.read_text())
         for name in tables
@@ -94,7 +126,10 @@ def report(run: Run, rows: list[Row], tables: dict[str, Table]) -> dict[str, Any
     transfer_figure(folder / "transfer.png", matrices)
     metrics = {}
     for name, group in by_path.items():
-        for column in ("robust_loss_barrier", "robust_error_barrier", "pearson", "spearman"):
+        columns = ["robust_loss_barrier", "robust_error_barrier", "pearson", "spearman"]
+        if ensembles:
+            columns.append("autoattack_error_barrier")
+        for column in columns:
             mean, half = mean_interval([row[column] for row in group])
             metrics[f"{name} {column}"] = mean
             if len(group) > 1:
@@ -119,14 +154,27 @@ QUESTION = (
 )
 
 
+AUTOATTACK_CAPTION = (
+    "Error under AutoAttack beside that under PGD, on the same images, first seed. The attacks of AutoAttack "
+    "find what a single gradient attack misses, so its error is higher."
+)
+
+
 def answer(rows: list[Row]) -> list[str]:
-    """The conclusions: one line per path and seed."""
-    return [
+    """The conclusions: one line per path and seed, and one more under AutoAttack."""
+    lines = [
         f"{row['path']}, seed {row['seed']}: barrier of the clean loss "
         f"{row['clean_loss_barrier']:.3f}, of the robust loss {row['robust_loss_barrier']:.3f} "
         f"[{row['robust_loss_barrier_low']:.3f}, {row['robust_loss_barrier_high']:.3f}] nats; "
         f"correlation {row['pearson']:.3f} [{row['pearson_low']:.3f}, {row['pearson_high']:.3f}]."
         for row in rows
+    ]
+    return lines + [
+        f"{row['path']}, seed {row['seed']}: barrier of the error under AutoAttack "
+        f"{_with_interval(row, 'autoattack_error_barrier')}, under PGD on the same images "
+        f"{_with_interval(row, 'same_images_pgd_error_barrier')}."
+        for row in rows
+        if "autoattack_error_barrier" in row
     ]
 
 

@@ -352,6 +352,16 @@ EVASION: Settings = {
     "robust_path.num_steps": Setting(
         10, whole(0, 10**6), "number of steps of PGD in training robust paths", 2
     ),
+    "autoattack.num_points": Setting(
+        0, whole(0, 10_000), "number of t's at which AutoAttack runs; 0: none"
+    ),
+    "autoattack.num_images": Setting(200, whole(1), "test images of AutoAttack", 8),
+    "autoattack.num_steps": Setting(
+        100, whole(1, 10**6), "steps of its APGD and FAB; standard: 100", 2
+    ),
+    "autoattack.num_queries": Setting(
+        5000, whole(1, 10**6), "queries of its Square; standard: 5000", 5
+    ),
     "hessian.method": Setting(
         "exact",
         choice("exact", "lanczos", "power"),

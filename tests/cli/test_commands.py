@@ -98,6 +98,14 @@ def test_evaluate(tmp_path, tmp_path_factory, monkeypatch):
     assert "5 points of a trained path" in page
     assert '<figure class="chart"' in page
     assert (tmp_path / "path.csv").read_bytes() == before
+    assert not (folder / "autoattack.csv").exists()
+    attack = "--attack autoattack --eps 0.1 --num_images 5 --num_steps 2 --num_queries 3"
+    done = in_process.run(*words, *attack.split())
+    assert done.returncode == 0, done.stderr
+    lines = (folder / "autoattack.csv").read_text().splitlines()
+    assert lines[0].startswith("t,accuracy,pgd_accuracy,autoattack_accuracy,after_apgd_ce")
+    assert len(lines) == 6
+    assert "under AutoAttack" in (folder / "report.html").read_text()
 
     (tmp_path / "checkpoints" / "curve" / "tree" / "manifest.ocdbt").write_bytes(b"x")
     # In a process of its own, where Orbax's threads could add tracebacks.
@@ -114,6 +122,13 @@ def test_evaluate_without_a_run(tmp_path):
         ("", "no run was given"),
         (f"--workdir {tmp_path}", "is not a run"),
         (f"--workdir {tmp_path} --num_points 1", "must be at least 2"),
+        (f"--workdir {tmp_path} --attack autoattack", "--attack autoattack and --eps EPS together"),
+        (f"--workdir {tmp_path} --eps 0.1", "--attack autoattack and --eps EPS together"),
+        (f"--workdir {tmp_path} --attack autoattack --eps=-1", "--eps is -1.0; it must be above 0"),
+        (
+            f"--workdir {tmp_path} --attack autoattack --eps 1 --num_images 0",
+            "--num_images is 0; it must be at least 1",
+        ),
     ):
         done = in_process.run("mcjax.evaluate", *arguments.split())
         assert done.returncode == 2

@@ -1,5 +1,7 @@
 """AutoAttack along a path, on linear networks where every robust accuracy is known."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,7 +48,7 @@ def test_at_every_t_of_a_path_what_is_robust_there():
         np.testing.assert_array_equal(found["accuracy"][i], gaps > 0)
     order = [found[k] for k in ("accuracy", "after_apgd_ce", "after_apgd_targeted", "after_fab")]
     order.append(found["after_square"])
-    for more, fewer in zip(order, order[1:], strict=False):
+    for more, fewer in itertools.pairwise(order):
         assert (fewer <= more).all()
     np.testing.assert_array_equal(found["after_square"], found["autoattack_accuracy"])
     assert (found["autoattack_accuracy"] <= found["pgd_accuracy"]).all()

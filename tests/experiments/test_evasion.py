@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import itertools
 import json
 from pathlib import Path
 
@@ -53,6 +54,29 @@ def test_what_a_run_leaves(finished):
         assert (workdir / "figures" / f"{name}.png").stat().st_size > 0
 
 
+def test_autoattack_along_the_paths(finished):
+    workdir, result = finished
+    found = read_csv(workdir / "paths" / "seed_0" / "regular-adversarial autoattack.csv")
+    assert found["t"] == [0.0, 0.5, 1.0]
+    stronger = ["accuracy", "after_apgd_ce", "after_apgd_targeted", "after_fab", "after_square"]
+    for a, b in itertools.pairwise(stronger):
+        assert (np.array(found[b]) <= np.array(found[a])).all()
+    assert found["after_square"] == found["autoattack_accuracy"]
+    table = rows(workdir / "table.csv")
+    for row in table:
+        error = 1 - np.array(
+            read_csv(workdir / "paths" / "seed_0" / f"{row['path']} autoattack.csv")[
+                "autoattack_accuracy"
+            ]
+        )
+        expected = max(0, error.max() - max(error[0], error[-1]))
+        assert float(row["autoattack_error_barrier"]) == pytest.approx(expected, abs=1e-6)
+        assert float(row["middle_autoattack_accuracy"]) == pytest.approx(1 - error[1])
+    assert "regular-adversarial autoattack_error_barrier" in result["metrics"]
+    assert (workdir / "figures" / "regular-adversarial_autoattack.png").stat().st_size > 0
+    assert "barrier of the error under AutoAttack" in (workdir / "report.html").read_text()
+
+
 def test_both_paths_join_the_same_networks(finished):
     workdir, _ = finished
     plain, robust = (
@@ -98,6 +122,7 @@ def test_other_ways_to_train_an_adversarial_network(method, tmp_path, monkeypatc
         ({"pairs": ("regular-wild",)}, "unknown pair 'regular-wild'"),
         ({"pairs": ()}, r"pairs is \(\); it must be"),
         ({"evaluation.num_points": 2}, "need at least 3 points"),
+        ({"autoattack.num_points": 2}, "a barrier needs at least 3 points"),
         ({"attack.eps": -0.1}, "attack.eps is -0.1"),
         ({"attack.norm": "l7"}, "attack.norm"),
         ({"adversarial.method": "prayer"}, "adversarial.method"),

@@ -18,7 +18,11 @@ CHANGES = {
         "curve.align": "weights",
     },
     "injection": {**STUDY, "attack.num_faults": 2},
-    "evasion": {"pairs": ("regular-adversarial",), "curve.align": "weights"},
+    "evasion": {
+        "pairs": ("regular-adversarial",),
+        "curve.align": "weights",
+        "autoattack.num_points": 3,
+    },
 }
 
 
