@@ -228,3 +228,19 @@ def test_mistakes():
 def test_equal_settings_are_equal_losses():
     assert madry_loss(LINEAR, eps=0.1) == madry_loss(LINEAR, eps=0.1)
     assert madry_loss(LINEAR, eps=0.1) != madry_loss(LINEAR, eps=0.2)
+
+
+@pytest.mark.parametrize("make", [madry_loss, fgsm_loss, trades_loss])
+def test_a_positive_factor_on_the_logits_changes_no_robust_accuracy(make):
+    """The inner attack of adversarial training does not stall where softmax saturates."""
+    x = jax.random.uniform(jax.random.key(5), (200, 2, 3, 1))
+    w = W[:, :2]
+    y = (x.reshape(200, -1) @ w).argmax(1)
+    steps = {} if make is fgsm_loss else {"step_size": 0.01, "num_steps": 10}
+    loss_fn = make(LINEAR, eps=0.05, **steps)
+    found = []
+    for factor in (1.0, 1e-3, 300.0, 1e4):
+        _, (_, metrics) = loss_fn(KEY, STEP, {"w": factor * w}, {}, None, {"image": x, "label": y})
+        found.append(float(metrics.accuracy))
+    assert 0.1 < found[0] < 0.97
+    assert max(found) - min(found) <= 0.005 + 1e-6, found

@@ -204,7 +204,7 @@ def _search(
     ends = checkpoints(num_steps)
     is_checkpoint = jnp.zeros(num_steps + 1, bool).at[ends].set(True)
     # For each checkpoint, the number of steps since the previous one.
-    length = jnp.zeros(num_steps + 1, jnp.int32).at[ends].set(np.diff(ends, prepend=0))
+    length = jnp.zeros(num_steps + 1, jnp.int32).at[ends].set(np.diff(ends, prepend=0).astype(np.int32))
 
     def body(state: tuple[jax.Array, _Search, Found]) -> tuple[jax.Array, _Search, Found]:
         """Looks at a point, which the loop's first pass does at the start, and finds the next."""

@@ -284,7 +284,7 @@ def _corner(
 ) -> tuple[jax.Array, jax.Array]:
     """The upper left corner of a window of that size, uniform over its places in the image."""
     u = jax.random.uniform(key, (2,))
-    room = jnp.array([height, width]) - size
+    room = jnp.array([height, width], jnp.int32) - size
     return tuple(jnp.minimum((u * (room + 1)).astype(jnp.int32), room))  # type: ignore[return-value]
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mcjax.attacks import apgd_targeted, fab, square
 from mcjax.attacks.images.apgd import apgd
 from mcjax.attacks.images.attack_losses import LABEL_LOSSES, kl, margin
 from mcjax.attacks.images.pgd import fgsm, pgd
@@ -302,7 +303,12 @@ def test_mistakes_in_arrays():
 ATTACKS = {
     "fgsm": lambda *a, **o: fgsm(*a, 0.1, **o),
     "pgd": lambda *a, **o: pgd(*a, 0.1, 0.025, 20, **o),
+    "last iterate": lambda *a, **o: pgd(*a, 0.1, 0.025, 20, keep_best=False, **o),
     "apgd": lambda *a, **o: apgd(*a, eps=0.1, num_steps=20, **o),
+    "apgd l1": lambda *a, **o: apgd(*a, eps=1.5, norm="l1", num_steps=20, **o),
+    "apgd_targeted": lambda *a, **o: apgd_targeted(*a, eps=0.1, num_steps=20, num_targets=1, **o),
+    "fab": lambda *a, **o: fab(*a, eps=0.1, num_steps=10, num_targets=1, **o),
+    "square": lambda *a, **o: square(*a, eps=0.1, num_queries=100, **o),
 }
 
 
@@ -374,8 +380,10 @@ def test_float32_stays_float32_where_jax_has_64_bits(norm):
         network = jax.tree_util.Partial(lambda w, x: x.reshape(len(x), -1) @ w, w)
         key = jax.random.key(0)
         found = [pgd(key, network, x, y, np.float64(0.1), 0.02, 5, norm)]
-        if norm != "l1":
-            found.append(apgd(key, network, x, y, eps=0.1, norm=norm, num_restarts=2))
+        found.append(apgd(key, network, x, y, eps=0.1, norm=norm, num_restarts=2))
+        found.append(apgd_targeted(key, network, x, y, eps=0.1, norm=norm, num_steps=5))
+        found.append(fab(key, network, x, y, eps=0.1, norm=norm, num_steps=5))
+        found.append(square(key, network, x, y, eps=0.1, norm=norm, num_queries=10))
         for x_adv in found:
             assert x_adv.dtype == jnp.float32
             assert (size_of(x_adv - x, norm) <= 0.1 + 1e-6).all()
