@@ -87,7 +87,7 @@ def prepare(file: Path, data_name: str, network: str, num_images: int, num_steps
         Budget(num_steps=num_steps, batch_size=64),
     )
     trained = fit(jax.random.key(1), training)
-    arrays = {f"variables:{k}": np.asarray(v) for k, v in by_name(trained).items()}
+    arrays: dict[str, Any] = {f"variables:{k}": np.asarray(v) for k, v in by_name(trained).items()}
     images = loaded.test["image"][:num_images]
     scale = 255 if images.dtype == np.uint8 else 1
     arrays["images"] = images.astype(np.float32) / scale
@@ -132,7 +132,7 @@ def mcjax_work(file: Path, network: str, norm: str, eps: float, works: list[str]
                 place = place.setdefault(part, {})
             place[last] = jnp.asarray(value)
     x, y = jnp.asarray(arrays["images"]), jnp.asarray(arrays["labels"])
-    net = _network(network, x.shape[1:])
+    net = _network(network, (x.shape[1], x.shape[2], x.shape[3]))
     logits_fn = jax.tree_util.Partial(net.apply, {k: v for k, v in variables.items() if v})
 
     found: dict[str, Any] = {}

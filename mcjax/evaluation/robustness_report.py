@@ -170,10 +170,11 @@ def robustness_report(
     gradient = at[min(eps, whole_box)]
     strong = under(
         "pgd",
-        lambda *a: pgd(
-            *a, eps, eps / 10, pgd_num_steps, norm, num_restarts=pgd_num_restarts, early_stop=True
+        lambda key, network, x, y: pgd(
+            key, network, x, y, eps=eps, step_size=eps / 10, num_steps=pgd_num_steps, norm=norm,
+            num_restarts=pgd_num_restarts, early_stop=True,
         ),
-    )
+    )  # fmt: skip
     black_box = under("square", lambda *a: square(*a, eps=eps, norm=norm, num_queries=num_queries))
     transferred = None
     if other is not None:

@@ -61,7 +61,7 @@ class _SparseSearch(NamedTuple):
     f_max: jax.Array
     gradient_max: jax.Array
     eta: jax.Array
-    count: jax.Array  # entries that a step moves
+    num_moved: jax.Array  # entries that a step moves
     support: jax.Array  # changed entries of x_max at the last checkpoint
 
 
@@ -204,7 +204,9 @@ def _search(
     ends = checkpoints(num_steps)
     is_checkpoint = jnp.zeros(num_steps + 1, bool).at[ends].set(True)
     # For each checkpoint, the number of steps since the previous one.
-    length = jnp.zeros(num_steps + 1, jnp.int32).at[ends].set(np.diff(ends, prepend=0).astype(np.int32))
+    length = (
+        jnp.zeros(num_steps + 1, jnp.int32).at[ends].set(np.diff(ends, prepend=0).astype(np.int32))
+    )
 
     def body(state: tuple[jax.Array, _Search, Found]) -> tuple[jax.Array, _Search, Found]:
         """Looks at a point, which the loop's first pass does at the start, and finds the next."""
@@ -266,7 +268,7 @@ def _search_l1(
 ) -> Found:
     """Stages in balls of decreasing radius; each begins at the best point of the one before.
 
-    A step moves `count` entries. Every 4 % of a stage's steps, count becomes the support of the best
+    A step moves num_moved entries. Every 4 % of a stage's steps, num_moved becomes the support of the best
     point divided by 1.5; where that support shrank by more than 5 %, the step size is reset to the radius and
     the search returns to its best point, elsewhere the step size is divided by 1.5.
     """
@@ -305,7 +307,7 @@ def _search_l1(
             is_checkpoint[i], at_checkpoint, lambda _, z, g, s: (z, g, s),
             radii[i], s.point, gradient, s,
         )  # fmt: skip
-        moved = z + s.eta * sparse_direction(gradient, z, s.count)
+        moved = z + s.eta * sparse_direction(gradient, z, s.num_moved)
         following = jnp.minimum(i + 1, total - 1)
         point = project_l1(x, jnp.where(ends[i], s.x_max, moved), radii[following])
         return i + 1, next_state(ends[i], point, radii[following], s), found
@@ -318,7 +320,7 @@ def _search_l1(
             x_max=point,
             f_max=jnp.full_like(s.f_max, -jnp.inf),
             eta=jnp.full_like(s.eta, radius),
-            count=count_of(support),
+            num_moved=count_of(support),
             support=support,
         )
         s = jax.tree.map(lambda new, old: jnp.where(is_new_stage, new, old), fresh, s)
@@ -331,7 +333,7 @@ def _search_l1(
         sparser = support < STILL_DENSE * s.support
         eta = _where(sparser, jnp.full_like(s.eta, radius), s.eta / SPARSER)
         s = s._replace(
-            eta=jnp.maximum(eta, SHORTEST * radius), count=count_of(support), support=support
+            eta=jnp.maximum(eta, SHORTEST * radius), num_moved=count_of(support), support=support
         )
         return _where(sparser, s.x_max, z), _where(sparser, s.gradient_max, gradient), s
 

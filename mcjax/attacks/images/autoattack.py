@@ -90,12 +90,12 @@ class AutoAttackResult:
     @property
     def accuracy(self) -> float:
         """Fraction of images that are correct without an attack."""
-        return float((self.fooled_by != 0).mean())
+        return float((np.asarray(self.fooled_by) != 0).mean())
 
     @property
     def robust_accuracy(self) -> float:
         """Fraction of images that withstand every attack."""
-        return float(self.robust.mean())
+        return float(np.asarray(self.robust).mean())
 
     @property
     def by_attack(self) -> dict[str, int]:
@@ -260,9 +260,8 @@ def _notes(plan: _Plan) -> tuple[str, ...]:
 
 
 def _checked(state: AutoAttackState, x: jax.Array, plan: _Plan) -> AutoAttackState:
-    state = AutoAttackState(
-        *(np.array(v) for v in state[:3]), int(state.num_done), int(state.num_rounds)
-    )
+    images, fooled_by, zero = (np.array(v) for v in state[:3])
+    state = AutoAttackState(images, fooled_by, zero, int(state.num_done), int(state.num_rounds))
     if state.images.shape != x.shape or len(state.fooled_by) != len(x):
         raise UserError(
             f"state is of images {list(state.images.shape)}, but x has shape {list(x.shape)}; "
@@ -313,7 +312,7 @@ def _round(
     key = stream(key, attack, which)
     keys = image_keys(key, index)
     eps = jnp.asarray(eps, x.dtype)
-    steps = {"norm": plan.norm, "num_steps": plan.num_steps}
+    steps: dict[str, Any] = {"norm": plan.norm, "num_steps": plan.num_steps}
     if plan.version == "rand":
         enough = attack == "apgd_ce" or plan.num_classes >= 3
         loss = {"apgd_ce": "cross_entropy", "apgd_dlr": "dlr" if enough else "margin"}[attack]

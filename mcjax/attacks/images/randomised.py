@@ -86,13 +86,14 @@ def randomised_round(
     gradient_fn = jax.grad(objective, has_aux=True)
 
     def look(step: Any, x: jax.Array, _: Found) -> Any:
-        def add(total: Any, i: jax.Array) -> tuple[Any, None]:
+        def add(total: Any, i: jax.Array) -> tuple[Any, Any]:
             gradient, f, log_p = total
             new_gradient, (new_f, new_log_p) = gradient_fn(x, stream(key, "draw", step, i))
             return (gradient + new_gradient, f + new_f, jnp.logaddexp(log_p, new_log_p)), None
 
         gradient, (f, log_p) = gradient_fn(x, stream(key, "draw", step, 0))
-        total, _ = lax.scan(add, (gradient, f, log_p), jnp.arange(1, num_draws))
+        begin: Any = (gradient, f, log_p)
+        total, _ = lax.scan(add, begin, jnp.arange(1, num_draws))
         gradient, f, log_p = total
         fooled = (log_p.argmax(-1) != y) & ~jnp.isnan(f)
         return gradient / num_draws, (f / num_draws, fooled)

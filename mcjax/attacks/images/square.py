@@ -285,7 +285,7 @@ def _corner(
     """The upper left corner of a window of that size, uniform over its places in the image."""
     u = jax.random.uniform(key, (2,))
     room = jnp.array([height, width], jnp.int32) - size
-    return tuple(jnp.minimum((u * (room + 1)).astype(jnp.int32), room))  # type: ignore[return-value]
+    return tuple(jnp.minimum((u * (room + 1)).astype(jnp.int32), room))
 
 
 def _in_window(
