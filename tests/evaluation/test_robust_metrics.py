@@ -94,8 +94,9 @@ def test_the_ensemble_attacked_as_a_whole(shared):
     assert shared["ensemble_transfer"].shape == (2,)
 
 
+@pytest.mark.slow(compiles=True)
 def test_a_positive_factor_on_the_logits_changes_no_transfer():
-    """Attacks on members and on the ensemble do not stall where softmax saturates."""
+    """Between members. The ensemble averages probabilities: with a factor it is another classifier."""
     x = jax.random.uniform(jax.random.key(0), (200, 2, 2, 1))
     members = jax.random.normal(jax.random.key(1), (2, 4, 2))
     y = (x.reshape(200, -1) @ members.mean(0)).argmax(1)
@@ -108,6 +109,3 @@ def test_a_positive_factor_on_the_logits_changes_no_transfer():
     ]  # fmt: skip
     for other in found[1:]:
         np.testing.assert_allclose(other["matrix"], found[0]["matrix"], atol=0.005)
-    # The ensemble's own answers change: the most confident member decides at large factors.
-    robust = [float(f["ensemble_robust"]) / float(f["ensemble_clean"]) for f in found]
-    assert max(robust) - min(robust) < 0.2, robust

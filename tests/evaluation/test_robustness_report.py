@@ -41,12 +41,13 @@ def reports():
     }
 
 
+@pytest.mark.slow(compiles=True)
 def test_nothing_speaks_against_an_honest_network(reports):
     report = reports["honest"]
     assert report.verdict == "no sign of masking"
     assert report.signs == ()
     assert report.transfer is None
-    assert 0.2 < report.autoattack.robust_accuracy < 0.9
+    assert 0.1 < report.autoattack.robust_accuracy < 0.9
     assert report.autoattack.robust_accuracy <= min(report.pgd, report.apgd, report.square)
     assert report.square <= report.noise <= report.accuracy == 1
     values = list(report.accuracy_at.values())
@@ -59,6 +60,7 @@ def test_nothing_speaks_against_an_honest_network(reports):
     assert str(report).endswith("no sign of masking")
 
 
+@pytest.mark.slow(compiles=True)
 def test_the_signs_of_masked_gradients(reports):
     report = reports["masked"]
     text = report.verdict

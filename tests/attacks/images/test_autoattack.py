@@ -54,7 +54,10 @@ def test_it_is_a_public_name():
 
 
 @pytest.mark.accelerator
-@pytest.mark.parametrize("norm", list(ORDER))
+@pytest.mark.parametrize(
+    "norm",
+    ["linf", *(pytest.param(n, marks=pytest.mark.slow(compiles=True)) for n in ("l2", "l1"))],
+)
 def test_robust_is_what_is_farther_than_eps_on_a_linear_network(norm):
     x, y = images()
     exact = distances(x, np.asarray(y), norm)
@@ -76,6 +79,7 @@ def test_robust_is_what_is_farther_than_eps_on_a_linear_network(norm):
     np.testing.assert_array_equal(found.images[robust], x[robust])
 
 
+@pytest.mark.slow(compiles=True)
 def test_state_progress_batches_and_one_program_agree():
     """Saved after any round and resumed, in pieces, and inside jit: the same images are robust."""
     x, y = images(70, fn=wavy)
@@ -129,6 +133,7 @@ def test_one_image_and_nothing_to_attack():
     np.testing.assert_array_equal(wrong.images, x)
 
 
+@pytest.mark.slow(compiles=True)
 def test_a_factor_on_the_logits_changes_nothing():
     x, y = images(wrong=0)
     options = {"eps": 0.03, "num_steps": 10, "num_queries": 50}
@@ -156,7 +161,9 @@ def test_images_with_zero_gradient_are_reported():
     assert found.zero_gradient_share == pytest.approx(flat[2:].mean())
 
 
-@pytest.mark.parametrize("num_classes", [2, 3, 4])
+@pytest.mark.parametrize(
+    "num_classes", [2, *(pytest.param(n, marks=pytest.mark.slow(compiles=True)) for n in (3, 4))]
+)
 def test_few_classes_are_said(num_classes):
     x, _ = images(12)
     w = W[:, :num_classes]
