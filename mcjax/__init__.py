@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from mcjax.curves.batch_stats import CurveWithStats
     from mcjax.data.splits import split
     from mcjax.evaluation.path import evaluate_path
-    from mcjax.interop.exported.load import from_torch
     from mcjax.evaluation.robustness_report import robustness_report
+    from mcjax.interop.exported.load import from_torch
     from mcjax.models.network import from_linen
     from mcjax.repair.model import repair_model
     from mcjax.repair.options import RepairOptions
