@@ -8,7 +8,10 @@ All results are in the working directory: report.html, path.csv, figures, checkp
 command again to resume a stopped run; it does nothing if the run is complete.
 """
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -30,7 +33,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "workdir",
         None,
-        "Working directory, a folder or gs://...; default: runs/NAME-HASH.",
+        "Working directory, a folder or gs://...; default: runs/NAME-HASH, with the name of other data.",
     )
     command.define_process_flags()
 
@@ -40,7 +43,8 @@ def main() -> None:
     config = command.config_or_error(flags.FLAGS.config)
     validate(config)  # before the config's values are used in the folder's name
     config_file = config_flags.get_config_filename(flags.FLAGS["config"])
-    workdir = flags.FLAGS.workdir or default_workdir(config_file, config)
+    changed = config_flags.get_override_values(flags.FLAGS["config"])
+    workdir = flags.FLAGS.workdir or default_workdir(config_file, config, changed)
     command.use_cpu_convolution(config)
     before = complete(config, workdir)
     # An experiment's imports take as long as all the rest of a complete run.
@@ -53,6 +57,25 @@ def main() -> None:
         raise NoAnswer("; ".join(result["problems"]))
 
 
-def default_workdir(config_file: str, config: ConfigDict) -> Path:
-    """runs/NAME-HASH, which is different for each config, so runs do not overwrite each other."""
-    return Path("runs") / f"{Path(config_file).stem}-{config_hash(config)}"
+def default_workdir(config_file: str, config: ConfigDict, changed: Mapping[str, Any]) -> Path:
+    """runs/NAME-HASH, which is different for each config, so runs do not overwrite each other.
+
+    Args:
+        config_file: The config's file, of which NAME is the stem.
+        config: The config.
+        changed: The fields that were changed on the command line; other data are part of the name.
+
+    Example:
+        >>> from mcjax.runs import config as base
+        >>> config = base.connect()
+        >>> config.data.name = "npz:my images.npz"
+        >>> folder = default_workdir("configs/digits.py", config, {"data.name": config.data.name})
+        >>> folder.name.rpartition("-")[0]
+        'digits-my_images'
+    """
+    name = Path(config_file).stem
+    if "data.name" in changed:
+        kind, _, rest = str(config.data.name).partition(":")
+        data = Path(rest).stem if rest else kind
+        name = f"{name}-{re.sub(r'[^A-Za-z0-9_.]+', '_', data)[:40]}"
+    return Path("runs") / f"{name}-{config_hash(config)}"
