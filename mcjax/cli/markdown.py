@@ -4,7 +4,8 @@
 
 The first table has the rows that use no bonafide images (the networks, the straight line, noise), the second has one
 row per method and one column per number of bonafide images. A cell is "clean accuracy / success of the attack", each
-as `mean ± half-width` of the 95 % interval over seeds (and folds), or the mean alone where there is one seed.
+as `mean ± half-width` of the 95 % interval over seeds (and folds; of two, half their range), or the mean
+alone where there is one seed.
 """
 
 import csv

@@ -51,7 +51,7 @@ NUMBERS = (
     (r"(?:.* )?pearson", "linear correlation, over t, of robust loss and largest eigenvalue of the input Hessian (mean over images)"),
     (r"(?:.* )?spearman", "correlation of the ranks, over t, of robust loss and largest eigenvalue of the input Hessian"),
     (r".*_low|.*_high", "an end of the 95 % bootstrap interval: resampled points of the path, or images"),
-    (r".*[_ ]interval", "half-width of the 95 % Student interval of the mean over seeds (and folds)"),
+    (r".*[_ ]interval", "half-width of the 95 % Student interval of the mean over seeds (and folds); of two, half their range"),
     (r"image", "number of images"),
     (r"floor", "lowest accuracy on the held-out images that a point had to reach"),
     (r"second", "where the second network came from"),

@@ -19,7 +19,8 @@ class Mean:
 
     Args:
         value: The mean.
-        half: Half-width of its 95 % interval; nan for a single number.
+        half: Half-width of its 95 % interval; of two numbers half their range, because Student's
+            interval of two is wider than any accuracy; nan for a single number.
         num: How many numbers were averaged: one per seed, or per seed and fold.
         num_seeds: How many different seeds they have.
     """
@@ -48,7 +49,10 @@ def mean(rows: Sequence[Row], column: str) -> Mean | None:
     if not having:
         return None
     with np.errstate(invalid="ignore", over="ignore"):  # the mean of infinite losses is infinite
-        value, half = mean_interval([row[column] for row in having])
+        values = [row[column] for row in having]
+        value, half = mean_interval(values)
+        if len(values) == 2:
+            half = float(np.ptp(np.asarray(values, np.float64)) / 2)
     return Mean(value, half, len(having), len({row.get("seed") for row in having}))
 
 
@@ -61,7 +65,7 @@ def grouped(rows: Sequence[Row], by: Sequence[str]) -> dict[tuple[Any, ...], lis
 
 
 def summarise(rows: Sequence[Row], measure: str) -> list[Row]:
-    """Means over seeds and folds, with the half-width of their 95 % interval.
+    """Means over seeds and folds, with the half-width of their 95 % interval (or range, see `Mean`).
 
     Args:
         rows: The rows of table.csv.

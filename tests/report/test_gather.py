@@ -15,7 +15,7 @@ from mcjax.core.errors import UserError
 from mcjax.evaluation.intervals import mean_interval
 from mcjax.report.__main__ import default_out, gather
 from mcjax.report.chart import BOTTOM, TOP, chart
-from mcjax.report.means import summarise
+from mcjax.report.means import mean, summarise
 from mcjax.report.panels import Chart
 from mcjax.sweeps.gathered import figures, groups, tables
 from mcjax.sweeps.gathered.jobs import find
@@ -261,17 +261,22 @@ def test_a_result_of_another_config_is_left_out(tmp_path):
 
 
 def test_rates_end_at_0_and_100_percent(tmp_path):
-    """The interval of two seeds can exceed 100 %; the axis and the bars do not."""
-    for seed, success in ((0, 0.0), (1, 1.0)):
+    """The interval of three seeds can exceed 100 %; the axis and the bars do not."""
+    for seed, success in ((0, 0.0), (1, 0.0), (2, 1.0)):
         leave_run(tmp_path / str(seed), config(seed=seed), table(seed, success=success))
     (group,) = groups.of(find([tmp_path])[0])
-    assert mean_interval([0.0, 1.0])[1] > 6
+    assert mean_interval([0.0, 0.0, 1.0])[1] > 1
     _, success = figures.rates(summarise(group.rows, group.measure), group.measure)
     assert success.ylim == (-2, 102)
     (bar,) = re.findall(
         r'class="bar" d="M[\d.]+,([\d.]+)V([\d.]+)"', chart(Chart("a", [success], ""))
     )
     assert list(map(float, bar)) == [TOP, BOTTOM]
+
+
+def test_of_two_seeds_the_range_is_shown():
+    found = mean([{"seed": 0, "a": 0.30}, {"seed": 1, "a": 0.32}], "a")
+    assert (found.value, found.half) == pytest.approx((0.31, 0.01))
 
 
 def test_equal_bytes(tmp_path):

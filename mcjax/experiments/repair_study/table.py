@@ -262,7 +262,7 @@ def captions(run: Run) -> dict[str, str]:
         "a panel a number of them (first seed). Dashed: the t that was chosen without knowing what was "
         "tampered with.",
         "table": "Every trained repair against the number of bonafide images: means over seeds, bars "
-        "their 95 % interval (none for one seed). Dotted: the suspect.",
+        "their 95 % interval (of two seeds the range, of one none). Dotted: the suspect.",
         "gradients": "Mean cosine between the loss's gradients with respect to clean and to stamped "
         f"images, along the path of the largest bonafide size; at most {options.num_images} images.",
         "noise": "Around the suspect: Gaussian noise on all weights, in units of each tensor's root "

@@ -22,7 +22,7 @@ MOST_GROUPS = 8
 LARGEST = 1e100
 TICK = 36  # letters per line of a tick's label
 
-INTERVAL = "Means over seeds; bars are 95 % intervals (none for one seed)."
+INTERVAL = "Means over seeds; bars are 95 % intervals (of two seeds the range, of one none)."
 
 
 def draw(folder: Path, groups: Sequence[Group]) -> list[Markup]:

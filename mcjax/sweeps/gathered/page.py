@@ -22,7 +22,7 @@ from mcjax.sweeps.store import count_statuses
 
 WORDS = {
     "a ± b": "mean over seeds (and folds), and the half-width of its 95 % interval by Student's t; "
-    "one seed has no interval",
+    "of two seeds half their range; one seed has no interval",
     "n": "how many numbers a mean is taken over; every seed counts once, whether it had its own job "
     "or shared one",
     "bonafide images": "clean labelled images given to a repair",
