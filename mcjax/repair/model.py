@@ -238,15 +238,12 @@ def repair_model(
         )
         return "the un-aligned copy of the suspect", copy
 
+    again: list[dict[str, Inverted]] = []
+
     def invert_again(name: str, variables: PyTree) -> dict[str, Inverted]:
-        return _evidence(
-            stream(key, f"evidence of {name}"),
-            network,
-            variables,
-            images,
-            o.inversion_steps,
-            verbose,
-        )
+        mine = stream(key, f"evidence of {name}")
+        again.append(_evidence(mine, network, variables, images, o.inversion_steps, verbose))
+        return again[-1]
 
     def case(name: str) -> Case:
         return Case(
@@ -298,7 +295,7 @@ def repair_model(
         say(
             f"path: {len(ts)} points, each on {sum(len(p['label']) for p in parts.values())} images"
         )
-    table = evaluate_path(metric_fn, evidence.held_out(points, inverted), ts, sets)
+    table = evaluate_path(metric_fn, evidence.held_out(points, inverted, again), ts, sets)
     accuracy = {name: np.asarray(table[name]["accuracy"]) for name in parts}
     estimated = evidence.estimated_success(table[evidence.MARK], inverted)
     suspicious = evidence.suspicious_success(table[evidence.MARK], inverted)

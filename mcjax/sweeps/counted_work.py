@@ -18,6 +18,7 @@ from mcjax.experiments.stages.training import num_training_steps
 from mcjax.models.network import Network, from_linen
 from mcjax.repair import methods
 from mcjax.repair.evidence.forms import FORMS
+from mcjax.repair.methods import taught
 from mcjax.repair.methods.method import Plan, Work, training_work
 from mcjax.runs.config import flat
 
@@ -136,7 +137,7 @@ def _repairs(config: ConfigDict) -> Iterator[Work]:
     o = config.repair
     if o.choose == "evidence" or any(name.startswith("taught_") for name in names):
         # Forward, and back to the images, for every class; two restarts.
-        again = sum(name in ("taught_path", "taught_fine_tune") for name in names)
+        again = sum(name in taught.METHODS for name in names)
         searches = 1 + again * (o.taught.rounds - 1)
         num_classes = _data(config)[1]
         steps = searches * len(FORMS) * len(o.sizes) * o.evidence.num_steps

@@ -341,7 +341,7 @@ def test_the_images_of_every_size_make_one_program():
         ({"repair.sizes": (500,)}, "asks for 500 bonafide images, but there are 32"),
         ({"repair.sizes": (5,)}, "leave out class"),
         ({"repair.methods": ("path", "prayer")}, "unknown repair method 'prayer'"),
-        ({"repair.methods": ("line",)}, "lacks taught_path or path"),
+        ({"repair.methods": ("line",)}, "has none of taught_path, taught_line, path"),
         ({"repair.folds": 1}, "folds is 1"),
         ({"seeds": (0, 0)}, r"seeds is \(0, 0\); .* without duplicates"),
         ({"repair.sizes": (32, 32)}, r"sizes is .* without duplicates"),

@@ -24,6 +24,7 @@ def judge(
     size: int | None = None,
     *,
     inverted: Mapping[str, Inverted] | None = None,
+    again: Sequence[Mapping[str, Inverted]] = (),
 ) -> Table:
     """Evaluates the points of a path with every measure of a study.
 
@@ -34,6 +35,7 @@ def judge(
         ts: Points.
         size: Number of bonafide images; if given, loss and accuracy on them are reported too.
         inverted: Triggers inverted on the suspect; if given, their success is reported too.
+        again: Triggers that were inverted anew while the path was trained.
 
     Returns:
         The columns of path.csv except t, each [len(ts)].
@@ -43,7 +45,7 @@ def judge(
     metric_fn = metrics_with_target(apply_fn, study.tampered.target)
     if inverted is not None:
         sets = {**sets, evidence.MARK: evidence.marked(study.run.splits.selection)}
-        curve = evidence.held_out(curve, inverted)
+        curve = evidence.held_out(curve, inverted, again)
         metric_fn = evidence.with_success(metric_fn, apply_fn)
     table = path_stage(study.run, f"{study.name}{name}", curve, ts, sets, metric_fn=metric_fn)
     measure = study.tampered.measure

@@ -82,14 +82,15 @@ def along(
     """
     ts = path_ts(study.run.config.evaluation.num_points, study.options.extrapolate)
     points: PyTree = study.with_stats(curve, study.tampered.start, study.end(name, size), size)
-    place, suspects = f"{name}_{size}", study.suspects(name)
+    base, place, suspects = name, f"{name}_{size}", study.suspects(name)
     if renormalise:
         images = keep(study.run.splits.bonafide_subset(size)["image"], study.run.mesh)
         batch_size = study.run.config.evaluation.batch_stats_batch_size
         points = Renormalised.of(study.run.network, points, images, batch_size=batch_size)
         name, place = f"{name} (renormalised)", f"{name}_renormalised_{size}"
     inverted = study.evidence(size) if study.options.choose == "evidence" else None
-    table = judge(study, place, points, ts, size, inverted=inverted)
+    again = study.evidence_of(base, size) if inverted is not None else []
+    table = judge(study, place, points, ts, size, inverted=inverted, again=again)
     accuracy = table["selection_accuracy"]
     choice = choose_on_curve(
         curve,

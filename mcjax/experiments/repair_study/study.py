@@ -27,7 +27,7 @@ from mcjax.experiments.stages.alignment import aligned, unaligned
 from mcjax.experiments.stages.curve import control_points, curve_options
 from mcjax.experiments.stages.training import train_stage
 from mcjax.repair.evidence.invert import Inverted, invert
-from mcjax.repair.methods import METHODS
+from mcjax.repair.methods import METHODS, taught
 from mcjax.repair.methods.method import Case, Family, Method, num_repeats
 from mcjax.repair.paths import shown_path
 from mcjax.runs.config import flat
@@ -215,6 +215,15 @@ class Study:
     def evidence(self, size: int) -> dict[str, Inverted]:
         """The triggers inverted on the suspect with a number of bonafide images, inverted once."""
         return self._inverted(f"{self.name}evidence_{size}", size, self.tampered.start)
+
+    def evidence_of(self, name: str, size: int) -> list[dict[str, Inverted]]:
+        """The triggers inverted anew while a method was trained, whose result is there already."""
+        made_by = METHODS[name].end or name
+        if made_by not in taught.METHODS:
+            return []
+        rounds = taught.num_rounds(self.case(made_by, size))
+        names = [taught.inversion(made_by, i) for i in range(1, rounds)]
+        return [self._inverted_again(size, one, self.tampered.start) for one in names]
 
     def _inverted_again(self, size: int, name: str, variables: PyTree) -> dict[str, Inverted]:
         """The triggers inverted on a network that a method has trained so far."""

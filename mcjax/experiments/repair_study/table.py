@@ -102,8 +102,9 @@ def check(run: Run) -> None:
     for name in options.methods:
         methods.get(name)
     if shown_path(options.methods) is None:
-        known = " or ".join(PATHS)
-        raise UserError(f"config.repair.methods lacks {known}, which every other is compared with")
+        raise UserError(
+            f"config.repair.methods has none of {', '.join(PATHS)}, which every other is compared with"
+        )
     pool = run.config.data.num_bonafide
     if options.folds:
         pool = pool * (options.folds - 1) // options.folds

@@ -6,7 +6,7 @@ success at every t.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -132,7 +132,7 @@ class WithTriggers:
 
     Args:
         curve: The path, a callable pytree.
-        triggers: {form: parameters with leaves [1, ...]}.
+        triggers: {form: parameters with leaves [n, ...]}.
         targets: {form: class}, int32 scalars.
     """
 
@@ -145,10 +145,26 @@ class WithTriggers:
         return self.curve(t), self.triggers, self.targets
 
 
-def held_out(curve: Any, inverted: Mapping[str, Inverted]) -> WithTriggers:
-    """A path with the triggers of the restart that no training sees, the second."""
-    classes = {form: jnp.int32(k) for form, k in targets(inverted).items()}
-    return WithTriggers(curve, chosen_triggers(inverted, 1), classes)
+def held_out(
+    curve: Any,
+    inverted: Mapping[str, Inverted],
+    again: Sequence[Mapping[str, Inverted]] = (),
+) -> WithTriggers:
+    """A path with the triggers of the restart that no training sees, the second.
+
+    Args:
+        curve: The path.
+        inverted: The triggers inverted on the suspect.
+        again: Those that were inverted anew while the path was trained. A network that has unlearned
+            the first ones is judged too kindly by their like alone.
+    """
+    target = targets(inverted)
+    sets = [chosen_triggers(one, 1, target) for one in (inverted, *again)]
+    triggers = {
+        form: jax.tree.map(lambda *v: np.concatenate(v), *(one[form] for one in sets))
+        for form in inverted
+    }
+    return WithTriggers(curve, triggers, {form: jnp.int32(k) for form, k in target.items()})
 
 
 MARK = "stamped"
@@ -187,10 +203,11 @@ def _with_success(
         return metric_fn(variables, batch)
     found = {}
     for form, q in triggers.items():
-        one = jax.tree.map(lambda v: v[0], q)
-        answers = apply_fn(variables, FORMS[form].stamp(one, batch["image"])).argmax(-1)
         others = (batch["label"] != targets[form]).astype(jnp.float32)
-        found[f"{form}_hits"] = (answers == targets[form]) * others
+        for j in range(len(jax.tree.leaves(q)[0])):
+            one = jax.tree.map(lambda v, j=j: v[j], q)
+            answers = apply_fn(variables, FORMS[form].stamp(one, batch["image"])).argmax(-1)
+            found[f"{form}_hits_{j}"] = (answers == targets[form]) * others
         found[f"{form}_others"] = others
     return found
 
@@ -198,17 +215,20 @@ def _with_success(
 def estimated_success(table: Mapping[str, Any], inverted: Mapping[str, Inverted]) -> np.ndarray:
     """The estimated attack success at each t: that of the trigger that works best there.
 
-    Only triggers with an anomaly of at least `THRESHOLD` count: the cheapest triggers of a clean
-    network succeed as well. Without any the estimate is 0.
+    Only triggers with an anomaly of at least `THRESHOLD` count, and of these only those of the most
+    suspicious class: the cheapest triggers of a clean network succeed as well. Without any the
+    estimate is 0.
 
     Args:
-        table: The metrics of the marked set, "FORM_hits" and "FORM_others", each [T].
+        table: The metrics of the marked set, "FORM_hits_0", ... and "FORM_others", each [T].
         inverted: The result of `invert`.
 
     Returns:
         Fractions of the images of other classes, [T].
     """
-    counted = evident_forms(inverted)
+    best, *_ = findings(inverted)
+    evident, target = evident_forms(inverted), targets(inverted)
+    counted = [form for form in evident if target[form] == best.target]
     rates = success_by_form(table)
     if not counted:
         return np.zeros_like(next(iter(rates.values())))
@@ -233,10 +253,10 @@ def suspicious_success(table: Mapping[str, Any], inverted: Mapping[str, Inverted
 
 
 def success_by_form(table: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The success of each form's trigger at each t."""
-    forms = [name.removesuffix("_hits") for name in table if name.endswith("_hits")]
-    return {
-        form: np.asarray(table[f"{form}_hits"], np.float64)
-        / np.maximum(np.asarray(table[f"{form}_others"], np.float64), 1e-9)
-        for form in forms
-    }
+    """The success of each form's best held-out trigger at each t."""
+    found = {}
+    for form in [name.removesuffix("_others") for name in table if name.endswith("_others")]:
+        others = np.maximum(np.asarray(table[f"{form}_others"], np.float64), 1e-9)
+        hits = [v for name, v in table.items() if name.startswith(f"{form}_hits_")]
+        found[form] = np.max(np.asarray(hits, np.float64), axis=0) / others
+    return found

@@ -21,6 +21,8 @@ from mcjax.repair.objective import FITS, repair_loss
 from mcjax.training import LossFn
 from mcjax.training.fit import Budget
 
+METHODS = ("taught_path", "taught_fine_tune")
+
 NUM_GRADIENTS = 2
 """A step has gradients on as many images again, the stamped ones, so there are half as many steps."""
 
@@ -46,13 +48,12 @@ def teach(
     Returns:
         What was trained after the last round.
     """
-    wanted = unlearned(case)
-    rounds = case.options["taught.rounds"] if wanted and backdoor_found(case.evidence_fn()) else 1
+    wanted, rounds = unlearned(case), num_rounds(case)
     budget = case.shortened(NUM_GRADIENTS * rounds)
     pool = [chosen_triggers(case.evidence_fn(), 0)] if wanted else []
     for i in range(rounds):
         if i:
-            again = case.invert_fn(f"{name}_{i}", network_fn(trained))
+            again = case.invert_fn(inversion(name, i), network_fn(trained))
             pool.append(chosen_triggers(again, 0, targets(case.evidence_fn())))
         # As many triggers in every round, so that the rounds share a compiled program.
         filled = [pool[min(j, i)] for j in range(rounds)] if wanted else []
@@ -63,6 +64,18 @@ def teach(
         beside = {"suspect": case.suspect, "triggers": triggers}
         trained = train_fn(trained, beside, budget, f"round_{i}" if rounds > 1 else "")
     return trained
+
+
+def num_rounds(case: Case) -> int:
+    """The rounds of a case: one without triggers to unlearn, or without evidence."""
+    if not case.options["taught.unlearn"] or not backdoor_found(case.evidence_fn()):
+        return 1
+    return int(case.options["taught.rounds"])
+
+
+def inversion(name: str, i: int) -> str:
+    """What the inversion before a method's round i is called, i from 1."""
+    return f"{name}_{i}"
 
 
 def unlearned(case: Case) -> tuple[str, ...]:

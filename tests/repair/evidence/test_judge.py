@@ -50,6 +50,32 @@ def test_one_restart_is_unlearned_and_the_other_judges():
     path = judge.held_out(lambda t: t, found)
     np.testing.assert_array_equal(path.triggers["pattern"]["pattern"], np.full((1, 2, 2, 1), 0.5))
     assert int(path.targets["pattern"]) == 1
+    # Triggers inverted anew judge as well, for the class that was found first.
+    other = {
+        "pattern": inverted([0.1, 3.0, 2.7, 3.3])._replace(
+            triggers={"pattern": found["pattern"].triggers["pattern"] + 7}
+        )
+    }
+    both = judge.held_out(lambda t: t, found, [other]).triggers["pattern"]["pattern"]
+    np.testing.assert_allclose(both[:, 0, 0, 0], [0.5, 7.5])
+
+
+def test_the_best_held_out_trigger_of_the_most_suspicious_class_counts():
+    found = {
+        "pattern": inverted(CHEAP),
+        "smooth": inverted([0.31, 3.0, 2.7, 3.1]),  # evidence, but for another class
+        "warp": inverted([3.0, 0.4, 2.7, 3.1]),
+    }
+    table = {f"{form}_others": [0.5, 0.5] for form in found}
+    table |= {
+        "pattern_hits_0": [0.1, 0.0],
+        "pattern_hits_1": [0.0, 0.2],
+        "warp_hits_0": [0.05, 0.3],
+    }
+    table |= {"smooth_hits_0": [0.5, 0.5]}
+    rates = judge.success_by_form(table)
+    np.testing.assert_allclose(rates["pattern"], [0.2, 0.4])
+    np.testing.assert_allclose(judge.estimated_success(table, found), [0.2, 0.6])
 
 
 def linear(w, x):
