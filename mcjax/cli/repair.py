@@ -1,6 +1,7 @@
 """Repairs a suspect network with clean labelled images, along a path of low loss.
 
     python -m mcjax.repair --model suspect.pt2 --data clean.npz --out repaired
+    python -m mcjax.repair --model suspect.pt2 --data folder_of_images --resize 32,32 --out repaired
     python -m mcjax.repair --model runs/.../checkpoints/endpoint_a --data clean.npz --out repaired
     python -m mcjax.repair --model suspect --arch cnn:width=16 --data clean.npz --out repaired --second other
     python -m mcjax.repair --model suspect.pt --arch preactresnet18 --normalise cifar10 --data clean.npz --out repaired
@@ -16,12 +17,12 @@ import jax
 from absl import flags
 
 from mcjax import cpu_convolution
+from mcjax.cli import data_flags
 from mcjax.cli.command import NoAnswer
 from mcjax.core.bucket import local
 from mcjax.core.errors import UserError
 from mcjax.core.keys import check_seed
 from mcjax.core.progress import say
-from mcjax.data.npz import read_examples
 from mcjax.repair.model import NothingRepaired, repair_model
 from mcjax.report.repaired_page import new_folder, verdict, write_repaired
 from mcjax.runs.suspect import Suspect, load_suspect, load_variables, save_like
@@ -42,7 +43,7 @@ def define_flags() -> None:
         None,
         "Normalisation of its images: cifar10, imagenet, ... or MEAN,.../STD,...",
     )
-    flags.DEFINE_string("data", None, "Clean images, .npz with `image` and `label`.")
+    data_flags.define("Clean images")
     flags.DEFINE_string("out", None, "A new folder for the results.")
     flags.DEFINE_string("second", None, "A second network of the same architecture.")
     flags.DEFINE_boolean("second_is_clean", False, "The second network is known to be clean.")
@@ -98,7 +99,7 @@ def repair(model: str, data: str, out: str) -> None:
     """
     options = flags.FLAGS
     folder = new_folder(out, "--out")
-    images = read_examples(local(data))
+    images = data_flags.read(data)
     suspect: Suspect = load_suspect(
         local(model), options.arch, images["image"].shape[1:], options.normalise
     )
@@ -138,7 +139,7 @@ def repair(model: str, data: str, out: str) -> None:
     if repaired.t is not None:
         written = save_like(suspect, folder, repaired.variables, t=repaired.t)
     facts = {"model": model, "second": options.second or "", "data": data, "arch": suspect.arch}
-    facts["normalise"] = suspect.normalise
+    facts |= {"normalise": suspect.normalise, **data_flags.settings()}
     write_repaired(folder, repaired, {**facts, **settings, "seed": options.seed})
     report = repaired.report
     if repaired.t is None or written is None:

@@ -1,0 +1,71 @@
+"""The flags for a user's images, shared by the commands that take --data."""
+
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from mcjax.core.bucket import local
+from mcjax.core.errors import UserError, listed
+from mcjax.core.progress import Progress, say
+from mcjax.data.examples import parse_size, read_examples
+
+
+def define(what: str) -> None:
+    """Defines --data, --resize and --channels.
+
+    Args:
+        what: What the images are, for the help.
+    """
+    flags.DEFINE_string(
+        "data",
+        None,
+        f"{what}: .npz with `image` and `label`, a folder with one sub-folder of images per class, "
+        ".parquet with bytes of images, or a folder of Hugging Face's save_to_disk.",
+    )
+    flags.DEFINE_string(
+        "resize", None, "H,W: stretch image files to this size; needed if they differ in size."
+    )
+    flags.DEFINE_integer(
+        "channels", None, "Convert image files to 1 channel (grey) or 3 (RGB); default: as found."
+    )
+
+
+def read(path: str) -> dict[str, np.ndarray]:
+    """Reads images as the flags say, with a progress bar, and says how classes are numbered.
+
+    Args:
+        path: Their path.
+
+    Returns:
+        {"image": [N, H, W, C], "label": int32 [N]}.
+
+    Raises:
+        UserError: A flag is invalid, or as `mcjax.data.examples.read_examples`.
+    """
+    options = flags.FLAGS
+    if options.channels not in (None, 1, 3):
+        raise UserError(f"--channels is {options.channels}; give 1 (grey) or 3 (RGB)")
+    size = None if options.resize is None else parse_size("--resize", options.resize)
+    bars: list[Progress] = []
+
+    def tell(done: int, total: int) -> None:
+        if not bars:
+            bars.append(Progress("images", total, unit="image"))
+        bars[0].advance(done - bars[0].done)
+
+    try:
+        found = read_examples(local(path), resize=size, channels=options.channels, tell=tell)
+    finally:
+        for bar in bars:
+            bar.close()
+    if found.class_names:
+        numbered = [f"{i} {name}" for i, name in enumerate(found.class_names)]
+        say(f"classes of {path}: {listed(numbered, 10)}; the network must number them so")
+    return found.examples
+
+
+def settings() -> dict[str, Any]:
+    """The flags beside --data, for result.json; those that were given."""
+    given = {name: getattr(flags.FLAGS, name) for name in ("resize", "channels")}
+    return {name: value for name, value in given.items() if value is not None}
