@@ -13,6 +13,7 @@ import sys
 COMMANDS = {
     "train": ("mcjax.train", "run an experiment"),
     "evaluate": ("mcjax.evaluate", "evaluate a trained path at other points"),
+    "path": ("mcjax.path", "look along the line and a curve between two networks"),
     "repair": ("mcjax.repair", "repair a suspect network"),
     "report": ("mcjax.report", "collect runs in a table, with figures and a page"),
     "markdown": ("mcjax.report.markdown", "print a summary.csv as Markdown tables"),

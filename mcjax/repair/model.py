@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from mcjax import alignment
+from mcjax.alignment.by_name import aligned
 from mcjax.core import fields
 from mcjax.core.errors import UserError, shown
 from mcjax.core.keys import check_key, stream
@@ -218,7 +219,7 @@ def repair_model(
     def second_network() -> tuple[str, PyTree]:
         if second is not None:
             end = as_network(apply_fn, second)[1]
-            return "given", _aligned(
+            return "given", aligned(
                 stream(key, "alignment"), o.align, spec, network, start, end, some_images
             )
         if o.unalign == "none":
@@ -345,28 +346,6 @@ def repair_model(
     if not result.ok:
         warnings.warn(f"nothing was repaired: {result.reason}", NothingRepaired, stacklevel=2)
     return result
-
-
-def _aligned(
-    key: jax.Array,
-    by: str,
-    spec_fn: Callable[[], alignment.PermutationSpec],
-    network: Network,
-    start: PyTree,
-    end: PyTree,
-    images_fn: Callable[[], Iterator[jax.Array]],
-) -> PyTree:
-    """A given second network, its channels permuted as `RepairOptions.align` says."""
-    if by == "none":
-        return end
-    spec, away = spec_fn(), by.endswith("away")
-    if by.startswith("activations"):
-        permutations = alignment.activation_matching(
-            spec, network.apply, start, end, images_fn(), away=away
-        )
-    else:
-        permutations = alignment.weight_matching(key, spec, start, end, away=away).permutations
-    return alignment.permute(spec, permutations, end)
 
 
 def _evidence(

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from mcjax.alignment.by_name import WAYS
 from mcjax.core import fields
 from mcjax.core.errors import UserError, shown
 from mcjax.core.fields import Field
@@ -92,7 +93,7 @@ class RepairOptions:
 _FIELDS: Mapping[str, Field] = {
     "kind": fields.choice(*KINDS),
     "num_bends": fields.whole(0, MOST_BENDS),
-    "align": fields.choice("none", "weights", "away", "activations", "activations_away"),
+    "align": fields.choice(*WAYS),
     "unalign": fields.choice("weights", "activations", "random", "none"),
     "fit": fields.choice("auto", *FITS),
     "unlearn": fields.several(fields.choice(*FORMS)),

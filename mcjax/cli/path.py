@@ -1,0 +1,293 @@
+"""Looks along the straight line and a trained curve between two networks of one architecture.
+
+    python -m mcjax.path --start a.pt2 --end b.pt2 --data clean.npz --out look
+    python -m mcjax.path --start a.pt2 --end b.pt2 --data images --out look --eps 8/255 --eigenvalue
+    python -m mcjax.path --start a.pt --end b.pt --data clean.npz --out look --num_steps 0
+
+Writes to --out: path.csv (one row per path and t), path.png, report.html and result.json. The curve is
+trained on most of the images; a fifth is held out to measure accuracy and loss. --num_steps 0 measures
+the straight line only.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from mcjax import alignment, cpu_convolution
+from mcjax.alignment.by_name import WAYS, aligned
+from mcjax.cli import data_flags
+from mcjax.core import fields
+from mcjax.core.bucket import local
+from mcjax.core.errors import UserError
+from mcjax.core.keys import check_seed, stream
+from mcjax.core.progress import progress, say
+from mcjax.core.tree import PyTree, digest
+from mcjax.curves import MOST_BENDS, Bezier
+from mcjax.curves.batch_stats import CurveWithStats
+from mcjax.curves.geometry import distances
+from mcjax.data.batches import to_unit
+from mcjax.data.given import Examples, given_examples, given_labels
+from mcjax.data.stratify import holdout
+from mcjax.evaluation.look import Quantity, along, eigenvalue, robust
+from mcjax.models.given import as_network, check_variables, classes_of
+from mcjax.models.network import Network
+from mcjax.report.path_page import Table, write_look
+from mcjax.report.repaired_page import new_folder
+from mcjax.runs.suspect import Suspect, load_suspect, load_variables
+from mcjax.training.connect import connect
+from mcjax.training.losses import classification_metrics
+
+LINE, CURVE = "line", "curve"
+EPS = "8/255"
+CHECKS = {
+    "num_points": fields.whole(2, 100_000),
+    "num_steps": fields.whole(0),
+    "num_bends": fields.whole(1, MOST_BENDS),
+    "batch_size": fields.whole(1, 2**20),
+    "learning_rate": fields.number(0, 1e3, above=True),
+    "align": fields.choice(*WAYS),
+    "attack": fields.choice("none", "pgd"),
+    "attack_steps": fields.whole(1),
+    "attack_images": fields.whole(1),
+    "hessian_images": fields.whole(1),
+    "held_out": fields.number(0, 1, above=True, below=True),
+}
+
+
+def define_flags() -> None:
+    """Defines the command's flags, when the command runs and not when the module is imported."""
+    flags.DEFINE_string(
+        "start",
+        None,
+        "The network at t = 0: .pt2 of torch.export.save, .pt, .pth, .safetensors, or an mcjax "
+        "checkpoint folder.",
+    )
+    flags.DEFINE_string("end", None, "The network at t = 1, of the same architecture.")
+    flags.DEFINE_string(
+        "arch", None, "Their architecture, NAME or NAME:option=value,...; see docs/pytorch.md."
+    )
+    flags.DEFINE_string(
+        "normalise",
+        None,
+        "Normalisation of their images: cifar10, imagenet, ... or MEAN,.../STD,...",
+    )
+    data_flags.define("Images")
+    flags.DEFINE_string("out", None, "A new folder for the results.")
+    flags.DEFINE_integer("num_points", 61, "Number of t's, equally spaced, including the ends.")
+    flags.DEFINE_integer(
+        "num_steps", 2000, "Training steps of the curve; 0 measures the straight line only."
+    )
+    flags.DEFINE_integer("num_bends", 1, "Bends of the curve.")
+    flags.DEFINE_integer("batch_size", 128, "Images per step.")
+    flags.DEFINE_float("learning_rate", 0.05, "Learning rate of the curve's training.")
+    flags.DEFINE_float("held_out", 0.2, "Fraction of the images held out to measure.")
+    flags.DEFINE_string(
+        "align",
+        "none",
+        f"Permute the channels of the second network: {', '.join(WAYS)}.",
+    )
+    flags.DEFINE_string(
+        "attack",
+        None,
+        f"pgd (robust accuracy) or none; default: pgd if --eps is given, --eps {EPS}.",
+    )
+    flags.DEFINE_string(
+        "eps", None, f"Radius of the attack's l_inf ball, such as {EPS} or 0.03; 0: no attack."
+    )
+    flags.DEFINE_integer("attack_steps", 10, "Steps of the attack.")
+    flags.DEFINE_integer("attack_images", 500, "Held-out images to attack, at most.")
+    flags.DEFINE_boolean(
+        "eigenvalue", False, "Measure the largest eigenvalue of the input Hessian (mean)."
+    )
+    flags.DEFINE_integer("hessian_images", 100, "Held-out images for it, at most.")
+    flags.DEFINE_integer("seed", 0, "Random seed.")
+
+
+def main() -> None:
+    """Reads the flags and looks."""
+    values = {name: getattr(flags.FLAGS, name) for name in ("start", "end", "data", "out")}
+    for name, value in values.items():
+        if not value:
+            raise UserError(f"--{name} is missing; see --help")
+    look(**values)
+
+
+def look(start: str, end: str, data: str, out: str) -> None:
+    """Measures the paths between two networks, with the other settings from the flags.
+
+    Args:
+        start: Path of the first network.
+        end: Path of the second.
+        data: Path of the images.
+        out: A new folder.
+
+    Raises:
+        UserError: An input is invalid.
+    """
+    options = flags.FLAGS
+    settings: dict[str, Any] = {name: getattr(options, name) for name in CHECKS}
+    settings["attack"], settings["eps"] = attack_of(options.attack, options.eps)
+    for name, field in CHECKS.items():
+        fields.check(f"--{name}", settings[name], field)
+    check_seed(options.seed, "--seed")
+    folder = new_folder(out, "--out")
+    images = data_flags.read(data)
+    suspect = load_suspect(local(start), options.arch, images["image"].shape[1:], options.normalise)
+    other = load_variables(local(end), suspect)
+    check_variables("--start", suspect.variables, suspect.network)
+    check_variables("--end", other, suspect.network)
+    if digest(suspect.variables) == digest(other):
+        raise UserError(f"{end} has the same weights as {start}; give two different networks")
+    cpu_convolution.enable()
+    parts, num_classes = _split(suspect, images, settings["held_out"])
+    curves = _paths(suspect, other, parts["train"], settings, options.seed)
+    measured = _quantities(
+        suspect.network, parts, num_classes, settings, options.eigenvalue, options.seed
+    )
+    ts = np.linspace(0, 1, settings["num_points"])
+    tables: dict[str, Table] = {}
+    for name, curve in curves.items():
+        with progress(name, len(ts), unit="point") as bar:
+            tables[name] = along(
+                measured,
+                curve,
+                ts,
+                lambda points, v, bar=bar: bar.advance(points, accuracy=v["accuracy"]),
+            )
+    facts = {"start": start, "end": end, "data": data, "arch": suspect.arch}
+    facts |= {"normalise": suspect.normalise, **data_flags.settings()}
+    numbers = {
+        "distance_of_ends": float(distances(curves[LINE].curve, [1.0])[0]),
+        "num_train": len(parts["train"]["label"]),
+        "num_held_out": len(parts["held_out"]["label"]),
+        "num_attacked": _count(settings["eps"] > 0, parts, settings["attack_images"]),
+        "num_hessian": _count(options.eigenvalue, parts, settings["hessian_images"]),
+    }
+    rest = {"eigenvalue": options.eigenvalue, "seed": options.seed}
+    sentences = write_look(folder, ts, tables, numbers, {**facts, **settings, **rest})
+    for sentence in sentences:
+        say(sentence)
+    say(f"results in {folder}: report.html, result.json, path.csv, path.png")
+
+
+def attack_of(attack: str | None, eps: str | None) -> tuple[str, float]:
+    """The attack and its radius.
+
+    Args:
+        attack: "pgd", "none", or None: "pgd" if there is a radius.
+        eps: The radius, a number or a fraction; None: `EPS`. 0: no attack.
+
+    Raises:
+        UserError: The radius is not a number in [0, 1], or given with "none".
+
+    Example:
+        >>> attack_of(None, None), attack_of("pgd", "1/4"), attack_of("pgd", "0")
+        (('none', 0.0), ('pgd', 0.25), ('none', 0.0))
+    """
+    attack = attack or ("none" if eps is None else "pgd")
+    text = eps or (EPS if attack == "pgd" else "0")
+    try:
+        radius = float(Fraction(text.replace(" ", "")))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        radius = -1.0
+    if not 0 <= radius <= 1:
+        raise UserError(f"--eps is {text!r}; give a radius from 0 to 1, such as {EPS}")
+    if attack == "none" and radius:
+        raise UserError("--eps needs an attack; give --attack pgd, or leave --eps out")
+    if attack == "pgd" and not radius:
+        attack = "none"
+    return attack, radius
+
+
+def _split(
+    suspect: Suspect, images: dict[str, np.ndarray], share: float
+) -> tuple[dict[str, Examples], int]:
+    """The images to train on and those held out, stratified by class; the number of classes."""
+    whole = given_examples("the", images)
+    num_classes = classes_of(suspect.network, suspect.variables, whole["image"])
+    whole["label"] = given_labels("the", whole["label"], num_classes)
+    size = len(whole["label"])
+    if size < 2:
+        raise UserError("one image can't be split; give more")
+    num_held_out = min(max(1, round(share * size)), size - 1)
+    index = holdout(whole["label"], num_test=num_held_out, seed=0)
+    named = zip(("train", "held_out"), index, strict=True)
+    return {name: {k: v[i] for k, v in whole.items()} for name, i in named}, num_classes
+
+
+def _paths(
+    suspect: Suspect, other: PyTree, images: Examples, settings: dict[str, Any], seed: int
+) -> dict[str, CurveWithStats]:
+    """The straight line, and the trained curve; both have as many bends, so they share programs."""
+    network, key = suspect.network, jax.random.key(seed)
+    first, last = (as_network(network, v)[1] for v in (suspect.variables, other))
+
+    def batches() -> Iterator[jax.Array]:
+        for i in range(0, len(images["label"]), 250):
+            yield to_unit(images["image"][i : i + 250])
+
+    spec_fn = functools.partial(
+        alignment.permutation_spec, network.apply, first, images["image"].shape[1:]
+    )
+    last = aligned(
+        stream(key, "alignment"), settings["align"], spec_fn, network, first, last, batches
+    )
+    num_steps, num_bends = (
+        settings["num_steps"],
+        settings["num_bends"] * bool(settings["num_steps"]),
+    )
+    found = connect(
+        stream(key, "curve"),
+        network,
+        first,
+        last,
+        images,
+        num_bends=num_bends,
+        learning_rate=settings["learning_rate"],
+        verbose=True,
+        num_steps=max(num_steps, 1),  # without bends nothing is trained
+        batch_size=settings["batch_size"],
+    )
+    straight = Bezier.connect(first["params"], last["params"], num_bends)
+    line = dataclasses.replace(found, curve=straight)
+    return {LINE: line, CURVE: found} if num_steps else {LINE: line}
+
+
+def _quantities(
+    network: Network,
+    parts: dict[str, Examples],
+    num_classes: int,
+    settings: dict[str, Any],
+    with_eigenvalue: bool,
+    seed: int,
+) -> list[Quantity]:
+    """What is measured, each on its own images; subsets are stratified by class."""
+    metrics, held_out = classification_metrics(network.apply), parts["held_out"]
+
+    def some(number: int) -> Examples:
+        number = min(number, len(held_out["label"]))
+        index = holdout(held_out["label"], num_test=number, seed=1)[1]
+        return {k: jnp.asarray(v[index]) for k, v in held_out.items()}
+
+    found = [Quantity(metrics, held_out), Quantity(metrics, parts["train"], prefix="train_")]
+    if settings["eps"]:
+        attacked = robust(
+            network, seed=seed, eps=settings["eps"], num_steps=settings["attack_steps"]
+        )
+        found.append(Quantity(attacked, some(settings["attack_images"]), 250))
+    if with_eigenvalue:
+        found.append(
+            Quantity(eigenvalue(network, num_classes), some(settings["hessian_images"]), 50)
+        )
+    return found
+
+
+def _count(measured: bool, parts: dict[str, Examples], most: int) -> int:
+    return min(most, len(parts["held_out"]["label"])) if measured else 0
