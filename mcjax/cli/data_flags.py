@@ -59,8 +59,8 @@ def read(path: str) -> dict[str, np.ndarray]:
     finally:
         for bar in bars:
             bar.close()
-    if found.class_names:
-        numbered = [f"{i} {name}" for i, name in enumerate(found.class_names)]
+    numbered = [f"{i} = {name}" for i, name in enumerate(found.class_names) if name != str(i)]
+    if numbered:
         say(f"classes of {path}: {listed(numbered, 10)}; the network must number them so")
     return found.examples
 

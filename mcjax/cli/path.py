@@ -16,7 +16,6 @@ from fractions import Fraction
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
@@ -27,7 +26,7 @@ from mcjax.core import fields
 from mcjax.core.bucket import local
 from mcjax.core.errors import UserError
 from mcjax.core.keys import check_seed, stream
-from mcjax.core.progress import progress, say
+from mcjax.core.progress import Progress, progress, say
 from mcjax.core.tree import PyTree, digest
 from mcjax.curves import MOST_BENDS, Bezier
 from mcjax.curves.batch_stats import CurveWithStats
@@ -147,7 +146,7 @@ def look(start: str, end: str, data: str, out: str) -> None:
         raise UserError(f"{end} has the same weights as {start}; give two different networks")
     cpu_convolution.enable()
     parts, num_classes = _split(suspect, images, settings["held_out"])
-    curves = _paths(suspect, other, parts["train"], settings, options.seed)
+    straight, curves = _paths(suspect, other, parts["train"], settings, options.seed)
     measured = _quantities(
         suspect.network, parts, num_classes, settings, options.eigenvalue, options.seed
     )
@@ -155,16 +154,11 @@ def look(start: str, end: str, data: str, out: str) -> None:
     tables: dict[str, Table] = {}
     for name, curve in curves.items():
         with progress(name, len(ts), unit="point") as bar:
-            tables[name] = along(
-                measured,
-                curve,
-                ts,
-                lambda points, v, bar=bar: bar.advance(points, accuracy=v["accuracy"]),
-            )
+            tables[name] = along(measured, curve, ts, functools.partial(_advance, bar))
     facts = {"start": start, "end": end, "data": data, "arch": suspect.arch}
     facts |= {"normalise": suspect.normalise, **data_flags.settings()}
     numbers = {
-        "distance_of_ends": float(distances(curves[LINE].curve, [1.0])[0]),
+        "distance_of_ends": float(distances(straight, np.ones(1))[0]),
         "num_train": len(parts["train"]["label"]),
         "num_held_out": len(parts["held_out"]["label"]),
         "num_attacked": _count(settings["eps"] > 0, parts, settings["attack_images"]),
@@ -175,6 +169,10 @@ def look(start: str, end: str, data: str, out: str) -> None:
     for sentence in sentences:
         say(sentence)
     say(f"results in {folder}: report.html, result.json, path.csv, path.png")
+
+
+def _advance(bar: Progress, points: int, values: dict[str, float]) -> None:
+    bar.advance(points, accuracy=values["accuracy"])
 
 
 def attack_of(attack: str | None, eps: str | None) -> tuple[str, float]:
@@ -224,8 +222,8 @@ def _split(
 
 def _paths(
     suspect: Suspect, other: PyTree, images: Examples, settings: dict[str, Any], seed: int
-) -> dict[str, CurveWithStats]:
-    """The straight line, and the trained curve; both have as many bends, so they share programs."""
+) -> tuple[Bezier, dict[str, CurveWithStats]]:
+    """The straight line's parameters, and the paths; both have as many bends, so they share programs."""
     network, key = suspect.network, jax.random.key(seed)
     first, last = (as_network(network, v)[1] for v in (suspect.variables, other))
 
@@ -257,7 +255,7 @@ def _paths(
     )
     straight = Bezier.connect(first["params"], last["params"], num_bends)
     line = dataclasses.replace(found, curve=straight)
-    return {LINE: line, CURVE: found} if num_steps else {LINE: line}
+    return straight, {LINE: line, CURVE: found} if num_steps else {LINE: line}
 
 
 def _quantities(
@@ -274,7 +272,7 @@ def _quantities(
     def some(number: int) -> Examples:
         number = min(number, len(held_out["label"]))
         index = holdout(held_out["label"], num_test=number, seed=1)[1]
-        return {k: jnp.asarray(v[index]) for k, v in held_out.items()}
+        return {k: v[index] for k, v in held_out.items()}
 
     found = [Quantity(metrics, held_out), Quantity(metrics, parts["train"], prefix="train_")]
     if settings["eps"]:

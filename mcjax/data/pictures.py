@@ -60,7 +60,8 @@ def decode_all(
         UserError: Images can't be decoded, or differ in size or channels; the message names files.
     """
     need("PIL.Image", "images", f"{where}: reading image files")
-    out, first, unreadable = np.zeros(0), "", []
+    out: Any = None
+    first, unreadable = "", []
     if not total:
         raise UserError(f"{where} holds no images")
     for i, (name, data) in enumerate(images):

@@ -106,13 +106,13 @@ def path_panels(
         number = numbers[counts.get(metric, "num_held_out")]
         lines = []
         for name, table in tables.items():
-            label = f"{NAMES[name]}, {number} images held out"
-            lines.append(Line(label, scale * table[metric], colours[name], ends=True))
+            lines.append(Line(NAMES[name], scale * table[metric], colours[name], ends=True))
             if f"train_{metric}" in table:
-                label = f"{NAMES[name]}, {numbers['num_train']} images trained on"
+                label = f"{NAMES[name]}, on {numbers['num_train']} images trained on"
                 y = scale * table[f"train_{metric}"]
                 lines.append(Line(label, y, colours[name], dotted=True))
-        panels.append(Panel(ts, lines, "t", ylabel, ylim=(0, None), xlim=T_LIMITS))
+        title = f"{number} images held out"
+        panels.append(Panel(ts, lines, "t", ylabel, title, ylim=(0, None), xlim=T_LIMITS))
     return panels
 
 
@@ -135,7 +135,8 @@ def summary(ts: np.ndarray, tables: Mapping[str, Table]) -> dict[str, float]:
         >>> found["line_worst_accuracy"], found["line_worst_t"], found["line_loss_barrier"]
         (0.5, 0.5, 2.0)
     """
-    line, found = tables["line"], {}
+    line = tables["line"]
+    found: dict[str, float] = {}
     for metric in ("accuracy", "robust_accuracy"):
         if metric in line:
             found |= {

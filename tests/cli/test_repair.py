@@ -126,3 +126,23 @@ def test_mistakes(arguments, message, folder):
     assert done.stderr.count("\n") == 1
     assert message in done.stderr or "lie in [0, 255]" in done.stderr
     assert not (folder / "x").exists()
+
+
+def test_a_folder_of_images(folder):
+    from PIL import Image
+
+    for i, x in enumerate(X):
+        (folder / "images" / "abcd"[i % 4]).mkdir(parents=True, exist_ok=True)
+        pixels = (255 * x[..., 0]).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / "abcd"[i % 4] / f"{i:02}.png")
+    done = repair(
+        "--model {d}/suspect --second {d}/other --data {d}/images --out {d}/pictures " + QUICK,
+        folder,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "0 = a, 1 = b, 2 = c, 3 = d" in done.stderr
+    assert read_csv(folder / "pictures" / "path.csv")["selection_accuracy"] == [1.0, 1.0, 1.0]
+    (folder / "images" / "a" / "00.png").write_bytes(b"")
+    done = repair("--model {d}/suspect --data {d}/images --out {d}/x", folder)
+    assert done.returncode == 2
+    assert "a/00.png (" in done.stderr

@@ -44,6 +44,7 @@ SHELL_VARIABLE = re.compile(r"^\$\w+$")
 REQUIRED = {
     "mcjax.train": ("config",),
     "mcjax.evaluate": ("workdir",),
+    "mcjax.path": ("start", "end", "data", "out"),
     "mcjax.repair": ("model", "data", "out"),
     "launch.sweep": ("sweep",),
     "launch.cost": ("sweep",),

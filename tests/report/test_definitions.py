@@ -7,9 +7,18 @@ import pytest
 from mcjax.curves import Bezier
 from mcjax.experiments import connect, evasion_report
 from mcjax.experiments.repair_study import table as repair_table
+from mcjax.report import path_page
 from mcjax.report.definitions import meaning
 
 T = np.linspace(0, 1, 5)
+
+
+def test_a_look_between_two_networks():
+    names = ("loss", "accuracy", "robust_loss", "robust_accuracy", "eigenvalue")
+    table = dict.fromkeys(names, 0.5 + 0.1 * T)
+    counts = ("distance_of_ends", "num_train", "num_held_out", "num_attacked", "num_hessian")
+    for name in [*path_page.summary(T, {"line": table, "curve": table}), *counts]:
+        assert meaning(name), name
 
 
 def path():
