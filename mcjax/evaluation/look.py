@@ -57,6 +57,7 @@ def along(
         {name: means [T]}.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from mcjax.curves import Bezier
         >>> line = Bezier.connect({"w": jnp.zeros(1)}, {"w": jnp.ones(1)})
         >>> images = {"image": np.ones((2, 1, 1, 1), np.float32), "label": np.zeros(2, np.int32)}
