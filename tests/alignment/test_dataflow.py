@@ -205,17 +205,35 @@ def test_groups_of_a_group_norm_keep_together():
     np.testing.assert_allclose(apply(moved, x), apply(v, x), rtol=1e-4, atol=1e-5)
 
 
-def test_grouped_convolutions_are_left_alone():
+def grouped(num_groups):
+    """A network with a grouped convolution of 4 channels, and its weights."""
+
     def apply(v, x):
         h = jax.nn.relu(jax.lax.conv(x.transpose(0, 3, 1, 2), v["in"], (1, 1), "SAME"))
-        h = jax.lax.conv_general_dilated(h, v["each"], (1, 1), "SAME", feature_group_count=4)
+        h = jax.lax.conv_general_dilated(
+            h, v["each"], (1, 1), "SAME", feature_group_count=num_groups
+        )
         return h.mean((2, 3)) @ v["out"]
 
-    weights = {
-        k: jnp.zeros(s) for k, s in (("in", [4, 1, 3, 3]), ("each", [4, 1, 3, 3]), ("out", [4, 3]))
-    }
+    shapes = {"in": [4, 1, 3, 3], "each": [4, 4 // num_groups, 3, 3], "out": [4, 3]}
+    rng = np.random.default_rng(0)
+    return apply, {k: jnp.asarray(rng.normal(size=s), jnp.float32) for k, s in shapes.items()}
+
+
+def test_grouped_convolutions_are_left_alone():
+    apply, weights = grouped(2)
     with pytest.raises(UserError, match="no channels"):
         permutation_spec(apply, weights, (5, 5, 1))
+
+
+def test_depthwise_filters_are_permuted_with_their_channels():
+    apply, weights = grouped(4)
+    spec = permutation_spec(apply, weights, (5, 5, 1))
+    assert tuple(spec.sizes) == (4,)
+    permuted = permute(spec, (np.array([2, 0, 3, 1]),), weights)
+    assert not np.allclose(permuted["each"], weights["each"])
+    x = jnp.asarray(np.random.default_rng(1).random((2, 5, 5, 1)), jnp.float32)
+    np.testing.assert_allclose(apply(permuted, x), apply(weights, x), rtol=1e-4)
 
 
 def test_a_leaf_of_another_network_is_named():
