@@ -30,6 +30,7 @@ def run(module, *words, cwd=ROOT, env=None):
         mock.patch.object(sys, "argv", [module, *arguments]),
         mock.patch.dict(os.environ, env or {}),
         mock.patch.object(processes, "end", sys.exit),  # os._exit, which would end the tests
+        _without_alias(module),
         _restored(),
         warnings.catch_warnings(),
         contextlib.redirect_stdout(out),
@@ -52,6 +53,20 @@ def apart(module, *words, cwd=ROOT, env=None):
     command = [sys.executable, "-m", module, *(str(word) for word in words)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+
+
+@contextlib.contextmanager
+def _without_alias(name):
+    """Without a module that another test imported by this name, its old one: a command has it now."""
+    other = sys.modules.get(name)
+    if other is None or other.__name__ == name:
+        yield
+        return
+    del sys.modules[name]
+    try:
+        yield
+    finally:
+        sys.modules[name] = other
 
 
 @contextlib.contextmanager
