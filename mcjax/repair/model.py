@@ -81,7 +81,7 @@ class Repaired:
             return ""
         inside = self.report["selection_accuracy"][self.report["distance"] > 0]
         best = (
-            f"the best has {inside.max():.4f}" if len(inside) else "there is none between the ends"
+            f"the best has {inside.max():.4f}" if len(inside) else "no point lies between the ends"
         )
         return (
             f"no point of the path has accuracy {self.report['floor']:.4f} on the selection images "

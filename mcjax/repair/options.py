@@ -31,7 +31,7 @@ class RepairOptions:
             "auto" takes the answers only if there is evidence of a backdoor, whose trigger is then
             unlearned: without, the answers could teach an unseen backdoor along.
         unlearn: Forms of triggers that are unlearned (`mcjax.repair.evidence.forms`): those of them
-            that are evidence, or all where there is none.
+            that are evidence, or without evidence all.
         rounds: The path's trainings, which share its steps; with evidence, triggers are inverted anew
             before all but the first, on the path's middle.
         choose: "evidence" takes the point with the lowest estimated attack success, "distance" the

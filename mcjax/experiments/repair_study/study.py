@@ -180,7 +180,7 @@ class Study:
         return self.repaired(made_by, size)[0] if made_by else self.second(size)
 
     def suspects(self, name: str) -> tuple[int, ...]:
-        """The ends of a method's path that may be tampered with; a repaired end is none."""
+        """The ends of a method's path that may be tampered with, without an end that is repaired."""
         return (0,) if METHODS[name].end else self.tampered.suspects
 
     def case(self, name: str, size: int) -> Case:
