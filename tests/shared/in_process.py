@@ -30,6 +30,8 @@ def run(module, *words, cwd=ROOT, env=None):
         mock.patch.object(sys, "argv", [module, *arguments]),
         mock.patch.dict(os.environ, env or {}),
         mock.patch.object(processes, "end", sys.exit),  # os._exit, which would end the tests
+        # It forgets all that is compiled, here and in the tests that follow; `apart` does not leave it out.
+        mock.patch.object(cpu_convolution, "enable"),
         _without_alias(module),
         _restored(),
         warnings.catch_warnings(),
@@ -84,6 +86,5 @@ def _restored():
         flags.FLAGS.unparse_flags()
         logging.getLogger("absl").setLevel(level)
         threading.excepthook, sys.unraisablehook = hooks
-        cpu_convolution.disable()
         for name, value in settings.items():
             jax.config.update(name, value)
