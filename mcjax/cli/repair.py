@@ -23,6 +23,7 @@ from mcjax.core.bucket import local
 from mcjax.core.errors import UserError
 from mcjax.core.keys import check_seed
 from mcjax.core.progress import say
+from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.model import NothingRepaired, repair_model
 from mcjax.report.repaired_page import new_folder, verdict, write_repaired
 from mcjax.runs.suspect import Suspect, load_suspect, load_variables, save_like
@@ -73,6 +74,7 @@ def define_flags() -> None:
     flags.DEFINE_float("learning_rate", 0.05, "Learning rate of the path's training.")
     flags.DEFINE_integer("num_points", 61, "Number of points of the path to evaluate.")
     flags.DEFINE_float("extrapolate", 0.0, "How far beyond its ends to evaluate the path, in t.")
+    flags.DEFINE_list("forms", list(FORMS), "Forms of triggers that are looked for.")
     flags.DEFINE_integer("inversion_steps", 200, "Adam steps of the search for triggers.")
     flags.DEFINE_integer("seed", 0, "Random seed.")
 
@@ -122,6 +124,7 @@ def repair(model: str, data: str, out: str) -> None:
             "num_points",
             "extrapolate",
             "inversion_steps",
+            "forms",
         )
     }
     with warnings.catch_warnings():  # told below

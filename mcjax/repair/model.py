@@ -31,7 +31,6 @@ from mcjax.models.network import Network
 from mcjax.repair.bonafide import check_images, check_suspect
 from mcjax.repair.choose import choose_on_curve, path_ts
 from mcjax.repair.evidence import judge as evidence
-from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.evidence.invert import Inverted, invert
 from mcjax.repair.methods import METHODS
 from mcjax.repair.methods.method import Case
@@ -176,7 +175,8 @@ def repair_model(
         >>> bonafide = {"image": np.tile(x, (5, 1, 1, 1)), "label": np.tile(np.arange(4), 5)}
         >>> apply_fn = lambda w, x: x.reshape(len(x), -1) @ w
         >>> a, b = 2 * jnp.eye(4), 3 * jnp.eye(4)
-        >>> fixed = repair_model(jax.random.key(0), apply_fn, a, bonafide, b, num_steps=4)
+        >>> quick = {"num_steps": 4, "forms": ("patch",)}
+        >>> fixed = repair_model(jax.random.key(0), apply_fn, a, bonafide, b, **quick)
         >>> round(fixed.t, 2), fixed.variables.shape
         (0.5, (4, 4))
 
@@ -243,7 +243,7 @@ def repair_model(
 
     def invert_again(name: str, variables: PyTree) -> dict[str, Inverted]:
         mine = stream(key, f"evidence of {name}")
-        again.append(_evidence(mine, network, variables, images, o.inversion_steps, verbose))
+        again.append(_evidence(mine, network, variables, images, o, verbose))
         return again[-1]
 
     def case(name: str) -> Case:
@@ -273,9 +273,7 @@ def repair_model(
 
     images = jax.tree.map(jnp.asarray, parts["bonafide"])
     second_fn = functools.cache(second_network)
-    inverted = _evidence(
-        stream(key, "evidence"), network, start, images, o.inversion_steps, verbose
-    )
+    inverted = _evidence(stream(key, "evidence"), network, start, images, o, verbose)
     name = "path" if o.fit == "labels" and not o.unlearn else "taught_path"
     joined = case(name)
     curve = METHODS[name].run(joined)
@@ -353,7 +351,7 @@ def _evidence(
     network: Network,
     suspect: dict[str, PyTree],
     images: Mapping[str, Any],
-    num_steps: int,
+    options: RepairOptions,
     verbose: bool,
 ) -> dict[str, Inverted]:
     """Inverts triggers form by form, which takes a while."""
@@ -366,15 +364,15 @@ def _evidence(
             suspect,
             images,
             forms=(form,),
-            num_steps=num_steps,
+            num_steps=options.inversion_steps,
             num_restarts=2,  # one to unlearn, one to judge by
         )
         return jax.block_until_ready(found[form])
 
     if not verbose:
-        return {form: invert_one(form) for form in FORMS}
-    with progress("evidence", len(FORMS), unit="form") as bar:
-        for form in FORMS:
+        return {form: invert_one(form) for form in options.forms}
+    with progress("evidence", len(options.forms), unit="form") as bar:
+        for form in options.forms:
             inverted[form] = invert_one(form)
             (best,) = evidence.findings({form: inverted[form]})
             bar.advance(1, anomaly=best.anomaly)

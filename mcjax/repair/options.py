@@ -30,8 +30,9 @@ class RepairOptions:
         fit: "distillation" learns the suspect's answers to mixed clean images, "labels" the labels;
             "auto" takes the answers only if there is evidence of a backdoor, whose trigger is then
             unlearned: without, the answers could teach an unseen backdoor along.
-        unlearn: Forms of triggers that are unlearned (`mcjax.repair.evidence.forms`): those of them
-            that are evidence, or without evidence all.
+        forms: Forms of triggers that are looked for (`mcjax.repair.evidence.forms`); fewer take less
+            time and miss more.
+        unlearn: Those that are unlearned, if they are evidence; without evidence all.
         rounds: The path's trainings, which share its steps; with evidence, triggers are inverted anew
             before all but the first, on the path's middle.
         choose: "evidence" takes the point with the lowest estimated attack success, "distance" the
@@ -57,6 +58,7 @@ class RepairOptions:
     align: str = "none"
     unalign: str = "weights"
     fit: str = "auto"
+    forms: tuple[str, ...] = tuple(FORMS)
     unlearn: tuple[str, ...] = tuple(FORMS)
     rounds: int = 2
     choose: str = "evidence"
@@ -96,6 +98,7 @@ _FIELDS: Mapping[str, Field] = {
     "align": fields.choice(*WAYS),
     "unalign": fields.choice("weights", "activations", "random", "none"),
     "fit": fields.choice("auto", *FITS),
+    "forms": fields.several(fields.choice(*FORMS), least=1),
     "unlearn": fields.several(fields.choice(*FORMS)),
     "rounds": fields.whole(1, 10),
     "choose": fields.choice("evidence", "distance"),

@@ -17,7 +17,6 @@ from mcjax.experiments.repair_study.study import num_repair_steps
 from mcjax.experiments.stages.training import num_training_steps
 from mcjax.models.network import Network, from_linen
 from mcjax.repair import methods
-from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.methods import taught
 from mcjax.repair.methods.method import Plan, Work, training_work
 from mcjax.runs.config import flat
@@ -140,7 +139,7 @@ def _repairs(config: ConfigDict) -> Iterator[Work]:
         again = sum(name in taught.METHODS for name in names)
         searches = 1 + again * (o.taught.rounds - 1)
         num_classes = _data(config)[1]
-        steps = searches * len(FORMS) * len(o.sizes) * o.evidence.num_steps
+        steps = searches * len(o.evidence.forms) * len(o.sizes) * o.evidence.num_steps
         stamped = 2 * num_classes * o.evidence.batch_size
         yield Work("inversion of triggers", steps, stamped, 2, 1, "")
 

@@ -73,6 +73,7 @@ def test_a_missing_file_is_refused(tmp_path):
         read_summary(tmp_path / "none.csv")
 
 
+@pytest.mark.slow(compiles=True)
 def test_the_command_prints_every_file_and_ends_with_code_2_on_a_mistake(tmp_path):
     command = [sys.executable, "-m", "mcjax.report.markdown"]
     file = str(summary(tmp_path / "summary.csv", [(0.9, 0.1)]))

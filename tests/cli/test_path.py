@@ -118,6 +118,7 @@ def test_the_line_alone_and_aligned(folder):
     assert metrics["num_attacked"] == 0
 
 
+@pytest.mark.slow(compiles=True)
 def test_exported_programs(folder, tmp_path):
     torch = pytest.importorskip("torch")
 

@@ -15,7 +15,7 @@ from mcjax.runs.checkpoint import restore, save
 from mcjax.runs.workdir import read_csv
 
 X = np.tile(np.eye(4, dtype=np.float32).reshape(4, 2, 2, 1), (10, 1, 1, 1))
-QUICK = "--num_steps 1 --learning_rate 1e-9 --num_points 3"
+QUICK = "--num_steps 1 --learning_rate 1e-9 --num_points 3 --forms patch"
 
 
 def repair(arguments, folder):
@@ -66,6 +66,7 @@ def test_a_repair(folder):
     assert "nothing is overwritten" in again.stderr
 
 
+@pytest.mark.slow(compiles=True)
 def test_a_repair_of_a_pytorch_file_leaves_another(folder):
     torch = pytest.importorskip("torch")
     for name in ("suspect", "other"):
@@ -128,6 +129,7 @@ def test_mistakes(arguments, message, folder):
     assert not (folder / "x").exists()
 
 
+@pytest.mark.slow(compiles=True)
 def test_a_folder_of_images(folder):
     from PIL import Image
 

@@ -48,6 +48,7 @@ def compiler(folder, text):
     return str(file), folder / "calls"
 
 
+@pytest.mark.slow(compiles=True)
 def test_a_second_call_compiles_nothing(tmp_path, monkeypatch):
     build.find_compiler()
     real = " ".join(build.find_compiler())
@@ -94,6 +95,7 @@ def test_a_library_that_crashes_or_errs_does_so_in_another_process(
     assert left.suffix == ".txt"
 
 
+@pytest.mark.slow(compiles=True)
 def test_without_a_compiler_one_warning_and_convolutions_in_jax(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CC", "no-such-compiler")

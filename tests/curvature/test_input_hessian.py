@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from slow import all_but
 
 from mcjax import evaluate_path, input_hessian_eigenvalue, models, pgd, weight_hessian_eigenvalue
 from mcjax.core.errors import UserError
@@ -107,7 +108,7 @@ def test_finite_and_zero_where_the_hessian_underflows(method):
     np.testing.assert_allclose(top.eigenvalue, expected, rtol=1e-3)
 
 
-@pytest.mark.parametrize("method", ["power", "lanczos"])
+@pytest.mark.parametrize("method", all_but(["lanczos"], ["power", "lanczos"]))
 def test_sign_on_a_network_whose_largest_magnitude_is_negative(method):
     """Label 1 against a concave logit: its Hessian is p (1 - p) g g^T - p diag(scale)."""
     scale = jnp.concatenate([jnp.array([0.1]), jnp.linspace(4, 16, 11)])
@@ -184,6 +185,7 @@ def test_lanczos_needs_no_more_vectors_than_the_rank():
     assert (top.num_iters <= 6).all()
 
 
+@pytest.mark.slow(compiles=True)
 @pytest.mark.accelerator
 def test_exact_on_convolutions_and_pools():
     net = from_linen(models.create("cnn", num_classes=5, width=4, hidden=16), (8, 8, 1))
@@ -216,6 +218,7 @@ def test_exact_is_refused_unless_promised_and_its_residual_tells_on_a_false_prom
     assert (forced.residual > 0.01).any()
 
 
+@pytest.mark.slow(compiles=True)
 def test_legacy_against_the_published_loop():
     """Four batches of 3 images: a plain loop over batches, with the vector of the same key."""
     x, y = images(13)  # the last one fills no batch
@@ -243,7 +246,7 @@ def test_legacy_against_the_published_loop():
 
 
 @pytest.mark.accelerator
-@pytest.mark.parametrize("method", ["power", "lanczos"])
+@pytest.mark.parametrize("method", all_but(["power"], ["power", "lanczos"]))
 def test_weight_hessian(method):
     x, y = images(20)
     params = {"a": jnp.float32(WEIGHTS[0][:, :3]), "b": jnp.float32(WEIGHTS[1][:3])}

@@ -265,6 +265,7 @@ def test_none_interpolates_and_freed_ends_are_recomputed(networks):
         jax.tree.map(np.testing.assert_allclose, start, trained[0]["batch_stats"])
 
 
+@pytest.mark.slow(compiles=True)
 def test_on_eight_devices_and_over_a_plane(networks):
     network, trained, x = networks
     curve = curve_with(network, trained, x, batch_size=4)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from slow import SLOW
 
 from mcjax import models
 from mcjax.core.errors import UserError
@@ -80,7 +81,9 @@ def test_equals_numpy(batch_size):
         np.testing.assert_allclose(found[f"fc{i}"]["bias"], b, rtol=2e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("network", [MLP, RESIDUAL], ids=["mlp", "residual"])
+@pytest.mark.parametrize(
+    "network", [MLP, pytest.param(RESIDUAL, marks=SLOW)], ids=["mlp", "residual"]
+)
 def test_the_ends_and_the_last_layer_are_unchanged(network):
     curve = line(network)
     corrected = Renormalised.of(network, curve, IMAGES, batch_size=5)
@@ -179,6 +182,7 @@ def test_a_large_mean_costs_no_precision():
     np.testing.assert_allclose(deviation, expected.std(0), rtol=1e-2)
 
 
+@pytest.mark.slow(compiles=True)
 def test_jit_and_evaluate_path_equal_a_loop():
     curve = line(RESIDUAL)
     params = Bezier.connect(curve.start["params"], curve.end["params"])

@@ -79,6 +79,7 @@ def test_the_evasion_tutorial_finds_the_barrier_that_it_speaks_of(monkeypatch, c
     np.testing.assert_allclose(terms, rise, atol=1e-3)
 
 
+@pytest.mark.slow(compiles=True)
 def test_the_page_on_adding_registers_one_of_each(capsys):
     registries = (
         (data, "ORIGINALS", "bars"),

@@ -137,6 +137,7 @@ def test_numbers_of_poisoned_images_share_a_program():
     assert not np.allclose(points[0], points[2])
 
 
+@pytest.mark.slow(compiles=True)
 def test_batch_norm_is_updated_and_used():
     network = from_linen(
         models.create("cnn", num_classes=3, width=2, hidden=4, batch_norm=True), (2, 3, 1)

@@ -45,6 +45,7 @@ def test_margin_is_positive_where_the_answer_is_right():
     assert margin(logits, jnp.array([1, 1])).tolist() == [1.0, -4.0]
 
 
+@pytest.mark.slow(compiles=True)
 def test_eight_devices_find_what_one_finds():
     network = from_linen(models.create("mlp", num_classes=10, hidden=(8,)), (4, 4, 1))
     ends = (network.init(jax.random.key(seed))["params"] for seed in (0, 1))

@@ -118,6 +118,7 @@ def second_network(table):
     return {name: float(row[name]) for name in ("clean_accuracy", "attack_success_rate")}
 
 
+@pytest.mark.slow(compiles=True)
 def test_a_repair_joins_the_second_network_in_the_suspects_order():
     """A second network that is the suspect permuted comes back as the suspect: nothing moves."""
     random = np.random.default_rng(0)

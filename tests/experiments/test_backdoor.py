@@ -245,6 +245,7 @@ def test_other_attackers_and_pairs(changes, tmp_path):
     )
 
 
+@pytest.mark.slow(compiles=True)
 def test_a_study_without_the_plain_path_shows_the_taught_one(tmp_path):
     changes = {
         **SMALL,
@@ -287,6 +288,7 @@ def test_a_path_aware_attacker_releases_two_points_of_his_curve(tmp_path):
         )
 
 
+@pytest.mark.slow(compiles=True)
 def test_the_generator_is_a_stage_that_is_trained_once(tmp_path, monkeypatch):
     changes = {**SMALL, "attack.trigger": "input_aware:width=4", "attack.fraction": 0.2}
     config = quick(**changes, **{"repair.pair": "tampered_and_clean"})

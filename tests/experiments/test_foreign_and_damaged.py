@@ -138,6 +138,7 @@ def test_files_without_a_config_are_refused(copy):
         run(name, workdir)
 
 
+@pytest.mark.slow(compiles=True)
 def test_a_result_is_never_another_ones(copy, capsys):
     name, workdir = copy
     file = workdir / "result.json"

@@ -86,6 +86,7 @@ def test_both_networks_share_images_that_no_other_set_has(tmp_path):
         np.testing.assert_array_equal(right[:2], faults.true_label)
 
 
+@pytest.mark.slow(compiles=True)
 def test_an_attack_that_misses_faults_is_a_problem_of_the_result(tmp_path):
     config = quick(**{"attack.num_steps": 0})
     result = injection.run_experiment(config, tmp_path)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from slow import SLOW
 
 from mcjax.core.errors import UserError
 from mcjax.core.tree import digest
@@ -148,7 +149,7 @@ def curve_file(path, random_net, name, options, shape, kind, num_points=3):
 @pytest.mark.parametrize(
     ("name", "options", "shape", "kind", "num_points"),
     [
-        ("vgg16", {}, SMALL, "bezier", 3),
+        pytest.param("vgg16", {}, SMALL, "bezier", 3, marks=SLOW),
         ("preresnet", {"depth": 8, "width": 2}, SMALL, "bezier", 3),
         ("wide_resnet", {"depth": 10, "width": 1}, SMALL, "polychain", 3),
         ("convfc", {}, (16, 16, 3), "polychain", 4),

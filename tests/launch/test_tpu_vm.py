@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+from slow import all_but
 
 ROOT = Path(__file__).parents[2]
 TPU = ROOT / "launch" / "tpu_vm" / "tpu.sh"
@@ -242,7 +243,7 @@ def test_until_done_without_trouble(cloud):
     assert (cloud.folder / "here").is_dir()
 
 
-@pytest.mark.parametrize("state", ["PREEMPTED", "TERMINATED", None])
+@pytest.mark.parametrize("state", all_but(["PREEMPTED"], ["PREEMPTED", "TERMINATED", None]))
 def test_a_preempted_slice_is_made_again_and_the_same_command_runs(cloud, state):
     cloud.world["runs"] = [[1, state], [255, state], [0, "READY"]]
     done = cloud("until_done", *WHERE, "--spot", "--", *TRAIN)
@@ -321,6 +322,7 @@ def test_until_done_asks_again_where_there_is_no_capacity(cloud):
     assert cloud.story == ["create", "create", *ONE, "delete"]
 
 
+@pytest.mark.slow(compiles=True)
 def test_until_done_gives_up(cloud):
     cloud.world["runs"] = [[255, "PREEMPTED"]] * 9
     done = cloud("until_done", *WHERE, "--attempts=2", "--", *TRAIN)

@@ -1,5 +1,6 @@
 """Repairing one network: what comes back, what is refused, and a real backdoor."""
 
+import functools
 import os
 from fractions import Fraction
 
@@ -35,13 +36,16 @@ class Normalised(nn.Module):
         return nn.Dense(4)(x.mean((1, 2)))
 
 
+quick_repair = functools.partial(repair_model, forms=("patch",))
+
+
 def linear(w, x):
     return x.reshape(len(x), -1) @ w
 
 
 def test_the_point_returned_is_on_the_curve_and_farthest_of_the_accurate_ones():
     a, b = 5 * jnp.eye(4), 3 * jnp.eye(4)
-    fixed = repair_model(jax.random.key(0), linear, a, BONAFIDE, b, num_steps=8, num_points=11)
+    fixed = quick_repair(jax.random.key(0), linear, a, BONAFIDE, b, num_steps=8, num_points=11)
     assert fixed.t == 0.5
     np.testing.assert_array_equal(fixed.variables, fixed.curve(jnp.float32(0.5)))
     report = fixed.report
@@ -50,9 +54,10 @@ def test_the_point_returned_is_on_the_curve_and_farthest_of_the_accurate_ones():
     assert report["moved"] == pytest.approx(float(jnp.linalg.norm(fixed.variables - a)), rel=1e-4)
 
 
+@pytest.mark.slow(compiles=True)
 def test_a_clean_second_network_may_be_taken_itself():
     a, b = 5 * jnp.eye(4), 3 * jnp.eye(4)
-    fixed = repair_model(
+    fixed = quick_repair(
         jax.random.key(0), linear, a, BONAFIDE, b, num_steps=4, second_is_clean=True
     )
     assert fixed.t == 1.0
@@ -62,14 +67,14 @@ def test_a_clean_second_network_may_be_taken_itself():
 def test_without_an_acceptable_point_the_suspect_comes_back_unchanged():
     # The line to a network that is always wrong, through zero: no inner point is as good as a.
     a = 5 * jnp.eye(4)
-    fixed = repair_model(
+    fixed = quick_repair(
         jax.random.key(0), linear, a, BONAFIDE, -a, num_bends=0, num_points=5, tolerance=0.1
     )
     assert fixed.report["suspect_accuracy"] == 1.0  # the better of the two is what counts
     assert fixed.t == 0.25
     assert (fixed.ok, fixed.reason) == (True, "")
     with pytest.warns(NothingRepaired, match=r"nothing was repaired: no point .* accuracy 0\.9000"):
-        fixed = repair_model(
+        fixed = quick_repair(
             jax.random.key(0),
             linear,
             a,
@@ -91,11 +96,12 @@ def test_without_an_acceptable_point_the_suspect_comes_back_unchanged():
 def test_same_key_same_network():
     a, b = 5 * jnp.eye(4), 3 * jnp.eye(4)
     one, two = (
-        repair_model(jax.random.key(3), linear, a, BONAFIDE, b, num_steps=5) for _ in range(2)
+        quick_repair(jax.random.key(3), linear, a, BONAFIDE, b, num_steps=5) for _ in range(2)
     )
     assert digest(one.variables) == digest(two.variables)
 
 
+@pytest.mark.slow(compiles=True)
 def test_batch_norm_and_the_suspects_own_un_aligned_copy():
     network = from_linen(Normalised(), (8, 8, 1))
     suspect = network.init(jax.random.key(0))
@@ -104,7 +110,7 @@ def test_batch_norm_and_the_suspects_own_un_aligned_copy():
     label[:8] = np.tile(np.arange(4), 2)
     bonafide = {"image": x, "label": label}
     options = {"num_steps": 4, "num_points": 3, "tolerance": 1.0, "inversion_steps": 2}
-    fixed = repair_model(jax.random.key(1), network, suspect, bonafide, **options)
+    fixed = quick_repair(jax.random.key(1), network, suspect, bonafide, **options)
     assert fixed.t == 0.5
     assert jax.tree.structure(fixed.variables) == jax.tree.structure(suspect)
     assert fixed.report["second"] == "the un-aligned copy of the suspect"
@@ -116,22 +122,23 @@ def test_batch_norm_and_the_suspects_own_un_aligned_copy():
         for a, b in zip(moved, jax.tree.leaves(suspect["params"]), strict=True)
     )
     for way in ("activations", "random", "none"):
-        other = repair_model(
+        other = quick_repair(
             jax.random.key(1), network, suspect, bonafide, **options, unalign=way
         ).report["second"]
         assert ("fine-tuned" in other) == (way == "none")
 
 
 def test_a_network_without_channels_to_permute_is_joined_to_a_fine_tuned_copy():
-    fixed = repair_model(jax.random.key(0), linear, 5 * jnp.eye(4), BONAFIDE, num_steps=4)
+    fixed = quick_repair(jax.random.key(0), linear, 5 * jnp.eye(4), BONAFIDE, num_steps=4)
     assert fixed.report["second"].startswith(
         "a fine-tuned copy of the suspect, because this network has no channels"
     )
 
 
+@pytest.mark.slow(compiles=True)
 def test_a_path_may_be_looked_at_beyond_its_ends():
     a, b = 5 * jnp.eye(4), 3 * jnp.eye(4)
-    fixed = repair_model(
+    fixed = quick_repair(
         jax.random.key(0), linear, a, BONAFIDE, b, num_steps=4, num_points=3, extrapolate=0.5
     )
     assert fixed.report["ts"].tolist() == [-0.5, 0, 0.5, 1, 1.5]
@@ -205,13 +212,14 @@ def test_a_module_alone_has_no_image_shape():
         repair_model(jax.random.key(0), Normalised(), jnp.eye(4), BONAFIDE)
 
 
+@pytest.mark.slow(compiles=True)
 def test_numbers_of_numpy_fractions_and_older_keys_are_numbers_and_keys():
     options = {"num_steps": np.int64(3), "num_points": np.int8(3), "momentum": Fraction(9, 10)}
     ends = 5 * jnp.eye(4), BONAFIDE, 3 * jnp.eye(4)
-    fixed = repair_model(
+    fixed = quick_repair(
         jax.random.PRNGKey(0), linear, *ends, learning_rate=np.float64(0.05), **options
     )
-    plain = repair_model(jax.random.key(0), linear, *ends, num_steps=3, num_points=3)
+    plain = quick_repair(jax.random.key(0), linear, *ends, num_steps=3, num_points=3)
     assert digest(fixed.variables) == digest(plain.variables)
 
 
@@ -283,6 +291,7 @@ def resident_mib():
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
 
 
+@pytest.mark.slow(compiles=True)
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc here")
 def test_the_second_call_compiles_nothing_and_memory_stays_flat():
     compiled = []

@@ -240,6 +240,7 @@ def test_bends_that_a_curve_can_not_have(num_bends):
         Bezier.connect({"w": np.zeros(1)}, {"w": np.ones(1)}, num_bends=num_bends)
 
 
+@pytest.mark.slow(compiles=True)
 def test_coefficients_of_the_most_bends_still_sum_to_one():
     a, b = ({"w": np.full(1, value, np.float32)} for value in (0, 1))
     curve = Bezier.connect(a, b, num_bends=MOST_BENDS)

@@ -53,6 +53,12 @@ def case(model="cnn", num_steps=2, options=None, **changes):
         fit_fn=fit,
         model_name=model,
         evidence_fn=lambda: invert(
-            stream(KEY, "evidence"), network, suspect, bonafide, num_steps=2, batch_size=4
+            stream(KEY, "evidence"),
+            network,
+            suspect,
+            bonafide,
+            forms=("patch", "smooth"),
+            num_steps=2,
+            batch_size=4,
         ),
     )

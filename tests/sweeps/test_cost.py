@@ -73,6 +73,7 @@ def command(*arguments):
     )
 
 
+@pytest.mark.slow(compiles=True)
 def test_the_command():
     done = command("--sweep", SWEEP, "--slices=1", "--slices=2", "--chip_hour_price=3")
     assert done.returncode == 0, done.stderr

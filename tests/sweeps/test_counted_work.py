@@ -142,6 +142,7 @@ def test_the_passes_of_i_bau_are_those_of_its_program():
         assert descents / 10 == pytest.approx(i_bau.descent_passes(terms), rel=0.05)
 
 
+@pytest.mark.slow(compiles=True)
 def test_a_run_asks_for_what_was_counted(tmp_path, monkeypatch):
     """The stages of a run whose trainings and evaluations only record their arguments."""
     config = base.quick(base.backdoor())

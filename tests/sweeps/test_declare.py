@@ -133,6 +133,7 @@ def test_every_sweep_of_configs_can_be_declared(path):
     assert len(declare.load(path)) > 1
 
 
+@pytest.mark.slow(compiles=True)
 def test_a_thousand_jobs_are_declared_and_scanned_in_seconds(tmp_path):
     path = sweep_file(
         tmp_path,

@@ -9,6 +9,7 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow import SLOW
 
 from mcjax import cpu_convolution, models
 from mcjax.core.sharding import make_mesh, replicate
@@ -230,7 +231,9 @@ def trained_over(mesh, *, loss_fn, params, stats, fixed=None):
     return state, metrics
 
 
-@pytest.mark.parametrize(("what", "fast_convolutions"), [("endpoint", True), ("curve", False)])
+@pytest.mark.parametrize(
+    ("what", "fast_convolutions"), [pytest.param("endpoint", True, marks=SLOW), ("curve", False)]
+)
 def test_eight_devices_train_what_one_trains(what, fast_convolutions):
     """Weights, BatchNorm's running statistics and metrics after five steps, to rounding."""
     network = from_linen(SmallConvNet(), (6, 6, 1))
@@ -253,6 +256,7 @@ def test_eight_devices_train_what_one_trains(what, fast_convolutions):
         np.testing.assert_allclose(metrics_of_eight[name], value, rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow(compiles=True)
 def test_each_of_eight_devices_does_an_eighth():
     network = from_linen(models.create("mlp", num_classes=3), (8, 8, 1))
     optimizer = sgd(0.1, 100, momentum=0.9)
@@ -282,6 +286,7 @@ def test_each_of_eight_devices_does_an_eighth():
     assert "all-reduce" not in one.as_text()
 
 
+@pytest.mark.slow(compiles=True)
 @pytest.mark.accelerator
 @pytest.mark.parametrize("own_images", [False, True])
 def test_networks_side_by_side_become_what_each_becomes_alone(own_images):

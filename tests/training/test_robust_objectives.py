@@ -187,6 +187,7 @@ def batch_norm_network():
     return net, net.init(jax.random.key(0))
 
 
+@pytest.mark.slow(compiles=True)
 def test_batch_norm_sees_the_adversarial_batch_once(batch_norm_network):
     """The new running statistics are those of one pass over the images that the loss used."""
     net, variables = batch_norm_network

@@ -237,6 +237,7 @@ class Study:
             invert,
             self.run.key(name),
             self.run.network,
+            forms=tuple(options.evidence.forms),
             num_steps=options.evidence.num_steps,
             batch_size=options.evidence.batch_size,
             num_restarts=2,  # one to unlearn, one to judge by

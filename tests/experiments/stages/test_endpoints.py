@@ -43,6 +43,7 @@ def assert_equal_to_alone(workdir, networks, tmp_path):
                 np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow(compiles=True)
 def test_two_seeds_of_two_networks_at_once(tmp_path):
     run, networks = train_both(tmp_path / "together")
     assert_equal_to_alone(run.workdir, networks, tmp_path / "alone")

@@ -226,6 +226,7 @@ def test_permutations(loaded):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow(compiles=True)
 def test_attack_and_hessian(loaded):
     x, y = jnp.asarray(images(3)), jnp.array([0, 1, 2])
 

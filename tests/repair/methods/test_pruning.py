@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slow import all_but
 
 from mcjax import models
 from mcjax.core.errors import UserError
@@ -60,7 +61,7 @@ PRUNED = {
 PRUNED["vgg16_bn"] = {layer: layer.replace("conv", "bn") for layer in PRUNED["vgg16"]}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", all_but(("convfc", "resnet"), NETWORKS))
 @pytest.mark.parametrize("fraction", [0.3, 0.5])
 def test_exactly_the_smallest_filters_go(name, fraction):
     model, _, like = shapes(name)
@@ -114,6 +115,7 @@ def test_pruned_filters_are_silent(name):
         assert (np.asarray(outputs[norm or layer])[..., ~gone] != 0).any()
 
 
+@pytest.mark.slow(compiles=True)
 def test_pruned_filters_stay_at_zero_in_training():
     model, network, _ = shapes("resnet8")
     variables = network.init(jax.random.key(0))

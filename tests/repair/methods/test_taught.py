@@ -51,7 +51,7 @@ def recorded(one, threshold, monkeypatch):
 
 
 def test_with_evidence_each_round_unlearns_what_the_last_one_left(monkeypatch):
-    options = {"taught.unlearn": ("patch", "warp"), "taught.rounds": 2}
+    options = {"taught.unlearn": ("patch", "smooth"), "taught.rounds": 2}
     one, evidence, rounds, again = recorded(case(12, **options), -99.0, monkeypatch)
     assert again == [("m_1", "after 1")]
     assert [(r[2], r[3]) for r in rounds] == [
@@ -59,7 +59,7 @@ def test_with_evidence_each_round_unlearns_what_the_last_one_left(monkeypatch):
         (3, "round_1"),
     ]  # 12 / 2 gradients / 2
     target = judge.targets(evidence)
-    for form in ("patch", "warp"):
+    for form in ("patch", "smooth"):
         own = jax.tree.map(lambda v, k=target[form]: v[0][k], evidence[form].triggers)
         first, second = (
             [jax.tree.map(lambda v, j=j: v[j], r[1]["triggers"][form]) for j in (0, 1)]
@@ -70,23 +70,32 @@ def test_with_evidence_each_round_unlearns_what_the_last_one_left(monkeypatch):
                 lambda a, b, n=added: np.testing.assert_allclose(a, b + n, rtol=1e-6), got, own
             )
     assert rounds[0][1]["suspect"] is one.suspect
-    assert set(rounds[0][1]["triggers"]) == {"patch", "warp"}
+    assert set(rounds[0][1]["triggers"]) == {"patch", "smooth"}
 
 
 def test_without_evidence_there_is_one_round_of_all_forms(monkeypatch):
-    options = {"taught.unlearn": ("patch", "warp"), "taught.rounds": 2}
+    options = {"taught.unlearn": ("patch", "smooth"), "taught.rounds": 2}
     _, _, rounds, again = recorded(case(12, **options), 99.0, monkeypatch)
     assert [(r[2], r[3]) for r in rounds] == [(6, "")]
-    assert set(rounds[0][1]["triggers"]) == {"patch", "warp"}
+    assert set(rounds[0][1]["triggers"]) == {"patch", "smooth"}
     assert not again
 
 
 def test_only_forms_that_are_evidence_are_unlearned(monkeypatch):
-    one = case(4, **{"taught.unlearn": ("patch", "warp")})
+    one = case(4, **{"taught.unlearn": ("patch", "smooth")})
     found = {f.form: f.anomaly for f in judge.findings(one.evidence_fn())}
-    between = (found["patch"] + found["warp"]) / 2
+    between = (found["patch"] + found["smooth"]) / 2
     monkeypatch.setattr(judge, "THRESHOLD", between)
-    assert taught.unlearned(one) == (max(("patch", "warp"), key=found.__getitem__),)
+    assert taught.unlearned(one) == (max(("patch", "smooth"), key=found.__getitem__),)
+
+
+def test_only_forms_that_were_looked_for_are_unlearned(monkeypatch):
+    monkeypatch.setattr(judge, "THRESHOLD", 99.0)
+    assert taught.unlearned(case(4, **{"taught.unlearn": ("warp", "patch")})) == ("patch",)
+    one = case(4, **{"taught.unlearn": ("warp",)})
+    assert taught.unlearned(one) == ()
+    monkeypatch.setattr(judge, "THRESHOLD", -99.0)
+    assert taught.num_rounds(one) == 1
 
 
 def test_triggers_are_inverted_only_if_they_are_unlearned():
@@ -131,7 +140,7 @@ def test_answers_are_learned_only_if_there_is_evidence(monkeypatch):
     assert taught.fit_of(case(4, **{"taught.fit": "labels"})) == "labels"
 
 
-@pytest.mark.parametrize("unlearn", [("patch",), ("warp", "smooth")])
+@pytest.mark.parametrize("unlearn", [("patch",), ("smooth",)])
 def test_unlearning_changes_what_is_trained(unlearn):
     with_triggers = taught_fine_tune.run(case(4, **{"taught.unlearn": unlearn}))
     without = taught_fine_tune.run(case(4, **{"taught.unlearn": ()}))
