@@ -1,5 +1,7 @@
 """Each operator computes what PyTorch's does, and so do its gradients."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -274,21 +276,21 @@ def objective(library, y):
 def test_as_in_pytorch(name, arguments):
     expected, gradient = theirs(name, arguments)
     images = any(getattr(v, "ndim", 0) == 4 for v in arguments.values())
+    x = floating(arguments)
+    place = next((n for n, v in arguments.items() if v is x), "")
+
+    def of(x, *, last):
+        return ours(name, arguments if x is None else {**arguments, place: x}, last=last)
+
     for last in (True, False) if images else (False,):
-        found = ours(name, arguments, last=last)
+        found = jax.jit(partial(of, last=last))(x)  # one program, not one for each step
         for one, other in zip(found, expected, strict=False):
             assert one.shape == other.shape
             assert np.issubdtype(one.dtype, np.floating) == np.issubdtype(other.dtype, np.floating)
             np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-5)
-    x = floating(arguments)
     if x is None or not jnp.issubdtype(found[0].dtype, jnp.floating):
         return
-    place = next(n for n, v in arguments.items() if v is x)
-
-    def of(x):
-        return objective(jnp, ours(name, {**arguments, place: x}, last=images)[0])
-
-    own = jax.grad(of)(jnp.asarray(x))
+    own = jax.jit(jax.grad(lambda x: objective(jnp, of(x, last=images)[0])))(x)
     wanted = np.zeros_like(x) if gradient is None else gradient.numpy()
     np.testing.assert_allclose(own, wanted, rtol=1e-4, atol=1e-4)
 
