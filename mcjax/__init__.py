@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mcjax.models.network import from_linen
     from mcjax.repair.model import repair_model
     from mcjax.repair.options import RepairOptions
-    from mcjax.report.plot import plot
+    from mcjax.report.plot import plot, plot_images
     from mcjax.report.repaired_page import save_repaired
     from mcjax.training.connect import connect
     from mcjax.training.losses import classification_metrics
@@ -47,6 +47,7 @@ __all__ = [
     "input_hessian_eigenvalue",
     "pgd",
     "plot",
+    "plot_images",
     "repair_model",
     "robustness_report",
     "save_repaired",
@@ -75,6 +76,7 @@ _HOME = {
     "input_hessian_eigenvalue": "mcjax.curvature",
     "pgd": "mcjax.attacks",
     "plot": "mcjax.report.plot",
+    "plot_images": "mcjax.report.plot",
     "repair_model": "mcjax.repair.model",
     "robustness_report": "mcjax.evaluation.robustness_report",
     "save_repaired": "mcjax.report.repaired_page",

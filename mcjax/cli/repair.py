@@ -7,7 +7,7 @@
     python -m mcjax.repair --model suspect.pt --arch preactresnet18 --normalise cifar10 --data clean.npz --out repaired
 
 Writes to --out: the network `repaired` (in the suspect's format: a checkpoint, .pt, .safetensors, or
-.pt2 and a state dict beside it), path.csv, path.png, report.html and result.json. If no point of the
+.pt2 and a state dict beside it), path.csv, path.png, triggers.png, report.html and result.json. If no point of the
 path has sufficient accuracy, it writes a report but no repaired network, and exits with code 3.
 """
 
@@ -166,4 +166,6 @@ def repair(model: str, data: str, out: str) -> None:
             f"the second endpoint is {report['second']}; a path to it often keeps a backdoor: give "
             "--second if you have another network (docs/repair.md)"
         )
-    say(f"results in {folder}: {written.name}, report.html, result.json, path.csv, path.png")
+    say(
+        f"results in {folder}: {written.name}, report.html, result.json, path.csv, path.png, triggers.png"
+    )

@@ -32,6 +32,7 @@ from mcjax.repair.bonafide import check_images, check_suspect
 from mcjax.repair.choose import choose_on_curve, path_ts
 from mcjax.repair.evidence import judge as evidence
 from mcjax.repair.evidence.invert import Inverted, invert
+from mcjax.repair.evidence.pictures import pictures
 from mcjax.repair.methods import METHODS
 from mcjax.repair.methods.method import Case
 from mcjax.repair.options import DEFAULTS, RepairOptions, changed
@@ -57,7 +58,8 @@ class Repaired:
             path, "distance" to the nearest suspect, "estimated_attack_success" of inverted
             triggers and "success_by_form"; of the evidence "findings", one
             `mcjax.repair.evidence.judge.Finding` per form, "backdoor_found" and "target" (the
-            class, or None); and of the choice "suspect_accuracy", "repaired_accuracy",
+            class, or None), "pictures", images with those triggers
+            (`mcjax.repair.evidence.pictures`); and of the choice "suspect_accuracy", "repaired_accuracy",
             "suspect_success" and "repaired_success" (the estimates), "floor",
             "moved" and "moved_relative" (distance to the suspect, and over the suspect's norm),
             "num_bonafide", "num_selection", "seconds".
@@ -91,8 +93,8 @@ class Repaired:
         """Writes the network and what was measured, as `python -m mcjax.repair` does.
 
         Args:
-            folder: A new folder: `repaired` (a checkpoint), path.csv, path.png, report.html and
-                result.json.
+            folder: A new folder: `repaired` (a checkpoint), path.csv, path.png, triggers.png,
+                report.html and result.json.
 
         Returns:
             The folder.
@@ -324,6 +326,7 @@ def repair_model(
         "findings": findings,
         "backdoor_found": found,
         "target": findings[0].target if found else None,
+        "pictures": pictures(inverted, parts["selection"]),
         "suspect_success": float(estimated[np.abs(ts).argmin()]),
         "repaired_success": float(estimated[np.abs(ts).argmin() if t is None else chosen]),
         "suspect_accuracy": choice.suspect_accuracy,

@@ -1,4 +1,4 @@
-"""Draws what was measured along a path, as a Matplotlib figure: the call for a notebook."""
+"""Matplotlib figures for a notebook: what was measured along a path, and images."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from mcjax.core.errors import UserError, shown
 from mcjax.repair.model import Repaired
 from mcjax.report.figures import drawn
+from mcjax.report.image_grid import drawn_image_grid
 from mcjax.report.panels import COLOURS, Line, Panel, words
-from mcjax.report.repaired_page import path_panels
+from mcjax.report.repaired_page import path_panels, trigger_rows
 
 
 def plot(report: Any, ts: Any = None) -> Figure:
@@ -56,3 +57,37 @@ def plot(report: Any, ts: Any = None) -> Figure:
             lines.append(Line(words(name), y, COLOURS[i % len(COLOURS)]))
         panels.append(Panel(x, lines, "t", words(metric)))
     return drawn(panels)
+
+
+def plot_images(rows: Any) -> Figure:
+    """Draws images in rows, or the inverted triggers of `repair_model`.
+
+    Args:
+        rows: {label of the row: images [n, H, W, C], uint8 or in [0, 1]}, or what `repair_model`
+            returns: clean images, and for each form that is evidence of a backdoor the images with
+            its trigger and the difference.
+
+    Returns:
+        A figure; a notebook shows it, `figure.savefig("images.png")` writes it.
+
+    Raises:
+        UserError: There are no images, rows have different numbers of images, or one is not
+            [n, H, W, C].
+
+    Example:
+        >>> figure = plot_images({"black": np.zeros([3, 8, 8, 1]), "white": np.ones([3, 8, 8, 1])})
+        >>> len(figure.axes)
+        6
+    """
+    if isinstance(rows, Repaired):
+        return drawn_image_grid(trigger_rows(rows))
+    if not isinstance(rows, Mapping) or not rows:
+        raise UserError(
+            f"rows is {shown(rows)}; give {{label: images}}, or what repair_model returns"
+        )
+    images = {str(name): np.asarray(row) for name, row in rows.items()}
+    shapes = {name: row.shape for name, row in images.items()}
+    numbers = {shape[0] if len(shape) == 4 else 0 for shape in shapes.values()}
+    if 0 in numbers or len(numbers) > 1:
+        raise UserError(f"rows have shapes {shapes}; give the same number of images [n, H, W, C]")
+    return drawn_image_grid(images)

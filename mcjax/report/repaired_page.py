@@ -12,10 +12,12 @@ from mcjax.core.bucket import local
 from mcjax.core.errors import UserError
 from mcjax.core.files import write
 from mcjax.repair.evidence.judge import THRESHOLD
+from mcjax.repair.evidence.pictures import CLEAN
 from mcjax.repair.model import Repaired
 from mcjax.report import page
 from mcjax.report.chart import chart
 from mcjax.report.figures import chart_figure
+from mcjax.report.image_grid import difference, write_image_grid
 from mcjax.report.panels import BLUE, COLOURS, GREY, ORANGE, Chart, Line, Panel
 from mcjax.runs.checkpoint import save
 from mcjax.runs.workdir import write_csv
@@ -28,6 +30,11 @@ CAPTION = (
     "Accuracy along the path, the success of the triggers that were inverted on the suspect, and the "
     "distance of each point to its nearest suspect. Dotted and grey: the lowest accepted accuracy. "
     "Dashed: the chosen point."
+)
+
+TRIGGERS = (
+    "Images held out, and the same images with the triggers that were inverted on the suspect: {}. "
+    "Below each, the difference, multiplied so that the largest change is black or white; grey is no change."
 )
 
 NO_PROMISE = (
@@ -55,7 +62,7 @@ def save_repaired(repaired: Repaired, folder: str | os.PathLike) -> Path:
     Args:
         repaired: The result of `repair_model`.
         folder: A new folder: `repaired` (a checkpoint; none where no point was accurate enough),
-            path.csv, path.png, report.html and result.json.
+            path.csv, path.png, triggers.png, report.html and result.json.
 
     Returns:
         The folder.
@@ -92,7 +99,7 @@ def new_folder(path: str | os.PathLike, name: str) -> Path:
 
 
 def write_repaired(folder: Path, repaired: Repaired, settings: Mapping[str, Any]) -> None:
-    """Writes path.csv, path.png, report.html and, last, result.json.
+    """Writes path.csv, path.png, triggers.png, report.html and, last, result.json.
 
     Args:
         folder: The output folder.
@@ -108,6 +115,8 @@ def write_repaired(folder: Path, repaired: Repaired, settings: Mapping[str, Any]
     write_csv(folder / "path.csv", columns, rows)
     path = Chart("path", path_panels(repaired), CAPTION)
     chart_figure(folder, path)
+    triggers = folder / "triggers.png"
+    write_image_grid(triggers, trigger_rows(repaired))
     numbers = {k: v for k, v in report.items() if not hasattr(v, "__len__") or isinstance(v, str)}
     for one in report["findings"]:
         numbers |= {f"{one.form}_class": one.target, f"{one.form}_anomaly": one.anomaly}
@@ -119,6 +128,7 @@ def write_repaired(folder: Path, repaired: Repaired, settings: Mapping[str, Any]
         question=QUESTION,
         answer=what_happened(repaired),
         path=chart(path),
+        triggers=page.picture(triggers, triggers_caption(repaired)),
         no_promise=NO_PROMISE,
         numbers=page.numbers(numbers),
         settings=page.table(
@@ -170,6 +180,44 @@ def verdict(report: Mapping[str, Any]) -> str:
         if one.anomaly >= THRESHOLD and one.target != best.target
     )
     return f"There is evidence of a backdoor: {seen}.{also}"
+
+
+def trigger_rows(repaired: Repaired) -> dict[str, np.ndarray]:
+    """Rows of images: clean, and per form that is evidence with its trigger and the difference.
+
+    Args:
+        repaired: The result of `repair_model`.
+
+    Returns:
+        {label: images [n, H, W, C] in [0, 1]}.
+    """
+    shown, targets = repaired.report["pictures"], _targets(repaired)
+    rows = {CLEAN: shown[CLEAN]}
+    for form, images in shown.items():
+        if form == CLEAN:
+            continue
+        change, factor = difference(images, shown[CLEAN])
+        rows[f"{form}, class {targets[form]}"] = images
+        rows[f"{form}: difference x {factor:.2g}"] = change
+    return rows
+
+
+def triggers_caption(repaired: Repaired) -> str:
+    """What the figure of `trigger_rows` shows."""
+    targets = _targets(repaired)
+    named = [
+        f"a {NAMES.get(form, form)} that sends them to class {targets[form]}"
+        for form in repaired.report["pictures"]
+        if form != CLEAN
+    ]
+    found = "; ".join(named)
+    if not repaired.report["backdoor_found"]:
+        found += " (the most suspicious one, which is not evidence)"
+    return TRIGGERS.format(found)
+
+
+def _targets(repaired: Repaired) -> dict[str, int]:
+    return {one.form: one.target for one in repaired.report["findings"]}
 
 
 def path_panels(repaired: Repaired) -> list[Panel]:

@@ -33,6 +33,7 @@ def repaired(t):
         "repaired_success": 0.125,
         "backdoor_found": True,
         "target": 3,
+        "pictures": {"clean": np.zeros([2, 4, 4, 1]), "patch": np.full([2, 4, 4, 1], 0.25)},
         "suspect_accuracy": 0.9,
         "repaired_accuracy": 0.8,
         "floor": 0.75,

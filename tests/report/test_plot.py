@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from made_runs import repaired
 
 from mcjax.core.errors import UserError
-from mcjax.report.plot import plot
+from mcjax.report.plot import plot, plot_images
 
 TS = np.linspace(0, 1, 3)
 LINE = {"loss": [0.1, 2.0, 0.1], "accuracy": [0.9, 0.2, 0.8]}
@@ -40,3 +41,19 @@ def test_mistakes_are_one_line():
     ):
         with pytest.raises(UserError, match=message):
             plot(report, ts)
+
+
+def test_the_triggers_of_a_repair_are_shown_with_what_they_change():
+    clean, _, stamped, _, change, _ = plot_images(repaired(0.5)).axes
+    assert [a.get_ylabel() for a in (clean, stamped, change)] == [
+        "clean", "patch, class 3", "patch:\ndifference x 4",
+    ]  # fmt: skip
+    shown = [a.images[0].get_array().max() for a in (clean, stamped, change)]
+    assert shown == [0, 0.25, 1]
+
+
+def test_images_that_are_none():
+    x = np.zeros([2, 4, 4, 1])
+    for rows in ({}, x, {"a": x[0]}, {"a": x[:0]}, {"a": x, "b": x[:1]}):
+        with pytest.raises(UserError, match="give"):
+            plot_images(rows)

@@ -26,7 +26,8 @@ def test_the_page_says_what_happened_and_what_is_not_promised(tmp_path, t):
     assert "There is evidence of a backdoor: class 3 is the cheapest to reach by a patch" in text
     assert ("nothing was repaired" in text) == (t is None)
     assert "fraction of the norm" in text  # what moved_relative means
-    for name in ("path.png", "path.pdf"):
+    assert "a patch that sends them to class 3. Below each, the difference" in text
+    for name in ("path.png", "path.pdf", "triggers.png", "triggers.pdf"):
         assert (tmp_path / name).stat().st_size > 0
     table = read_csv(tmp_path / "path.csv")
     assert table["distance"] == [0, 2.5, 0]

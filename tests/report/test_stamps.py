@@ -7,7 +7,7 @@ import pytest
 from slow import all_but
 
 from mcjax.attacks.poisoning import triggers
-from mcjax.report import figures, stamps
+from mcjax.report import figures, image_grid, stamps
 
 
 @pytest.mark.parametrize("channels", all_but([1], [1, 2, 3]))
@@ -32,7 +32,7 @@ def test_a_row_a_trigger_and_a_column_a_class(tmp_path, monkeypatch):
             drawn.append(fig)
             yield fig
 
-    monkeypatch.setattr(stamps, "figure", keep)
+    monkeypatch.setattr(image_grid, "figure", keep)
     image = np.random.default_rng(0).random((6, 8, 8, 1))
     examples = {"image": image, "label": np.array([2, 0, 0, 1, 2, 1])}
     stamp = triggers.create("square", (8, 8, 1))
