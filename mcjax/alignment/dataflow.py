@@ -16,6 +16,7 @@ from jax.extend.core import Literal
 from mcjax.alignment.factors import Axis, axis, fix, leaves, regroup, tie
 from mcjax.alignment.permutation import PermutationSpec, Tap
 from mcjax.core.errors import UserError
+from mcjax.core.foreign import refuse_torch
 from mcjax.core.tree import PyTree, by_name
 
 Axes = list[Axis]
@@ -54,6 +55,7 @@ def permutation_spec(
         ((8,), {'in': (1,), 'out': (0,)})
     """
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    refuse_torch("apply_fn", apply_fn)
     traced = jax.make_jaxpr(apply_fn)(variables, images)
     inputs = [_new(_shape(v)) for v in traced.jaxpr.invars]
     unknown: dict[str, None] = {}

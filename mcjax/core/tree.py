@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from mcjax.core.errors import UserError
+from mcjax.core.foreign import refuse_torch
 
 PyTree = Any
 
@@ -28,17 +29,25 @@ def by_name(tree: PyTree) -> dict[str, Any]:
     return {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
-def as_partial(fn: Callable[..., Any]) -> jax.tree_util.Partial:
+def as_partial(fn: Callable[..., Any], name: str = "logits_fn") -> jax.tree_util.Partial:
     """Wraps a function as a pytree for jitted functions; a `Partial` is returned unchanged.
 
     Wrapping a Partial again would make its weights constants of the program, which would be
     recompiled for each network.
+
+    Args:
+        fn: The function.
+        name: What messages call it.
+
+    Raises:
+        UserError: It is a PyTorch module.
 
     Example:
         >>> given = jax.tree_util.Partial(jax.numpy.dot, jax.numpy.ones(2))
         >>> as_partial(given) is given, len(jax.tree.leaves(as_partial(jax.numpy.dot)))
         (True, 0)
     """
+    refuse_torch(name, fn)
     return fn if isinstance(fn, jax.tree_util.Partial) else jax.tree_util.Partial(fn)
 
 

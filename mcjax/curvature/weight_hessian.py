@@ -50,7 +50,7 @@ def weight_hessian_eigenvalue(
     check_method(method, METHODS, max_iters, tolerance)
     key = jax.random.key(0) if key is None else key
     top = _eigenvalue(
-        key, as_partial(loss_fn), params,
+        key, as_partial(loss_fn, "loss_fn"), params,
         method=method, max_iters=max_iters, tolerance=float(tolerance),
     )  # fmt: skip
     return top if return_eigenvector else top._replace(eigenvector=None)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from mcjax.core.errors import UserError
+from mcjax.core.foreign import refuse_torch
 from mcjax.core.tree import PyTree, by_name, check_same_structure, size_in_words
 
 MOST_BENDS = 100
@@ -70,6 +71,7 @@ class Curve:
             >>> curve(0.25)["w"]
             Array([0.25, 0.25], dtype=float32)
         """
+        refuse_torch("start", start)
         check_same_structure(start, end)
         for name, leaf in by_name(start).items():
             if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):

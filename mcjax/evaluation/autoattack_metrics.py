@@ -7,6 +7,7 @@ import jax
 from mcjax.attacks.images.autoattack import STANDARD, autoattack
 from mcjax.attacks.images.pgd import pgd
 from mcjax.core.bound_functions import Bound
+from mcjax.core.foreign import refuse_torch
 from mcjax.core.keys import check_seed
 from mcjax.core.tree import PyTree
 from mcjax.data.batches import Batch
@@ -45,6 +46,7 @@ def autoattack_metrics(
         "after_NAME", correct after the attack NAME and those before it; "zero_gradient", correct and
         without a gradient to climb.
     """
+    refuse_torch("network", network)
     attack = Bound(autoattack, eps=eps, norm=norm, num_steps=num_steps, num_queries=num_queries)
     compared = Bound(
         pgd, eps=eps, step_size=pgd_step_size, num_steps=pgd_num_steps, norm=norm, early_stop=True

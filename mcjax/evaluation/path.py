@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
 from mcjax.core.bound_functions import FewPrograms
+from mcjax.core.foreign import refuse_torch
 from mcjax.core.sharding import make_mesh, replicate
 from mcjax.core.tree import PyTree
 from mcjax.curves import Curve
@@ -152,6 +153,8 @@ def _along(
     *,
     reduce: Reduce,
 ) -> dict[str, Any]:
+    refuse_torch("metric_fn", metric_fn)
+    refuse_torch("curve", curve)
     mesh = make_mesh() if mesh is None else mesh
     chunk = default_chunk() if chunk is None else chunk
     named = isinstance(batches, Mapping) and "image" not in batches

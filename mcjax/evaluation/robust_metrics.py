@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from mcjax.attacks.images.pgd import pgd
 from mcjax.core.bound_functions import Bound
+from mcjax.core.foreign import refuse_torch
 from mcjax.core.keys import check_seed
 from mcjax.core.tree import PyTree
 from mcjax.curvature import input_hessian_eigenvalue, quadratic_model
@@ -44,6 +45,7 @@ def robust_metrics(
         "eigenvalue" of the clean image's Hessian with its "residual"; "alignment",
         "gradient_term", "curvature_term", "model_error" of the attack's perturbation.
     """
+    refuse_torch("network", network)
     attack = Bound(pgd, eps=eps, step_size=step_size, num_steps=num_steps, norm=norm)
     return Bound(_robust_metrics, network, attack, check_seed(seed), method)
 
@@ -125,6 +127,7 @@ def transfer(
         "ensemble_robust": the ensemble's accuracy on clean images and on images made against it;
         "ensemble_transfer" [T]: its accuracy on images made against member i.
     """
+    refuse_torch("network", network)
     x, y = batch["image"], batch["label"]
 
     log_mean = functools.partial(log_mean_probabilities, network.apply, members)

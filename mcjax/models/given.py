@@ -10,6 +10,7 @@ import numpy as np
 
 from mcjax.core.bound_functions import Bound
 from mcjax.core.errors import UserError, shown
+from mcjax.core.foreign import refuse_torch
 from mcjax.core.tree import PyTree, by_name
 from mcjax.models.network import Network, from_apply
 
@@ -22,8 +23,10 @@ def as_network(apply_fn: Any, variables: PyTree) -> tuple[Network, dict[str, PyT
         variables: The variables, in the user's form.
 
     Raises:
-        UserError: A linen module without an image shape, or running statistics without a `Network`.
+        UserError: A linen module without an image shape, a PyTorch module, or running statistics
+            without a `Network`.
     """
+    refuse_torch("apply_fn", apply_fn)
     if isinstance(apply_fn, Network):
         if not isinstance(variables, Mapping) or "params" not in variables:
             raise UserError('variables of a Network are {"params": ...}; give them so')
@@ -51,8 +54,10 @@ def check_variables(name: str, variables: PyTree, apply_fn: Any) -> None:
         apply_fn: A forward pass, or a `Network`.
 
     Raises:
-        UserError: There are none, or they are not numbers, not real numbers, or not finite.
+        UserError: There are none, or they are a PyTorch module, not numbers, not real numbers, or
+            not finite.
     """
+    refuse_torch(name, variables)
     leaves = by_name(variables)
     if not leaves:
         raise UserError(f"{name} is {shown(variables)}; it must be a tree of arrays")
@@ -100,12 +105,17 @@ def classes_of(network: Network, variables: PyTree, image: np.ndarray) -> int:
         image: Images, [N, H, W, C]; only the shape is used.
 
     Raises:
-        UserError: The network does not accept such images, or does not return logits.
+        UserError: The variables are not the network's, or it does not accept such images or does not
+            return logits.
     """
     x = jax.ShapeDtypeStruct((1, *image.shape[1:]), jnp.float32)
     try:
         logits = jax.eval_shape(network.apply, variables, x)
     except Exception as error:  # the user's network can raise anything for a wrong shape
+        if wrong := misfit(network, variables):
+            raise UserError(
+                f"the variables do not fit the network: {wrong}; give variables of its architecture"
+            ) from None
         reason = str(error).strip().splitlines()[0][:150]
         raise UserError(
             f"the network does not accept images of shape {image.shape[1:]} ({reason}); give images of "
@@ -116,3 +126,23 @@ def classes_of(network: Network, variables: PyTree, image: np.ndarray) -> int:
             f"the network returns shape {logits.shape} for one image; it must return [1, classes]"
         )
     return logits.shape[1]
+
+
+def misfit(network: Network, variables: PyTree) -> str:
+    """The first leaf of variables that is not as the network's `init` makes it, in words; "" if none.
+
+    Args:
+        network: The network; without an `init` nothing is found.
+        variables: Its variables.
+    """
+    try:
+        expected = by_name(jax.eval_shape(network.init, jax.random.key(0)))
+    except Exception:  # there is no init
+        return ""
+    found = by_name(variables)
+    for path, leaf in expected.items():
+        if path not in found:
+            return f"there is no {path} {list(leaf.shape)}"
+        if jnp.shape(found[path]) != leaf.shape:
+            return f"{path} is {list(jnp.shape(found[path]))}, the network's {list(leaf.shape)}"
+    return ""

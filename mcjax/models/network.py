@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from mcjax.core.bound_functions import Bound, FewPrograms
-from mcjax.core.errors import UserError
+from mcjax.core.errors import UserError, shown
+from mcjax.core.foreign import refuse_torch
 from mcjax.core.tree import PyTree
 
 MOST_PARAMETERS = 10**11  # 400 GB
@@ -59,8 +60,8 @@ def from_linen(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
         The network.
 
     Raises:
-        UserError: image_shape is not three positive integers; the network has more parameters than
-            fit in memory, or needs collections other than "params" and "batch_stats".
+        UserError: module is not a linen module, image_shape is not three positive integers, or the
+            network has more parameters than fit in memory, or needs collections other than "params" and "batch_stats".
 
     Example:
         >>> from mcjax import models
@@ -69,6 +70,11 @@ def from_linen(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
         >>> network.apply(variables, jnp.zeros([2, 8, 8, 1])).shape
         (2, 10)
     """
+    refuse_torch("module", module)
+    if not isinstance(module, nn.Module):
+        raise UserError(
+            f"module is {shown(module)}; give a linen module, or use from_apply for a function"
+        )
     if len(image_shape) != 3 or not all(isinstance(n, int) and n > 0 for n in image_shape):
         raise UserError(f"image_shape is {image_shape}; give (height, width, channels)")
 
@@ -156,11 +162,15 @@ def from_apply(
     Returns:
         The network.
 
+    Raises:
+        UserError: apply is a PyTorch module.
+
     Example:
         >>> network = from_apply(lambda w, x: x.reshape(len(x), -1) @ w)
         >>> network.apply(jnp.ones([4, 3]), jnp.ones([5, 2, 2, 1])).shape
         (5, 3)
     """
+    refuse_torch("apply", apply)
     return Network(
         init=init or _no_init,
         apply=apply,

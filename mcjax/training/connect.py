@@ -7,6 +7,7 @@ import jax
 
 from mcjax.core import fields
 from mcjax.core.errors import UserError
+from mcjax.core.foreign import refuse_torch
 from mcjax.core.keys import check_key
 from mcjax.core.tree import PyTree, check_same_structure
 from mcjax.curves import KINDS
@@ -74,6 +75,7 @@ def connect(
     key = check_key(key)
     fields.check("kind", kind, fields.choice(*KINDS))
     fields.check("learning_rate", learning_rate, fields.number(0, 1e3, above=True))
+    refuse_torch("network", network)
     if not isinstance(network, Network):
         raise UserError(
             "network must be a mcjax.models.network.Network; make one by from_linen or from_apply"

@@ -8,6 +8,7 @@ import optax
 
 from mcjax.core.bound_functions import Bound
 from mcjax.core.errors import UserError
+from mcjax.core.foreign import refuse_torch
 from mcjax.core.tree import PyTree
 from mcjax.data.batches import Batch
 
@@ -77,6 +78,7 @@ def classification_metrics(apply_fn: Callable[[PyTree, jax.Array], jax.Array]) -
     Returns:
         A metric_fn for `evaluate_path`; equal for equal apply_fn, so it is compiled once.
     """
+    refuse_torch("apply_fn", apply_fn)
     return Bound(_classification, apply_fn)
 
 

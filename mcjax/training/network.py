@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mcjax.core import fields
+from mcjax.core.foreign import refuse_torch
 from mcjax.core.keys import check_key, stream
 from mcjax.core.progress import progress
 from mcjax.core.tree import PyTree
@@ -58,6 +59,7 @@ def train_network(
         True
     """
     key = check_key(key)
+    refuse_torch("network", network)
     fields.check("learning_rate", learning_rate, fields.number(0, 1e3, above=True))
     start = {"batch_stats": {}, **network.init(stream(key, "init"))}
     training = Training(
