@@ -2,12 +2,14 @@
 
     python -m mcjax.interop.torch check suspect.pt
     python -m mcjax.interop.torch check suspect.pt --arch resnet18:stem=cifar --image_shape 32x32x3
+    python -m mcjax.interop.torch check suspect.pt --network net.py:InJax --image_shape 8x8x1
     python -m mcjax.interop.torch convert suspect.pt suspect.safetensors
     python -m mcjax.interop.torch convert suspect.pt folder
     python -m mcjax.interop.torch convert folder network.pt
 
 check prints a file's architecture, the tensors that do not match, and the largest difference between
-mcjax's and PyTorch's logits on random images. convert converts between PyTorch files, .safetensors
+mcjax's and PyTorch's logits on random images. Where the file fits no architecture of mcjax, or with
+--network (your own network in JAX), it lists every tensor and drafts the table of names. convert converts between PyTorch files, .safetensors
 files and mcjax checkpoints. Only mcjax.interop imports PyTorch (pip install 'mcjax[torch]');
 .safetensors files do not need it.
 """
@@ -18,9 +20,11 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from mcjax.cli.own_network import own_network
 from mcjax.core.bucket import local
 from mcjax.core.errors import UserError
 from mcjax.interop import normalise
+from mcjax.interop.draft import draft, draft_alone
 from mcjax.interop.files import (
     SAFETENSORS,
     StateDict,
@@ -28,7 +32,7 @@ from mcjax.interop.files import (
     read_state_dict,
     write_state_dict,
 )
-from mcjax.interop.form import default_shape, nearest_form
+from mcjax.interop.form import FitsNoArchitecture, default_shape, nearest_form
 from mcjax.interop.layouts.layout import Shape
 from mcjax.interop.load import (
     Loaded,
@@ -39,9 +43,7 @@ from mcjax.interop.load import (
     load_network,
 )
 from mcjax.interop.parity import TOLERANCE, Parity, parity
-from mcjax.interop.rows import (
-    unmatched,
-)
+from mcjax.interop.rows import to_variables, unmatched
 from mcjax.runs import checkpoint
 from mcjax.runs.workdir import arch_of_run
 
@@ -49,6 +51,8 @@ from mcjax.runs.workdir import arch_of_run
 def define_flags() -> None:
     """Defines the command's flags."""
     flags.DEFINE_string("arch", None, "The architecture; default: inferred from names and shapes.")
+    flags.DEFINE_string("network", None, "Draft the table for your own network, FILE.py:NAME.")
+    flags.DEFINE_bool("tensors", False, "List every tensor, of a known architecture too.")
     flags.DEFINE_string("image_shape", None, "HEIGHTxWIDTHxCHANNELS of its images (32x32x3).")
     flags.DEFINE_string("normalise", None, "The normalisation of its images; see docs/pytorch.md.")
     flags.DEFINE_integer("num_images", 8, "Number of random images to compare logits on.")
@@ -72,7 +76,8 @@ def check(path: Path) -> None:
         path: The file.
 
     Raises:
-        UserError: The file can't be read or does not match, or logits differ.
+        UserError: The file can't be read or does not match, or logits differ; or a drafted table has
+            open rows.
     """
     options = flags.FLAGS
     state = read_state_dict(path)
@@ -82,9 +87,24 @@ def check(path: Path) -> None:
     if shape is None:
         assumed = _times(default_shape(state.tensors))
         print(f"images: assumed to be {assumed}; use --image_shape for another size")
+    if options.network:
+        _draft(state, shape or default_shape(state.tensors), path)
+        return
+    if options.tensors:
+        _print_tensors(state)
     _print_unmatched(state, options.arch, shape, curve=curve, source=str(path))
     arguments: dict[str, Any] = {"image_shape": shape, "normalisation": options.normalise}
-    loaded: Any = (load_curve if curve else load_network)(path, options.arch, **arguments)
+    try:
+        loaded: Any = (load_curve if curve else load_network)(path, options.arch, **arguments)
+    except FitsNoArchitecture as error:
+        if not options.tensors:
+            _print_tensors(state)
+        print("a draft of the table, whose leaves depend on your network (docs/pytorch.md):")
+        print(*draft_alone(state.tensors), sep="\n")
+        raise UserError(
+            f"{error}; or add --network FILE.py:NAME to draft the table for your network in JAX; "
+            "or, without a table, export the module by torch.export (docs/pytorch.md)"
+        ) from None
     form = loaded.form
     shape = shape or default_shape(loaded.state.tensors)
     print(
@@ -97,12 +117,38 @@ def check(path: Path) -> None:
         print(
             f"logits{at}: the largest difference from PyTorch's is {difference.largest:.3g}, "
             f"{difference.relative:.2g} of the largest logit"
+            + (f"; the first layer that differs is {difference.layer}" if difference.layer else "")
         )
     if not all(difference.equal for difference in differences.values()):
         raise UserError(
             f"{path}: logits differ by more than {TOLERANCE:g} of the largest; see above"
         )
     print(f"mcjax computes what PyTorch computes, to {TOLERANCE:g}")
+
+
+def _print_tensors(state: StateDict) -> None:
+    for name, w in state.tensors.items():
+        print(f"  {name} {list(w.shape)} {w.dtype}")
+
+
+def _draft(state: StateDict, shape: Shape, path: Path) -> None:
+    """Prints all tensors and the drafted table, and tries the table."""
+    network = own_network(flags.FLAGS.network, shape)
+    _print_tensors(state)
+    found = draft(state.tensors, network, shape)
+    print("the draft of the table:")
+    print(*found.lines(), sep="\n")
+    if not found.complete:
+        raise UserError(
+            f"{path}: {len(found.open)} of {len(found.shapes)} tensors and {len(found.leaves)} leaves of "
+            "the network are open, see the table; fill in their rows, or correct the network"
+        )
+    to_variables(state.tensors, found.rows, like=network, source=str(path))
+    print(
+        "the table is complete and every shape fits; guesses by order need a look. Compare the logits:\n"
+        "  mcjax.interop.torch.parity(module, network, to_variables(tensors, TABLE, like=network), "
+        f"{shape}, rows=TABLE)"
+    )
 
 
 def _differences(loaded: Loaded | LoadedCurve, shape: Shape) -> dict[str, Parity]:
@@ -121,6 +167,7 @@ def _differences(loaded: Loaded | LoadedCurve, shape: Shape) -> dict[str, Parity
             loaded.network,
             variables,
             shape,
+            rows=form.rows,
             num_images=options.num_images,
             seed=options.seed,
             normalisation=normalise.parse(options.normalise) if options.normalise else None,

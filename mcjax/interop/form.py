@@ -14,6 +14,10 @@ from mcjax.interop.layouts.layout import Layout, Shape, Tensors, rows_of, shapes
 from mcjax.interop.rows import Row, to_variables, unmatched
 
 
+class FitsNoArchitecture(UserError):
+    """The tensors fit no architecture of mcjax."""
+
+
 class Form(NamedTuple):
     """The interpretation of a state dict.
 
@@ -55,7 +59,7 @@ def form_of(
             raise UserError(
                 f"{source} fits {' and '.join(form.arch for form in forms)}; choose one by arch"
             )
-        raise UserError(
+        raise FitsNoArchitecture(
             f"{source} fits no architecture for images of {'x'.join(map(str, image_shape))} (its "
             f"tensors: {listed(list(tensors), 3)}); give the image size that it was trained on, its "
             "arch, or a table of names (docs/pytorch.md)"

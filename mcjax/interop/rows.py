@@ -6,14 +6,17 @@ A custom architecture needs only such a table; those of published code are made 
 `mcjax.interop.layouts`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mcjax.core.errors import UserError, listed
 from mcjax.core.tree import PyTree, by_name
+from mcjax.models.network import Network
 
 
 class Transform(NamedTuple):
@@ -100,6 +103,7 @@ def to_variables(
     tensors: Mapping[str, np.ndarray],
     rows: Sequence[Row],
     *,
+    like: Network | PyTree | None = None,
     unused: Iterable[str] = (),
     source: str = "the state dict",
 ) -> dict[str, Any]:
@@ -108,6 +112,7 @@ def to_variables(
     Args:
         tensors: The state dict's arrays, by name.
         rows: The table.
+        like: The network, or a tree of its variables: each row is compared with its leaf.
         unused: Other names that the state dict may have, which are ignored; batch counts
             (num_batches_tracked) are always ignored.
         source: Name of the state dict in messages.
@@ -116,8 +121,8 @@ def to_variables(
         Nested dicts of arrays.
 
     Raises:
-        UserError: Tensors are missing or unknown, or one has a wrong number of axes or contains
-            bools, complex numbers or text.
+        UserError: Tensors are missing or unknown, two rows have one name or leaf, or a tensor has a
+            wrong number of axes, contains bools, complex numbers or text, or does not fit `like`.
 
     Example:
         >>> rows = [Row("fc.weight", "params/fc/kernel", DENSE), Row("fc.bias", "params/fc/bias", SAME)]
@@ -125,13 +130,9 @@ def to_variables(
         >>> to_variables(tensors, rows)["params"]["fc"]["kernel"].shape
         (4, 10)
     """
-    missing, unknown = unmatched(tensors, rows, unused)
-    if missing or unknown:
-        said = [f"it lacks {listed(missing)}"] if missing else []
-        said += [f"it has {listed(unknown)}, which the network does not know"] if unknown else []
-        raise UserError(
-            f"{source} does not fit: {'; '.join(said)}; give its architecture, or one row per tensor"
-        )
+    _check_names(tensors, rows, unused, source)
+    if like is not None:
+        check_rows(tensors, rows, like)
     variables: dict[str, Any] = {}
     for row in rows:
         *above, last = row.path.split("/")
@@ -143,12 +144,104 @@ def to_variables(
             raise UserError(f"{source}: {row.torch} is {w.dtype}, not a weight; save it as float32")
         try:
             inner[last] = row.transform.to_mcjax(w)
-        except ValueError:
+        except (ValueError, IndexError):
             raise UserError(
                 f"{source}: {row.torch} has shape {list(w.shape)}, which does not fit {row.transform.name}; "
                 "give the file's architecture and its images' shape"
             ) from None
     return variables
+
+
+def _check_names(
+    tensors: Mapping[str, np.ndarray], rows: Sequence[Row], unused: Iterable[str], source: str
+) -> None:
+    for what, used in (("name", [row.torch for row in rows]), ("leaf", [row.path for row in rows])):
+        twice = [name for name, number in Counter(used).items() if number > 1]
+        if twice:
+            raise UserError(f"the table has two rows for the {what} {twice[0]}; remove one")
+    missing, unknown = unmatched(tensors, rows, unused)
+    if missing or unknown:
+        said = [f"it lacks {listed(missing)}"] if missing else []
+        shaped = [f"{name} {list(np.shape(tensors[name]))}" for name in unknown]
+        said += [f"it has {listed(shaped)}, which the network does not know"] if unknown else []
+        raise UserError(
+            f"{source} does not fit: {'; '.join(said)}; give its architecture, or one row per tensor"
+        )
+
+
+def check_rows(
+    tensors: Mapping[str, Any], rows: Sequence[Row], like: Network | PyTree, *, at_most: int = 3
+) -> None:
+    """Compares a table with a network: each tensor, transformed, must have its leaf's shape.
+
+    Args:
+        tensors: The state dict's arrays, by name; only shapes are used.
+        rows: The table.
+        like: The network, or a tree of its variables.
+        at_most: How many rows the message names.
+
+    Raises:
+        UserError: A row is wrong, or a leaf has no row; the message has PyTorch's name and both
+            shapes.
+
+    Example:
+        >>> rows = [Row("weight", "params/kernel", SAME)]
+        >>> check_rows({"weight": np.zeros((10, 4))}, rows, {"params": {"kernel": np.zeros((4, 10))}})
+        Traceback (most recent call last):
+        mcjax.core.errors.UserError: ... by same, but params/kernel is [4, 10] (use DENSE); ...
+    """
+    tree = jax.eval_shape(like.init, jax.random.key(0)) if isinstance(like, Network) else like
+    leaves = {path: tuple(leaf.shape) for path, leaf in by_name(tree).items()}
+    wrong = []
+    for row in rows:
+        shape = tuple(tensors[row.torch].shape)
+        where = f"{row.torch} {list(shape)}"
+        if row.path not in leaves:
+            wrong.append(f"{where} goes to {row.path}, which the network does not have")
+            continue
+        found = transformed(shape, row.transform)
+        if found != leaves[row.path]:
+            name = row.transform.name
+            becomes = (
+                f"does not fit {name}" if found is None else f"becomes {list(found)} by {name}"
+            )
+            wrong.append(
+                f"{where} {becomes}, but {row.path} is {list(leaves[row.path])}"
+                f"{_advice(shape, row.path, leaves)}"
+            )
+    taken = {row.path for row in rows}
+    wrong += [
+        f"no row for {path} {list(shape)}" for path, shape in leaves.items() if path not in taken
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - at_most} more" if len(wrong) > at_most else ""
+        raise UserError(
+            f"the table does not fit the network: {'; '.join(wrong[:at_most])}{more}; correct the rows"
+        )
+
+
+def transformed(shape: tuple[int, ...], transform: Transform) -> tuple[int, ...] | None:
+    """The shape that a transform to mcjax makes of a shape; None if it does not fit."""
+    try:
+        return transform.to_mcjax(np.broadcast_to(np.int8(0), shape)).shape
+    except (ValueError, IndexError):
+        return None
+
+
+def _advice(shape: tuple[int, ...], path: str, leaves: Mapping[str, tuple[int, ...]]) -> str:
+    """The transform that would fit, else the leaves that would."""
+    by = {
+        name: transformed(shape, transform)
+        for name, transform in (("SAME", SAME), ("CONV", CONV), ("DENSE", DENSE))
+    }
+    fits = [name for name, made in by.items() if made == leaves[path]]
+    if fits:
+        return f" (use {fits[0]})"
+    kind = path.rpartition("/")[2]
+    others = [
+        p for p, leaf in leaves.items() if p.rpartition("/")[2] == kind and leaf in by.values()
+    ]
+    return f" (it fits {' or '.join(others[:3])})" if others else ""
 
 
 def to_tensors(variables: PyTree, rows: Sequence[Row]) -> dict[str, np.ndarray]:

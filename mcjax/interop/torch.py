@@ -1,5 +1,6 @@
 """Networks and curves of PyTorch in mcjax, and back; `python -m mcjax.interop.torch` is `mcjax torch`."""
 
+from mcjax.interop.draft import Draft, draft
 from mcjax.interop.files import StateDict, read_state_dict, write_state_dict
 from mcjax.interop.form import Form
 from mcjax.interop.load import (
@@ -18,6 +19,7 @@ __all__ = [
     "CONV",
     "DENSE",
     "SAME",
+    "Draft",
     "Form",
     "Loaded",
     "LoadedCurve",
@@ -25,6 +27,7 @@ __all__ = [
     "Row",
     "StateDict",
     "Transform",
+    "draft",
     "export_network",
     "flat",
     "load_curve",

@@ -51,7 +51,9 @@ USES = {
 
 @pytest.mark.parametrize("name", USES)
 def test_a_module_is_named_with_the_way_out(name, module):
-    with pytest.raises(UserError, match=r"is a torch.nn.Module \(Sequential\).*from_torch") as error:
+    with pytest.raises(
+        UserError, match=r"is a torch.nn.Module \(Sequential\).*from_torch"
+    ) as error:
         USES[name](module)
     assert "\n" not in str(error.value)
 

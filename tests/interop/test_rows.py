@@ -60,7 +60,10 @@ def test_a_table_makes_variables_and_tensors_again():
     ("tensors", "message"),
     [
         ({"head.weight": None}, "it lacks head.weight; give its architecture"),
-        ({"other.weight": np.zeros(1)}, "it has other.weight, which the network does not know"),
+        (
+            {"other.weight": np.zeros(1)},
+            r"it has other.weight \[1\], which the network does not know",
+        ),
         (
             {"head.weight": np.zeros((2, 3, 4))},
             r"head.weight has shape \[2, 3, 4\], which does not fit dense",

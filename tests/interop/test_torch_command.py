@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from mcjax import models
+from mcjax.cli.own_network import own_network
+from mcjax.core.errors import UserError
 from mcjax.interop.files import fresh, read_state_dict, write_state_dict
 from mcjax.interop.load import load_network
 from mcjax.models.network import from_linen
@@ -140,3 +142,63 @@ def test_a_normalisation_is_checked_and_kept_by_convert(net):
         rtol=1e-5,
         atol=1e-5,
     )
+
+
+OWN = """
+from flax import linen
+
+class Own(linen.Module):
+    features: int = 3
+
+    @linen.compact
+    def __call__(self, x, train=False):
+        return linen.Dense(self.features)(x.reshape(len(x), -1))
+
+def other():
+    return Own(4)
+
+number = 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    tensors = {"a.weight": np.zeros((3, 192), np.float32), "a.bias": np.zeros(3, np.float32)}
+    write_state_dict(tmp_path / "own.safetensors", fresh(tensors))
+    (tmp_path / "own.py").write_text(OWN)
+    return tmp_path
+
+
+def test_check_drafts_the_table_of_a_file_that_fits_nothing(own):
+    done = run("check {d}/own.safetensors --image_shape 8x8x3", own)
+    assert done.returncode == 2
+    assert "\n  a.weight [3, 192] float32\n" in done.stdout
+    assert 'Row("a.weight", "params/?/kernel", DENSE),  # [3, 192]; flat(' in done.stdout
+    assert "--network FILE.py:NAME" in done.stderr
+
+
+def test_check_drafts_the_table_for_a_network_of_ones_own(own):
+    done = run("check {d}/own.safetensors --image_shape 8x8x3 --network {d}/own.py:Own", own)
+    assert done.returncode == 0, done.stderr
+    assert 'Row("a.weight", "params/Dense_0/kernel", flat(8, 8, 3)),  # [3, 192], by' in done.stdout
+    assert "the table is complete" in done.stdout
+    other = run("check {d}/own.safetensors --image_shape 8x8x3 --network {d}/own.py:other", own)
+    assert other.returncode == 2
+    assert "2 of 2 tensors and 2 leaves of the network are open" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("own.py", "give FILE.py:NAME"),
+        ("none.py:Own", "give FILE.py:NAME"),
+        ("own.py:Nothing", "has no Nothing"),
+        ("own.py:number", "number of .* is 3"),
+        ("broken.py:Own", r"can't be run \(ZeroDivisionError"),
+    ],
+)
+def test_mistakes_in_networks_of_ones_own(name, message, own):
+    (own / "broken.py").write_text("1 / 0")
+    with pytest.raises(UserError, match=message) as error:
+        own_network(f"{own / name}", SHAPE)
+    assert "\n" not in str(error.value)
