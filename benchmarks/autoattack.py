@@ -5,8 +5,13 @@
 Trains three small networks with mcjax: on clean images, on attacked images (linf), and on clean images with BatchNorm.
 Then each framework attacks the same weights and images in a process of its own. The published code is the package
 autoattack or pyautoattack, in this Python or in the one named by --torch_python. Times are CPU seconds of all threads,
-so that other processes matter less; mcjax's leave out compilation, which is given separately. Finished rows are kept
-in --output; a second call measures what is missing and writes the page beside the file.
+so that other processes matter less; mcjax's leave out compilation, which is given separately. A row is one network and
+norm. Finished rows are kept in --output, so a call that was stopped goes on with the row it was at; the page is written
+beside the file after every row.
+
+In the background:
+
+    OMP_NUM_THREADS=1 nohup nice -n 19 python -m benchmarks.autoattack --data fashion_mnist > aa.log 2>&1 &
 """
 
 import argparse
@@ -152,7 +157,18 @@ def mcjax_work(file: Path, network: str, norm: str, eps: float, works: list[str]
             **seconds,
             "first_call": first["seconds"],
         }
+        tell("mcjax", network, norm, work, found[work])
     return found
+
+
+def tell(side: str, network: str, norm: str, work: str, one: dict[str, Any]) -> None:
+    """A line of progress."""
+    clock = datetime.datetime.now().strftime("%H:%M:%S")
+    print(
+        f"{clock} {network} {norm}: {side}, {work}: {len(one['withstand'])} robust, {one['seconds']:.0f} s",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def torch_work(file: Path, network: str, norm: str, eps: float, works: list[str]) -> dict[str, Any]:
@@ -199,6 +215,7 @@ def torch_work(file: Path, network: str, norm: str, eps: float, works: list[str]
         with torch.no_grad():
             withstand = (logits_fn(x_adv).argmax(1) == y).nonzero()[:, 0].tolist()
         found[work] = {"withstand": withstand, "correct": correct, **seconds}
+        tell("published", network, norm, work, found[work])
     return found
 
 
@@ -287,8 +304,8 @@ def page(record: dict[str, Any]) -> str:
         "",
         f"Command: `{record['command']}`. Machine: {about}. CPU seconds are those of all threads; they leave out mcjax's compilation. The last column has the seconds of its first call, on the clock.",
         "",
-        "| network | norm | eps | images | correct | attack | robust, mcjax | robust, published | CPU s, mcjax | CPU s, published | ratio | first call, s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| data | network | norm | eps | images | correct | attack | robust, mcjax | robust, published | CPU s, mcjax | CPU s, published | ratio | first call, s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row, name in pairs:
         a, b = row["mcjax"][name], row["published"][name]
@@ -300,7 +317,7 @@ def page(record: dict[str, Any]) -> str:
                 f"{b['cpu_seconds'] / a['cpu_seconds']:.1f} | {a['first_call']:.1f} |"
             )
         lines.append(
-            f"| {row['network']} | {row['norm']} | {row['eps']} | {row['num_images']} | {correct} | {name} | "
+            f"| {row['data']} | {row['network']} | {row['norm']} | {row['eps']} | {row['num_images']} | {correct} | {name} | "
             f"{a['robust']} | {b['robust']} | {times}"
         )
     return "\n".join(lines) + "\n"
@@ -328,6 +345,8 @@ def main() -> None:
         work = mcjax_work if args.side == "mcjax" else torch_work
         print(json.dumps(work(args.file, args.networks[0], args.norms[0], args.eps, args.works)))
         return
+    from mcjax.core.files import write  # not for the published code's Python, which may lack JAX
+
     record: dict[str, Any] = {"rows": []}
     if args.output.exists():
         record = json.loads(args.output.read_text())
@@ -336,17 +355,18 @@ def main() -> None:
     }
     record["command"] = "python -m benchmarks.autoattack " + " ".join(sys.argv[1:])
     record["machine"] = machine()
+    rows = [(norm, network) for norm in args.norms for network in args.networks]
     with tempfile.TemporaryDirectory() as folder:
-        for network in args.networks:
-            file = (args.inputs or Path(folder)) / f"{network}.npz"
-            for norm in args.norms:
-                if (args.data, network, norm, args.num_images) in known:
-                    continue
-                if not file.exists():
-                    prepare(file, args.data, network, args.num_images, args.num_steps)
-                record["rows"].append(measured(args, file, network, norm))
-                args.output.write_text(json.dumps(record, indent=1) + "\n")
-                args.output.with_suffix(".md").write_text(page(record))
+        for number, (norm, network) in enumerate(rows, 1):
+            file = (args.inputs or Path(folder)) / f"{args.data}_{args.num_images}_{network}.npz"
+            if (args.data, network, norm, args.num_images) in known:
+                continue
+            print(f"row {number} of {len(rows)}: {network}, {norm}", file=sys.stderr, flush=True)
+            if not file.exists():
+                prepare(file, args.data, network, args.num_images, args.num_steps)
+            record["rows"].append(measured(args, file, network, norm))
+            write(args.output, json.dumps(record, indent=1) + "\n")
+            write(args.output.with_suffix(".md"), page(record))
     print(args.output.with_suffix(".md").read_text())
 
 

@@ -4,7 +4,8 @@ import functools
 
 import jax
 
-from mcjax.attacks.images.autoattack import STANDARD, autoattack
+from mcjax.attacks.images.autoattack import autoattack
+from mcjax.attacks.images.autoattack_rounds import STANDARD
 from mcjax.attacks.images.pgd import pgd
 from mcjax.core.bound_functions import Bound
 from mcjax.core.foreign import refuse_torch

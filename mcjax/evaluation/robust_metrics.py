@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mcjax.attacks.images.pgd import pgd
+from mcjax.attacks.images.zero_gradient import correct_and_flat
 from mcjax.core.bound_functions import Bound
 from mcjax.core.foreign import refuse_torch
 from mcjax.core.keys import check_seed
@@ -42,6 +43,7 @@ def robust_metrics(
         A metric_fn that returns per image: "loss", "accuracy"; "robust_loss", "robust_accuracy"
         under PGD; "robust_margin" (the label's logit minus the largest other, divided by the logits'
         standard deviation, hence scale-free) and that standard deviation, "logit_scale";
+        "zero_gradient", 1 where the clean image is correct and the gradient at it is exactly zero;
         "eigenvalue" of the clean image's Hessian with its "residual"; "alignment",
         "gradient_term", "curvature_term", "model_error" of the attack's perturbation.
     """
@@ -56,6 +58,7 @@ def _robust_metrics(
     x, y = batch["image"], batch["label"]
     logits_fn = functools.partial(network.apply, variables)
     x_adv = attack(jax.random.key(seed), logits_fn, x, y)
+    _, flat = correct_and_flat(logits_fn, x, y)
     clean, robust = logits_fn(x), logits_fn(x_adv)
     top = input_hessian_eigenvalue(
         logits_fn,
@@ -74,6 +77,7 @@ def _robust_metrics(
         "robust_accuracy": accuracy(robust, y),
         "robust_margin": margin(robust, y) / jnp.maximum(robust.std(1), 1e-12),
         "logit_scale": clean.std(1),
+        "zero_gradient": flat.astype(x.dtype),
         "eigenvalue": top.eigenvalue,
         "residual": top.residual,
         "alignment": model.alignment,

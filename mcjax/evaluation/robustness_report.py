@@ -10,7 +10,9 @@ import numpy as np
 
 from mcjax.attacks.checks import check_count, check_examples, check_sizes
 from mcjax.attacks.images.apgd import apgd
-from mcjax.attacks.images.autoattack import STANDARD, AutoAttackResult, autoattack
+from mcjax.attacks.images.autoattack import autoattack
+from mcjax.attacks.images.autoattack_result import AutoAttackResult
+from mcjax.attacks.images.autoattack_rounds import STANDARD
 from mcjax.attacks.images.balls import BALLS
 from mcjax.attacks.images.pgd import LogitsFn, pgd
 from mcjax.attacks.images.square import square

@@ -24,7 +24,7 @@ Row = dict[str, Any]
 def columns(ts: np.ndarray, clean: Table, examples: Table) -> Table:
     """path.csv's columns: means, and quantiles of the eigenvalue."""
     table = {"t": ts, **clean}
-    for name in ("robust_loss", "robust_accuracy", "robust_margin", "logit_scale"):
+    for name in ("robust_loss", "robust_accuracy", "robust_margin", "logit_scale", "zero_gradient"):
         table[name] = examples[name].mean(1)
     table["input_hessian_eigenvalue"] = examples["eigenvalue"].mean(1)
     for q in QUANTILES:

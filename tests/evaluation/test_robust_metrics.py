@@ -27,6 +27,7 @@ def test_metrics_of_a_linear_network():
     np.testing.assert_allclose(found["robust_loss"], np.log1p(np.exp([-0.2, -0.2, 0.8])), rtol=1e-5)
     assert found["accuracy"].tolist() == [1, 1, 0]
     assert found["robust_accuracy"].tolist() == [1, 1, 0]
+    assert not found["zero_gradient"].any()
     # H = p (1 - p) d d^T with d the difference of the columns, ||d||^2 = 5.
     p = 1 / (1 + np.exp(-0.5))
     np.testing.assert_allclose(found["eigenvalue"], 5 * p * (1 - p), rtol=1e-4)
@@ -38,6 +39,16 @@ def test_metrics_of_a_linear_network():
     doubled = metric_fn(2 * W, {"image": X, "label": Y})
     np.testing.assert_allclose(doubled["robust_margin"], found["robust_margin"], rtol=1e-5)
     assert (doubled["robust_loss"] != found["robust_loss"]).all()
+
+
+def test_images_with_zero_gradient_are_counted_if_they_are_correct():
+    flat = from_apply(
+        lambda w, x: jnp.round(x.reshape(len(x), -1) @ w), num_classes=2, piecewise_linear=True
+    )
+    metric_fn = robust_metrics(flat, seed=0, eps=0.1, step_size=0.1, num_steps=1)
+    found = metric_fn(3 * W, {"image": X, "label": Y})
+    assert found["accuracy"].tolist() == [1, 1, 0]
+    assert found["zero_gradient"].tolist() == [1, 1, 0]
 
 
 def test_margin_is_positive_where_the_answer_is_right():

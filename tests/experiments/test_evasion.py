@@ -50,6 +50,7 @@ def test_what_a_run_leaves(finished):
         assert np.isfinite(path[column]).all()
     assert max(path["eigenvalue_residual"]) < 1e-3
     assert min(path["input_hessian_eigenvalue"]) >= 0
+    assert path["zero_gradient"] == [0.0, 0.0, 0.0]
     for name in ("regular-adversarial", "regular-adversarial_(robust_path)", "transfer"):
         assert (workdir / "figures" / f"{name}.png").stat().st_size > 0
 

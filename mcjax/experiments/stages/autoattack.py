@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mcjax.attacks.images.autoattack import STANDARD
+from mcjax.attacks.images.autoattack_rounds import STANDARD
 from mcjax.data.batches import stack_batches
 from mcjax.evaluation.autoattack_metrics import autoattack_metrics
 from mcjax.evaluation.path import examples_along_path

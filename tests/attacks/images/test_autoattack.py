@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 import mcjax
-from mcjax.attacks.images.autoattack import STANDARD, AutoAttackState, autoattack, bucket
+from mcjax.attacks.images.autoattack import autoattack
+from mcjax.attacks.images.autoattack_loop import bucket
+from mcjax.attacks.images.autoattack_rounds import STANDARD
+from mcjax.attacks.images.autoattack_state import AutoAttackState
 from mcjax.attacks.images.randomised import mean_answer
 from mcjax.core.errors import UserError
 
