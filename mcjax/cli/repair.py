@@ -24,7 +24,8 @@ from mcjax.core.errors import UserError
 from mcjax.core.keys import check_seed
 from mcjax.core.progress import say
 from mcjax.repair.evidence.forms import FORMS
-from mcjax.repair.model import NothingRepaired, repair_model
+from mcjax.repair.model import repair_model
+from mcjax.repair.repaired import NothingRepaired
 from mcjax.report.repaired_page import new_folder, verdict, write_repaired
 from mcjax.runs.suspect import Suspect, load_suspect, load_variables, save_like
 

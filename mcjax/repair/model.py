@@ -1,12 +1,9 @@
-"""Repairing one suspect network with clean images: the path, the choice of t, the result."""
+"""Repairing one suspect network with clean images: evidence, the path, the choice of t."""
 
-import dataclasses
 import functools
-import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,17 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mcjax import alignment
-from mcjax.alignment.by_name import aligned
 from mcjax.core import fields
 from mcjax.core.errors import UserError, shown
 from mcjax.core.keys import check_key, stream
 from mcjax.core.progress import progress, say
 from mcjax.core.tree import PyTree, check_same_structure, digest
-from mcjax.curves import Curve
 from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.curves.geometry import distances
-from mcjax.data.batches import stack_batches, to_unit
+from mcjax.data.batches import stack_batches
 from mcjax.evaluation.path import evaluate_path
 from mcjax.models.given import as_given, as_network, check_variables
 from mcjax.models.network import Network
@@ -36,86 +30,11 @@ from mcjax.repair.evidence.pictures import pictures
 from mcjax.repair.methods import METHODS
 from mcjax.repair.methods.method import Case
 from mcjax.repair.options import DEFAULTS, RepairOptions, changed
+from mcjax.repair.repaired import NothingRepaired, Repaired
+from mcjax.repair.second import Second, second_network
 from mcjax.training.curve import CurveOptions
 from mcjax.training.fit import Training, fit
 from mcjax.training.losses import classification_metrics
-
-
-class NothingRepaired(UserWarning):
-    """No point of the path was accurate enough; the result is the suspect."""
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class Repaired:
-    """What `repair_model` returns.
-
-    Args:
-        variables: The repaired network, of the suspect's structure; the suspect itself where no
-            point of the path was accurate enough.
-        t: The chosen point; None where none was accurate enough.
-        curve: The trained path.
-        report: What was measured: "ts", "selection_accuracy" and "bonafide_accuracy" along the
-            path, "distance" to the nearest suspect, "estimated_attack_success" of inverted
-            triggers and "success_by_form"; of the evidence "findings", one
-            `mcjax.repair.evidence.judge.Finding` per form, "backdoor_found" and "target" (the
-            class, or None), "pictures", images with those triggers
-            (`mcjax.repair.evidence.pictures`); and of the choice "suspect_accuracy", "repaired_accuracy",
-            "suspect_success" and "repaired_success" (the estimates), "floor",
-            "moved" and "moved_relative" (distance to the suspect, and over the suspect's norm),
-            "num_bonafide", "num_selection", "seconds".
-    """
-
-    variables: PyTree
-    t: float | None
-    curve: Curve
-    report: dict[str, Any]
-
-    @property
-    def ok(self) -> bool:
-        """Whether a point was accurate enough; if not, `variables` is the suspect."""
-        return self.t is not None
-
-    @property
-    def reason(self) -> str:
-        """Why nothing was repaired, and what to do; "" where a point was found."""
-        if self.ok:
-            return ""
-        inside = self.report["selection_accuracy"][self.report["distance"] > 0]
-        best = (
-            f"the best has {inside.max():.4f}" if len(inside) else "no point lies between the ends"
-        )
-        return (
-            f"no point of the path has accuracy {self.report['floor']:.4f} on the selection images "
-            f"({best}); try more num_steps, more images, or a larger tolerance"
-        )
-
-    def save(self, folder: str | os.PathLike) -> Path:
-        """Writes the network and what was measured, as `python -m mcjax.repair` does.
-
-        Args:
-            folder: A new folder: `repaired` (a checkpoint), path.csv, path.png, triggers.png,
-                report.html and result.json.
-
-        Returns:
-            The folder.
-
-        Raises:
-            UserError: The folder exists and is not empty, or can't be written.
-        """
-        import mcjax  # the report is written above this room
-
-        return mcjax.save_repaired(self, folder)
-
-    def __repr__(self) -> str:
-        """What was chosen, in one line."""
-        r = self.report
-        found = f"evidence of a backdoor: {'yes' if r['backdoor_found'] else 'no'}"
-        if not self.ok:
-            return f"Repaired(ok=False, {found}, floor={r['floor']:.4f})"
-        return (
-            f"Repaired(t={self.t:.4f}, accuracy={r['repaired_accuracy']:.4f}, suspect's "
-            f"{r['suspect_accuracy']:.4f}, estimated attack success={r['repaired_success']:.4f}, {found})"
-        )
 
 
 def repair_model(
@@ -210,134 +129,103 @@ def repair_model(
     if second is not None and digest(suspect) == digest(second):
         raise UserError("the second network is the suspect itself; give another, or none")
 
-    def spec() -> alignment.PermutationSpec:
-        shape = parts["bonafide"]["image"].shape[1:]
-        return alignment.permutation_spec(network.apply, start, shape)
-
-    def some_images() -> Iterator[jax.Array]:
-        for i in range(0, len(parts["bonafide"]["image"]), 250):
-            yield to_unit(parts["bonafide"]["image"][i : i + 250])
-
-    def second_network() -> tuple[str, PyTree]:
-        if second is not None:
-            end = as_network(apply_fn, second)[1]
-            return "given", aligned(
-                stream(key, "alignment"), o.align, spec, network, start, end, some_images
-            )
-        if o.unalign == "none":
-            return "a fine-tuned copy of the suspect", METHODS["fine_tune"].run(case("fine_tune"))
-        try:
-            found = spec()
-        except UserError as error:
-            name = f"a fine-tuned copy of the suspect, because {error}"
-            return name, METHODS["fine_tune"].run(case("fine_tune"))
-        copy = alignment.unaligned_copy(
-            stream(key, "unaligned"),
-            found,
-            network.apply,
-            start,
-            by=o.unalign,
-            images=some_images(),
-        )
-        return "the un-aligned copy of the suspect", copy
-
+    images = jax.tree.map(jnp.asarray, parts["bonafide"])
+    search = functools.partial(
+        _inverted, network=network, images=images, options=o, verbose=verbose
+    )
+    inverted = search(stream(key, "evidence"), start)
     again: list[dict[str, Inverted]] = []
 
     def invert_again(name: str, variables: PyTree) -> dict[str, Inverted]:
-        mine = stream(key, f"evidence of {name}")
-        again.append(_evidence(mine, network, variables, images, o, verbose))
+        again.append(search(stream(key, f"evidence of {name}"), variables))
         return again[-1]
+
+    @functools.cache
+    def end() -> Second:
+        given = None if second is None else as_network(apply_fn, second)[1]
+        return second_network(
+            key,
+            network,
+            start,
+            given,
+            parts["bonafide"],
+            align=o.align,
+            unalign=o.unalign,
+            fine_tune_fn=lambda: METHODS["fine_tune"].run(case("fine_tune")),
+        )
 
     def case(name: str) -> Case:
         return Case(
             network=network,
             suspect=start,
-            second_fn=lambda: second_fn()[1],
+            second_fn=lambda: end().variables,
             images=images,
             bonafide=parts["bonafide"],
             selection=parts["selection"],
             budget=o.budget,
             curve=CurveOptions(o.kind, o.num_bends),
-            options={
-                "learning_rate.path": o.learning_rate,
-                "learning_rate.taught_path": o.learning_rate,
-                "learning_rate.fine_tune": o.fine_tune_learning_rate,
-                "tolerance": tolerance,
-                "taught.fit": o.fit,
-                "taught.unlearn": o.unlearn,
-                "taught.rounds": o.rounds,
-            },
+            options=o.of_methods(tolerance),
             key_fn=functools.partial(stream, key),
             fit_fn=functools.partial(_fit, name=name, verbose=verbose),
             evidence_fn=lambda: inverted,
             invert_fn=invert_again,
         )
 
-    images = jax.tree.map(jnp.asarray, parts["bonafide"])
-    second_fn = functools.cache(second_network)
-    inverted = _evidence(stream(key, "evidence"), network, start, images, o, verbose)
     name = "path" if o.fit == "labels" and not o.unlearn else "taught_path"
-    joined = case(name)
-    curve = METHODS[name].run(joined)
+    curve = METHODS[name].run(case(name))
     points = CurveWithStats(
         curve,
         start["batch_stats"],
-        joined.second_fn()["batch_stats"],
+        end().variables["batch_stats"],
         images["image"] if network.has_batch_stats else None,
         network.apply_train,
     )
     ts = path_ts(o.num_points, o.extrapolate)
-    sets = {
-        name: stack_batches(part, min(len(part["label"]), 1000)) for name, part in parts.items()
-    }
-    sets[evidence.MARK] = evidence.marked(parts["selection"])
-    metric_fn = evidence.with_success(classification_metrics(network.apply), network.apply)
     if verbose:
-        say(
-            f"path: {len(ts)} points, each on {sum(len(p['label']) for p in parts.values())} images"
-        )
-    table = evaluate_path(metric_fn, evidence.held_out(points, inverted, again), ts, sets)
-    accuracy = {name: np.asarray(table[name]["accuracy"]) for name in parts}
-    estimated = evidence.estimated_success(table[evidence.MARK], inverted)
-    suspicious = evidence.suspicious_success(table[evidence.MARK], inverted)
-    findings = evidence.findings(inverted)
-    found = evidence.backdoor_found(inverted)
+        num_images = sum(len(part["label"]) for part in parts.values())
+        say(f"path: {len(ts)} points, each on {num_images} images")
+    table = _along(network, evidence.held_out(points, inverted, again), ts, parts)
+    hits = table[evidence.MARK]
+    estimated = evidence.estimated_success(hits, inverted)
+    choosing = evidence.suspicious_success(hits, inverted) if o.choose == "evidence" else None
     suspects = (0,) if second_is_clean else (0, -1)
     choice = choose_on_curve(
         curve,
         ts,
-        accuracy["selection"],
+        table["selection"]["accuracy"],
         suspects=suspects,
         tolerance=tolerance,
-        estimated=suspicious if o.choose == "evidence" else None,
+        estimated=choosing,
         num_images=min(len(parts["selection"]["label"]), evidence.NUM_IMAGES),
     )
     chosen = choice.index
     t = None if chosen is None else float(ts[chosen])
-    moved = 0.0 if chosen is None else float(distances(curve, ts, 0)[chosen])
+    here = int(np.abs(ts).argmin())  # the suspect
+    there = here if chosen is None else chosen
+    moved = float(distances(curve, ts, 0)[there])
     norm = float(optax.tree.norm(start["params"]))
+    findings = evidence.findings(inverted)
+    found = evidence.backdoor_found(inverted)
     report = {
         "ts": ts,
-        "selection_accuracy": accuracy["selection"],
-        "bonafide_accuracy": accuracy["bonafide"],
+        "selection_accuracy": table["selection"]["accuracy"],
+        "bonafide_accuracy": table["bonafide"]["accuracy"],
         "distance": np.min([np.asarray(distances(curve, ts, s)) for s in suspects], axis=0),
         "estimated_attack_success": estimated,
-        "success_by_form": evidence.success_by_form(table[evidence.MARK]),
+        "success_by_form": evidence.success_by_form(hits),
         "findings": findings,
         "backdoor_found": found,
         "target": findings[0].target if found else None,
         "pictures": pictures(inverted, parts["selection"]),
-        "suspect_success": float(estimated[np.abs(ts).argmin()]),
-        "repaired_success": float(estimated[np.abs(ts).argmin() if t is None else chosen]),
+        "suspect_success": float(estimated[here]),
+        "repaired_success": float(estimated[there]),
         "suspect_accuracy": choice.suspect_accuracy,
-        "repaired_accuracy": float(
-            accuracy["selection"][np.abs(ts).argmin() if t is None else chosen]
-        ),
+        "repaired_accuracy": float(table["selection"]["accuracy"][there]),
         "floor": choice.floor,
         "num_acceptable": choice.num_acceptable,
         "moved": moved,
         "moved_relative": moved / norm if norm else float("nan"),
-        "second": second_fn()[0],
+        "second": end().name,
         "num_bonafide": len(parts["bonafide"]["label"]),
         "num_selection": len(parts["selection"]["label"]),
         "seconds": time.monotonic() - began,
@@ -349,37 +237,48 @@ def repair_model(
     return result
 
 
-def _evidence(
+def _inverted(
     key: jax.Array,
+    variables: PyTree,
+    *,
     network: Network,
-    suspect: dict[str, PyTree],
     images: Mapping[str, Any],
     options: RepairOptions,
     verbose: bool,
 ) -> dict[str, Inverted]:
     """Inverts triggers form by form, which takes a while."""
-    inverted: dict[str, Inverted] = {}
-
-    def invert_one(form: str) -> Inverted:
-        found = invert(
-            key,
-            network,
-            suspect,
-            images,
-            forms=(form,),
-            num_steps=options.inversion_steps,
-            num_restarts=2,  # one to unlearn, one to judge by
-        )
-        return jax.block_until_ready(found[form])
-
+    search = functools.partial(
+        invert,
+        key,
+        network,
+        variables,
+        images,
+        forms=options.forms,
+        num_steps=options.inversion_steps,
+        num_restarts=2,  # one to unlearn, one to judge by
+    )
     if not verbose:
-        return {form: invert_one(form) for form in options.forms}
+        return search()
     with progress("evidence", len(options.forms), unit="form") as bar:
-        for form in options.forms:
-            inverted[form] = invert_one(form)
-            (best,) = evidence.findings({form: inverted[form]})
+
+        def tell(form: str, found: Inverted) -> None:
+            (best,) = evidence.findings({form: found})
             bar.advance(1, anomaly=best.anomaly)
-    return inverted
+
+        return search(tell=tell)
+
+
+def _along(
+    network: Network, curve: evidence.WithTriggers, ts: np.ndarray, parts: Mapping[str, Any]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Loss and accuracy on each set of images at each t, and the hits of the triggers."""
+    sets = {
+        name: stack_batches(part, min(len(part["label"]), 1000)) for name, part in parts.items()
+    }
+    sets[evidence.MARK] = evidence.marked(parts["selection"])
+    metric_fn = evidence.with_success(classification_metrics(network.apply), network.apply)
+    table = evaluate_path(metric_fn, curve, ts, sets)
+    return jax.tree.map(np.asarray, table)
 
 
 def _fit(key: jax.Array, training: Training, *, name: str, verbose: bool) -> dict[str, PyTree]:

@@ -91,6 +91,22 @@ class RepairOptions:
             augmentation=self.augmentation,
         )
 
+    def of_methods(self, tolerance: float) -> dict[str, Any]:
+        """The same as the options of repair methods, by their names in a study's config.
+
+        Args:
+            tolerance: Accuracy that the repair may cost, a fraction.
+        """
+        return {
+            "learning_rate.path": self.learning_rate,
+            "learning_rate.taught_path": self.learning_rate,
+            "learning_rate.fine_tune": self.fine_tune_learning_rate,
+            "tolerance": tolerance,
+            "taught.fit": self.fit,
+            "taught.unlearn": self.unlearn,
+            "taught.rounds": self.rounds,
+        }
+
 
 _FIELDS: Mapping[str, Field] = {
     "kind": fields.choice(*KINDS),

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mcjax.core.errors import UserError, shown
-from mcjax.repair.model import Repaired
+from mcjax.repair.repaired import Repaired
 from mcjax.report.figures import drawn
 from mcjax.report.image_grid import drawn_image_grid
 from mcjax.report.panels import COLOURS, Line, Panel, words

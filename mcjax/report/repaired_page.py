@@ -13,7 +13,7 @@ from mcjax.core.errors import UserError
 from mcjax.core.files import write
 from mcjax.repair.evidence.judge import THRESHOLD
 from mcjax.repair.evidence.pictures import CLEAN
-from mcjax.repair.model import Repaired
+from mcjax.repair.repaired import Repaired
 from mcjax.report import page
 from mcjax.report.chart import chart
 from mcjax.report.figures import chart_figure

@@ -20,7 +20,7 @@ from mcjax.data.splits import split
 from mcjax.models.batch_norm import BatchNorm
 from mcjax.models.network import from_linen
 from mcjax.repair.evidence.forms import FORMS
-from mcjax.repair.model import NothingRepaired
+from mcjax.repair.repaired import NothingRepaired
 from mcjax.training import init_state, sgd, train
 from mcjax.training.losses import accuracy
 from mcjax.training.objectives import endpoint_loss

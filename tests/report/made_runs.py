@@ -3,7 +3,7 @@
 import numpy as np
 
 from mcjax.repair.evidence.judge import Finding
-from mcjax.repair.model import Repaired
+from mcjax.repair.repaired import Repaired
 
 FIELDS = {"experiment": "backdoor", "seed": 0, "attack.trigger": "square", "repair.sizes": [50]}
 RESULT = {

@@ -9,7 +9,7 @@ costs of different forms can be compared. All classes are inverted at once by Ad
 A class that is cheaper to reach than the others is suspect.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -58,6 +58,7 @@ def invert(
     num_steps: int = 200,
     batch_size: int = 16,
     num_restarts: int = 1,
+    tell: Callable[[str, Inverted], None] | None = None,
 ) -> dict[str, Inverted]:
     """Inverts a trigger per form and class.
 
@@ -70,6 +71,7 @@ def invert(
         num_steps: Adam steps.
         batch_size: Images per step; each is stamped for every class.
         num_restarts: Independent inversions per class, from other starts.
+        tell: Called after each form with its name and triggers.
 
     Returns:
         The inverted triggers by form.
@@ -97,8 +99,9 @@ def invert(
         batch_size=batch_size,
         num_examples=len(images["image"]),
     )
-    return {
-        name: _invert(
+    found = {}
+    for name in forms:
+        one = _invert(
             stream(key, name),
             variables,
             jnp.asarray(images["image"]),
@@ -107,8 +110,10 @@ def invert(
             form=name,
             num_restarts=num_restarts,
         )
-        for name in forms
-    }
+        found[name] = jax.block_until_ready(one)  # a form's search needs memory of its own
+        if tell is not None:
+            tell(name, found[name])
+    return found
 
 
 class _Search(NamedTuple):
