@@ -1,0 +1,48 @@
+"""The other end of a suspect's path."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mcjax import models
+from mcjax.core.tree import digest
+from mcjax.models.network import from_apply, from_linen
+from mcjax.repair.second import second_network
+
+KEY = jax.random.key(0)
+NETWORK = from_linen(models.create("mlp", num_classes=3, hidden=(6,)), (4, 4, 1))
+SUSPECT = {"batch_stats": {}, **NETWORK.init(jax.random.key(1))}
+EXAMPLES = {"image": np.random.default_rng(0).uniform(size=(20, 4, 4, 1)).astype(np.float32)}
+OPTIONS = {"align": "none", "unalign": "weights", "fine_tune_fn": lambda: "fine-tuned"}
+
+
+def end(given=None, network=NETWORK, suspect=SUSPECT, **changes):
+    return second_network(KEY, network, suspect, given, EXAMPLES, **(OPTIONS | changes))
+
+
+@pytest.mark.parametrize("unalign", ["weights", "activations", "random"])
+def test_the_copy_is_the_same_function_with_other_weights(unalign):
+    found = end(unalign=unalign)
+    assert found.name == "the un-aligned copy of the suspect"
+    x = jnp.asarray(EXAMPLES["image"])
+    np.testing.assert_allclose(
+        NETWORK.apply(found.variables, x), NETWORK.apply(SUSPECT, x), rtol=1e-4, atol=1e-5
+    )
+    assert digest(found.variables) != digest(SUSPECT)
+
+
+def test_a_given_network_is_the_end_or_is_brought_into_the_suspects_order():
+    copy = end(unalign="random").variables
+    assert end(copy).name == "given"
+    assert digest(end(copy).variables) == digest(copy)
+    assert digest(end(copy, align="weights").variables) == digest(SUSPECT)
+
+
+def test_a_fine_tuned_copy_where_it_is_asked_for_or_nothing_can_be_permuted():
+    assert end(unalign="none") == ("a fine-tuned copy of the suspect", "fine-tuned")
+    linear = from_apply(lambda w, x: x.reshape(len(x), -1) @ w["params"], num_classes=3)
+    suspect = {"params": jnp.ones((16, 3)), "batch_stats": {}}
+    name, copy = end(network=linear, suspect=suspect)
+    assert copy == "fine-tuned"
+    assert name.startswith("a fine-tuned copy of the suspect, because this network has no channels")
