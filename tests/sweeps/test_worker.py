@@ -134,8 +134,14 @@ def started(folder, *, parent=None):
     )
     argv = [sys.executable, "-c", program, str(folder), str(parent or 0)]
     worker = subprocess.Popen(argv)
+    # Under load a worker may end its run before that has said its process.
+    return worker, until(lambda: said(folder) or (worker.poll() is not None and ["none"]))[0]
+
+
+def said(folder):
+    """The process of the run, once it has said it."""
     log = folder / "attempts" / "0001" / "log.txt"
-    return worker, until(lambda: log.exists() and log.read_text().split()[1:2])[0]
+    return log.exists() and log.read_text().split()[1:2]
 
 
 def is_running(pid):
