@@ -13,6 +13,11 @@ import pytest
 
 matplotlib.use("Agg")
 
+QUICKLY_COMPILED = {
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",  # else a small program is compiled in many parts
+}
+
 
 def pytest_addoption(parser):
     parser.addoption(
@@ -39,7 +44,7 @@ def pytest_configure(config):
         # An XLA that does not know a flag ends the process; those of JAX 0.8 to 0.10 know it.
         if not config.getoption("--slow") and (0, 8) <= jax.__version_info__[:2] <= (0, 10):
             flags = os.environ.get("XLA_FLAGS", "").split()
-            flags += {"--xla_cpu_use_fusion_emitters=false"} - set(flags)
+            flags += sorted(QUICKLY_COMPILED - set(flags))
             os.environ["XLA_FLAGS"] = " ".join(flags)
     for name, value in settings.items():
         set_jax(name, value)
