@@ -20,7 +20,7 @@ Y = jnp.array([0, 0, 1])
 
 
 def test_metrics_of_a_linear_network():
-    metric_fn = robust_metrics(LINEAR, seed=0, eps=0.1, step_size=0.1, num_steps=3)
+    metric_fn = jax.jit(robust_metrics(LINEAR, seed=0, eps=0.1, step_size=0.1, num_steps=3))
     found = metric_fn(W, {"image": X, "label": Y})
     # Logits 1.0 and 0.5; the attack moves each weighed pixel by 0.1 against the label.
     np.testing.assert_allclose(found["loss"], np.log1p(np.exp([-0.5, -0.5, 0.5])), rtol=1e-5)

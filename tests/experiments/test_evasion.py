@@ -55,8 +55,11 @@ def test_what_a_run_leaves(finished):
         assert (workdir / "figures" / f"{name}.png").stat().st_size > 0
 
 
-def test_autoattack_along_the_paths(finished):
-    workdir, result = finished
+@pytest.mark.slow(compiles=True)
+def test_autoattack_along_the_paths(tmp_path):
+    workdir = tmp_path
+    tiny_runs.run("evasion", workdir, **{"autoattack.num_points": 3})
+    result = json.loads((workdir / "result.json").read_text())
     found = read_csv(workdir / "paths" / "seed_0" / "regular-adversarial autoattack.csv")
     assert found["t"] == [0.0, 0.5, 1.0]
     stronger = ["accuracy", "after_apgd_ce", "after_apgd_targeted", "after_fab", "after_square"]

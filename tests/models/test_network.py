@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from slow import SLOW
 
 from mcjax import models
 from mcjax.core.errors import UserError
@@ -137,6 +138,7 @@ def near(actual, expected, tolerance):
 
 
 @pytest.mark.accelerator
+@SLOW
 def test_bfloat16_logits_are_near_float32s_and_not_equal(both):
     # A rounding is 2^-9 = 0.002; some twenty of them in a row.
     network, half, variables = both
@@ -179,6 +181,7 @@ def test_bfloat16_leaves_statistics_in_float32(both):
 
 
 @pytest.mark.accelerator
+@SLOW
 def test_gradients_through_bfloat16_are_float32_and_near(both):
     network, half, variables = both
     x, y = jax.random.uniform(jax.random.key(2), (16, 8, 8, 1)), jnp.arange(16) % 4

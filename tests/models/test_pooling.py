@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slow import SLOW
 
 from mcjax.models.pooling import max_pool, max_pool_2x2
 
@@ -28,7 +29,9 @@ def test_values_and_gradient_equal_flax(shape):
 
 
 @pytest.mark.parametrize(("window", "stride"), [(2, 2), (3, 2), (3, 1), (2, 3), (3, 3), (1, 1)])
-@pytest.mark.parametrize("size", [(3, 3), (7, 6), (15, 8)])
+@pytest.mark.parametrize(
+    "size", [pytest.param((3, 3), marks=SLOW), (7, 6), pytest.param((15, 8), marks=SLOW)]
+)
 def test_other_windows_equal_flax(window, stride, size):
     x = images(2, *size, 3)
     y, back = jax.vjp(lambda x: max_pool(x, window, stride), x)
@@ -69,6 +72,7 @@ def test_forward_over_reverse_equals_flax():
     )
 
 
+@SLOW
 def test_vmap_equals_a_loop():
     x = images(3, 2, 5, 4, 2)
     gradient = jax.grad(lambda x: jnp.sum(max_pool_2x2(x) ** 2))

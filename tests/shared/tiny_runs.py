@@ -21,7 +21,7 @@ CHANGES = {
     "evasion": {
         "pairs": ("regular-adversarial",),
         "curve.align": "weights",
-        "autoattack.num_points": 3,
+        "autoattack.num_points": 0,
     },
 }
 

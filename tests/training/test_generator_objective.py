@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slow import SLOW
 
 from mcjax.attacks.poisoning import triggers
 from mcjax.attacks.poisoning.input_aware import diversity
@@ -55,7 +56,7 @@ def test_the_loss_is_cross_entropy_on_stamped_images_plus_diversity():
     np.testing.assert_allclose(loss, nll + 0.5 * apart, rtol=1e-4)
 
 
-@pytest.mark.parametrize("marked", ["poisoned", "cover"])
+@pytest.mark.parametrize("marked", [pytest.param("poisoned", marks=SLOW), "cover"])
 def test_the_generator_learns_from_poisoned_and_from_cover_images(marked):
     trigger, batch, params = setting(weight=0.0)
 

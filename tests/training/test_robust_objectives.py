@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slow import SLOW
 
 from mcjax import models
 from mcjax.attacks import pgd
@@ -231,7 +232,7 @@ def test_equal_settings_are_equal_losses():
     assert madry_loss(LINEAR, eps=0.1) != madry_loss(LINEAR, eps=0.2)
 
 
-@pytest.mark.parametrize("make", [madry_loss, fgsm_loss])
+@pytest.mark.parametrize("make", [pytest.param(madry_loss, marks=SLOW), fgsm_loss])
 def test_a_positive_factor_on_the_logits_changes_no_robust_accuracy(make):
     """The inner attack of adversarial training does not stall where softmax saturates."""
     x = jax.random.uniform(jax.random.key(5), (200, 2, 3, 1))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow import SLOW
 
 from mcjax.attacks.images.fab import fab
 from mcjax.core.errors import UserError
@@ -80,6 +81,7 @@ def test_never_leaves_ball_or_box(norm, eps, seed):
     assert ((found >= 0) & (found <= 1)).all()
 
 
+@SLOW
 def test_misclassified_images_stay_and_more_search_is_never_farther():
     x, y = images(30, network=two_layers)
     wrong = (y + 1) % 4

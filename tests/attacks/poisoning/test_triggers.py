@@ -209,7 +209,7 @@ def test_many_images_are_stamped_as_few(monkeypatch):
     assert triggers.stamp_examples(stamp, x[:0]).shape == (0, 4, 4, 1)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.sampled_from(list(triggers.TRIGGERS)),
     st.tuples(st.integers(5, 12), st.integers(5, 12), st.sampled_from([1, 3])),

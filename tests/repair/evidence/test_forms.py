@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slow import all_but
 
 from mcjax.core.errors import UserError
 from mcjax.repair.evidence.forms import FORMS, generated, get
@@ -32,7 +33,7 @@ def test_every_form_starts_small_and_stays_in_range(name):
         np.testing.assert_allclose(form.stamp(large, x), one, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", all_but(set(FORMS) - {"generated"}, FORMS))
 def test_gradients_at_the_start_are_finite_and_reach_every_parameter(name):
     form = FORMS[name]
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_case
+from slow import SLOW
 
 from mcjax.core.keys import stream
 from mcjax.core.tree import by_name, digest
@@ -70,7 +71,9 @@ def test_a_step_by_hand():
     assert not np.allclose(found, m, atol=1e-3)
 
 
-@pytest.mark.parametrize("options", [{"width": 2}, {"width": 2, "batch_norm": True}])
+@pytest.mark.parametrize(
+    "options", [{"width": 2}, pytest.param({"width": 2, "batch_norm": True}, marks=SLOW)]
+)
 def test_masks_stay_in_their_interval_and_zero_prunes_nothing(options):
     rates = {"learning_rate.anp": 30.0}
     case = tiny_case.case(num_steps=9, options=rates, **options)

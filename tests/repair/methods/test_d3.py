@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slow import SLOW
 import tiny_case
 
 from mcjax.models.network import from_apply
@@ -48,7 +49,7 @@ def test_the_loss_by_hand():
     [
         ("cnn", {"width": 2}, "fc2"),
         ("cnn", {"width": 2, "batch_norm": True}, "fc2"),
-        pytest.param("resnet8", {"width": 2}, "fc", marks=pytest.mark.slow(compiles=True)),
+        pytest.param("resnet8", {"width": 2}, "fc", marks=SLOW),
         ("mlp", {"hidden": (4,) * 10}, "fc11"),
     ],
 )

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slow import SLOW
 
 from mcjax import models
 from mcjax.core.errors import UserError
@@ -92,7 +93,7 @@ def test_activity_is_the_mean_over_images_and_places():
     [
         ("cnn", {"width": 2, "hidden": 4}, "conv3"),
         ("resnet8", {"width": 2}, "bn"),
-        ("wide_resnet", {"depth": 10, "width": 1}, "bn1"),
+        pytest.param("wide_resnet", {"depth": 10, "width": 1}, "bn1", marks=SLOW),
         ("mlp", {"hidden": (5, 6)}, "fc2"),
     ],
 )

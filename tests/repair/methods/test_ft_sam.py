@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_case
+from slow import SLOW
 
 from mcjax.repair.methods import ft_sam
 from mcjax.repair.methods.ft_sam import sharpness_aware
@@ -46,7 +47,9 @@ def test_a_step_on_a_quadratic():
     assert float(found["batch_stats"]["passes"]) == 1  # of the pass at w alone
 
 
-@pytest.mark.parametrize(("batch_norm", "num_steps"), [(False, 3), (True, 1)])
+@pytest.mark.parametrize(
+    ("batch_norm", "num_steps"), [pytest.param(False, 3, marks=SLOW), (True, 1)]
+)
 def test_without_a_radius_every_step_is_one_of_fine_tuning(batch_norm, num_steps):
     """In float64 they are equal bit by bit; in several steps BatchNorm amplifies float32's rounding."""
     case = tiny_case.case(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_case
+from slow import SLOW
 
 from mcjax.core.errors import UserError
 from mcjax.models.network import from_apply
@@ -64,7 +65,9 @@ def test_the_loss_by_hand():
     assert float(metrics.loss) == float(loss)
 
 
-@pytest.mark.parametrize(("batch_norm", "num_steps"), [(False, 3), (True, 1)])
+@pytest.mark.parametrize(
+    ("batch_norm", "num_steps"), [pytest.param(False, 3, marks=SLOW), (True, 1)]
+)
 def test_without_the_distance_the_student_is_fine_tuned(batch_norm, num_steps):
     options = {"nad.beta": 0.0, "nad.teacher": 0.5}
     case = tiny_case.case(num_steps=2 * num_steps, options=options, width=2, batch_norm=batch_norm)

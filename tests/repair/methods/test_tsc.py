@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_case
+from slow import SLOW
 
 from mcjax.core.tree import digest
 from mcjax.repair.methods import tsc
@@ -23,7 +24,9 @@ def test_at_the_start_of_every_path_nothing_changes():
     assert digest(tsc.run(one)["params"]) == digest(one.suspect["params"])
 
 
-@pytest.mark.parametrize("changes", [{"width": 2}, {"width": 2, "batch_norm": True}])
+@pytest.mark.parametrize(
+    "changes", [{"width": 2}, pytest.param({"width": 2, "batch_norm": True}, marks=SLOW)]
+)
 def test_at_the_end_of_every_path_the_network_is_permuted_alone(changes):
     one = case(1.0, rounds=1, **changes)
     found = tsc.run(one)
