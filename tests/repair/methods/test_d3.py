@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from slow import SLOW
 import tiny_case
+from slow import SLOW
 
 from mcjax.models.network import from_apply
 from mcjax.repair.methods import d3
