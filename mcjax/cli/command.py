@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -71,6 +72,7 @@ def session(
     """
     name = f"python -m {_module_name()}"
     hide_storage_threads()
+    warnings.formatwarning = lambda message, *_, **__: f"{name}: warning: {message}\n"
     others = set(flags.FLAGS)
     define_flags()
     own = [name for name in flags.FLAGS if name not in others]

@@ -1,6 +1,7 @@
 """How a command ends: exit codes and lines, in this process."""
 
 import sys
+import warnings
 
 import pytest
 
@@ -13,6 +14,11 @@ class Ended(Exception):
     """Stands for the end of the process."""
 
 
+def plain_showwarning(message, category, filename, lineno, file=None, line=None):
+    """Python's own; pytest's would keep the warning."""
+    sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
+
+
 @pytest.fixture
 def session(monkeypatch):
     def end(code):
@@ -21,6 +27,9 @@ def session(monkeypatch):
     monkeypatch.setattr(processes, "end", end)
     monkeypatch.setattr(command, "hide_storage_threads", lambda: None)
     monkeypatch.setattr(command, "_keep_compiled_programs", lambda: None)
+    monkeypatch.setattr(
+        warnings, "formatwarning", warnings.formatwarning
+    )  # put back after the test
     monkeypatch.setattr(sys, "argv", ["mcjax"])
     return lambda **options: command.session(lambda: None, "What it does.", **options)
 
@@ -40,6 +49,14 @@ def test_an_interrupt_is_one_line_and_130(session, capsys):
         raise KeyboardInterrupt
     assert ended.value.code == 130
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_warning_is_one_line(session, capsys):
+    with session(), warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = plain_showwarning
+        warnings.warn("no compiler: slower", stacklevel=1)
+    assert capsys.readouterr().err.endswith(": warning: no compiler: slower\n")
 
 
 def test_a_reader_that_has_enough(session):

@@ -29,12 +29,7 @@ XLA_FFI_Error *mcjax_weight_gradient(XLA_FFI_CallFrame *f) {{ return handle(f); 
 """
 
 
-@pytest.fixture(autouse=True, scope="module")
-def needed():
-    try:
-        build.find_compiler()
-    except build.NotBuilt as reason:
-        pytest.skip(str(reason))
+pytestmark = pytest.mark.usefixtures("c_compiler")
 
 
 def compiler(folder, text):

@@ -75,7 +75,7 @@ def _without_alias(name):
 def _restored():
     """Takes back the flags that a command defines, and JAX's settings that it changes."""
     others, level = set(flags.FLAGS), logging.getLogger("absl").level
-    hooks = threading.excepthook, sys.unraisablehook
+    hooks = threading.excepthook, sys.unraisablehook, warnings.formatwarning
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     settings = {name: getattr(jax.config, name) for name in names}
     try:
@@ -85,6 +85,6 @@ def _restored():
             delattr(flags.FLAGS, name)
         flags.FLAGS.unparse_flags()
         logging.getLogger("absl").setLevel(level)
-        threading.excepthook, sys.unraisablehook = hooks
+        threading.excepthook, sys.unraisablehook, warnings.formatwarning = hooks
         for name, value in settings.items():
             jax.config.update(name, value)
