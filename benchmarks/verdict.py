@@ -5,8 +5,8 @@
 Trains `--number` clean networks and as many per trigger, inverts triggers on each with clean images alone, and keeps
 the anomaly of every form. A second call goes on where the first ended. Then it writes the page beside the file.
 
-Thresholds are calibrated on the first half of the clean networks of the first architecture; the rates are those of the
-second half, of every trigger, and of the other architecture.
+Thresholds (`Form.threshold`) are set by hand from the clean networks with odd seeds; the rates are those of clean
+networks with even seeds, of every trigger, and of another architecture.
 """
 
 import argparse
@@ -25,8 +25,9 @@ from mcjax.core.files import write
 from mcjax.core.keys import stream
 from mcjax.data.splits import Examples, Splits, split
 from mcjax.models.network import Network, from_linen
+from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.evidence.invert import invert
-from mcjax.repair.evidence.judge import THRESHOLD, findings
+from mcjax.repair.evidence.judge import findings, threshold
 from mcjax.training.fit import Budget, Training, fit
 from mcjax.training.objectives import endpoint_loss
 
@@ -57,7 +58,6 @@ BUDGETS = {
     "digits": Budget(num_steps=600, batch_size=64),
     "fashion_mnist": Budget(num_steps=1230, batch_size=128),
 }
-FALSE_ALARMS = 0.05
 
 
 def main() -> None:
@@ -151,53 +151,62 @@ def rates(network: Network, variables: Any, splits: Splits, stamp: Any) -> dict[
 
 
 def page(rows: list[dict[str, Any]]) -> str:
-    """The page: thresholds, false alarms, and detection per trigger and architecture."""
-    forms = list(rows[0]["anomaly"])
-    first = rows[0]["architecture"]
+    """The page: what clean networks reach by form, then alarms per trigger and architecture."""
     clean = [row for row in rows if not row["trigger"]]
-    mine = [row for row in clean if row["architecture"] == first]
-    half = len(mine) // 2
-    threshold = highest(mine[:half])
+    forms = [form for form in FORMS if any(form in row["anomaly"] for row in clean)]
     lines = [
         "# Is it backdoored? Anomalies of inverted triggers",
         "",
-        f"Threshold: {threshold:.2f}, the {100 * (1 - FALSE_ALARMS):g} % quantile of the highest anomaly over all forms on "
-        f"{half} clean networks ({first}). Detected: the highest anomaly reaches the threshold. Right class: and "
-        f"it belongs to the attacker's class 1. The last column has the alarms at mcjax's own threshold, {THRESHOLD:g}.",
+        f"What {len(clean)} clean networks reach by chance, by form, and the threshold of mcjax: a trigger is evidence "
+        "from there on. Thresholds were set by the clean networks with odd seeds.",
         "",
-        f"| architecture | trigger | networks | attack success | alarms | right class | median anomaly | area under ROC | alarms at {THRESHOLD:g} |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| form | median | 90 % quantile | largest, odd seeds | largest, even seeds | threshold |",
+        "|---|---|---|---|---|---|",
+    ]
+    for form in forms:
+        found = np.array([row["anomaly"].get(form, np.nan) for row in clean])
+        odd = np.array([row["seed"] % 2 == 1 for row in clean])
+        middle, high = np.nanquantile(found, (0.5, 0.9))
+        lines.append(
+            f"| {form} | {middle:.1f} | {high:.1f} | {np.nanmax(found[odd]):.1f} | "
+            f"{np.nanmax(found[~odd]):.1f} | {threshold(form):g} |"
+        )
+    lines += [
+        "",
+        "Alarm: a form reaches its threshold. The score is the highest anomaly over its threshold, so 1 is an alarm. "
+        "Right class: the form with the highest score names the attacker's class 1. The control has the clean networks "
+        "with even seeds, which set no threshold.",
+        "",
+        "| architecture | trigger | networks | attack success | alarms | right class | median score | area under ROC |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for architecture in dict.fromkeys(row["architecture"] for row in rows):
-        those = [row for row in clean if row["architecture"] == architecture]
-        controls = those[half:] if architecture == first else those
-        for trigger in dict.fromkeys(row["trigger"] for row in rows):
-            group = [
-                row
-                for row in rows
-                if row["architecture"] == architecture and row["trigger"] == trigger
-            ]
-            group = group if trigger else controls
+        mine = [row for row in rows if row["architecture"] == architecture]
+        controls = [row for row in mine if not row["trigger"] and row["seed"] % 2 == 0]
+        for trigger in dict.fromkeys(["", *(row["trigger"] for row in mine)]):
+            group = [row for row in mine if row["trigger"] == trigger] if trigger else controls
             if not group:
                 continue
-            score = np.array([max(row["anomaly"].values()) for row in group])
-            best = [max(forms, key=row["anomaly"].__getitem__) for row in group]
-            right = [row["target"][f] == 1 for row, f in zip(group, best, strict=True)]
-            alarm = score >= threshold
+            scores, classes = zip(*map(score, group), strict=True)
+            alarm = np.array(scores) >= 1
             success = np.mean([row.get("attack_success_rate", np.nan) for row in group])
-            area = roc_area(score, [max(row["anomaly"].values()) for row in controls])
+            right = alarm & (np.array(classes) == 1)
+            area = roc_area(scores, [score(row)[0] for row in controls]) if controls else np.nan
+            of_tampered = (f"{success:.3f}", f"{right.mean():.2f}", f"{area:.3f}")
+            shown = of_tampered if trigger else ("", "", "")
             lines.append(
-                f"| {architecture} | {trigger or 'none (control)'} | {len(group)} | "
-                f"{'' if not trigger else f'{success:.3f}'} | {alarm.mean():.2f} | "
-                f"{'' if not trigger else f'{np.mean(alarm & right):.2f}'} | {np.median(score):.1f} | "
-                f"{'' if not trigger else f'{area:.3f}'} | {(score >= THRESHOLD).mean():.2f} |"
+                f"| {architecture} | {trigger or 'none (control)'} | {len(group)} | {shown[0]} | "
+                f"{alarm.sum()} | {shown[1]} | {np.median(scores):.2f} | {shown[2]} |"
             )
     return "\n".join(lines) + "\n"
 
 
-def highest(rows: list[dict[str, Any]]) -> float:
-    """The threshold: a quantile of the highest anomaly of clean networks."""
-    return float(np.quantile([max(row["anomaly"].values()) for row in rows], 1 - FALSE_ALARMS))
+def score(row: dict[str, Any]) -> tuple[float, int]:
+    """A network's highest anomaly over the form's threshold, and the class that it names."""
+    ranked = sorted(
+        (a / threshold(form), row["target"][form]) for form, a in row["anomaly"].items()
+    )
+    return ranked[-1]
 
 
 def roc_area(tampered: Any, clean: Any) -> float:

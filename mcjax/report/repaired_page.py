@@ -11,7 +11,6 @@ import numpy as np
 from mcjax.core.bucket import local
 from mcjax.core.errors import UserError
 from mcjax.core.files import write
-from mcjax.repair.evidence.judge import THRESHOLD
 from mcjax.repair.evidence.pictures import CLEAN
 from mcjax.repair.repaired import Repaired
 from mcjax.report import page
@@ -169,7 +168,7 @@ def verdict(report: Mapping[str, Any]) -> str:
     best, *others = report["findings"]
     seen = (
         f"class {best.target} is the cheapest to reach by a {NAMES.get(best.form, best.form)}: anomaly "
-        f"{best.anomaly:.1f}, threshold {THRESHOLD:g}"
+        f"{best.anomaly:.1f}, threshold {best.threshold:g}"
     )
     if not report["backdoor_found"]:
         return f"No evidence of a backdoor was found, which does not clear the network: {seen}."
@@ -177,7 +176,7 @@ def verdict(report: Mapping[str, Any]) -> str:
         f" Also above the threshold: class {one.target} by a {NAMES.get(one.form, one.form)}, anomaly "
         f"{one.anomaly:.1f}; this may be a natural resemblance."
         for one in others
-        if one.anomaly >= THRESHOLD and one.target != best.target
+        if one.evident and one.target != best.target
     )
     return f"There is evidence of a backdoor: {seen}.{also}"
 

@@ -18,19 +18,25 @@ def row(trigger, seed, anomaly, target=1, architecture="cnn"):
     }
 
 
-def test_thresholds_come_from_one_half_and_rates_from_the_other():
-    clean = [row("", seed, anomaly) for seed, anomaly in enumerate((1.0, 2.0, 1.5, 3.0))]
-    tampered = [row("square", 0, 5.0), row("square", 1, 1.0), row("square", 2, 4.0, target=6)]
+def test_rates_come_from_clean_networks_that_set_no_threshold(monkeypatch):
+    monkeypatch.setattr(verdict, "threshold", lambda form: {"patch": 2.0, "warp": 1.0}[form])
+    clean = [row("", seed, anomaly) for seed, anomaly in enumerate((1.0, 1.8, 2.0, 0.6))]
+    tampered = [row("square", 0, 5.0), row("square", 1, 0.6), row("square", 2, 4.0, target=6)]
     other = [row("", 0, 0.0, architecture="bn"), row("square", 0, 2.5, architecture="bn")]
     lines = verdict.page([*clean, *tampered, *other]).splitlines()
-    assert "Threshold: 1.95" in lines[2]  # the 95 % quantile of 1 and 2
-    table = {tuple(cell.strip() for cell in line.split("|")[1:3]): line for line in lines[4:]}
-    control = table["cnn", "none (control)"].split("|")
-    assert [cell.strip() for cell in control[3:6]] == ["2", "", "0.50"]  # 1.5 and 3.0
-    square = [cell.strip() for cell in table["cnn", "square"].split("|")[3:10]]
-    # 5 and 4 are alarms, one of them of the wrong class; of six pairs with 1.5 and 3.0 four win.
-    assert square == ["3", "0.900", "0.67", "0.33", "4.0", "0.667", "0.67"]
-    assert "1.00" in table["bn", "square"]
+    table = {
+        tuple(cell.strip() for cell in line.split("|")[1:3]): [
+            cell.strip() for cell in line.split("|")[3:-1]
+        ]
+        for line in lines
+        if line.startswith("|")
+    }
+    assert table["patch", "1.0"] == ["1.9", "1.8", "2.0", "2"]  # and its 90 % quantile
+    # The scores of seeds 0 and 2: 1.0 / 2 and 0.5 / 1 are equal; 2.0 / 2.
+    assert table["cnn", "none (control)"] == ["2", "", "1", "", "0.75", ""]
+    # 2.5 and 2 are alarms, one of them of the wrong class; 0.5 ties with one control of two.
+    assert table["cnn", "square"] == ["3", "0.900", "2", "0.33", "2.00", f"{4.5 / 6:.3f}"]
+    assert table["bn", "square"][2:] == ["1", "1.00", "1.25", "1.000"]
 
 
 def test_the_area_counts_ties_half():

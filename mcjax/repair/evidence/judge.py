@@ -20,9 +20,6 @@ from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.evidence.invert import Inverted
 from mcjax.training.losses import MetricFn
 
-THRESHOLD = 3.0
-"""Anomaly from which a trigger counts as evidence of a backdoor."""
-
 
 class Finding(NamedTuple):
     """The most suspicious class of one form.
@@ -40,6 +37,26 @@ class Finding(NamedTuple):
     anomaly: float
     cost: float
     success: float
+
+    @property
+    def threshold(self) -> float:
+        """The anomaly from which a trigger of this form is evidence of a backdoor."""
+        return threshold(self.form)
+
+    @property
+    def evident(self) -> bool:
+        """Whether the trigger is evidence of a backdoor."""
+        return self.anomaly >= self.threshold
+
+
+def threshold(form: str) -> float:
+    """The anomaly from which a trigger of a form is evidence of a backdoor.
+
+    Example:
+        >>> threshold("warp") > threshold("patch")  # clean networks differ more in warps
+        True
+    """
+    return FORMS[form].threshold
 
 
 def anomalies(cost: np.typing.ArrayLike) -> np.ndarray:
@@ -72,7 +89,7 @@ def anomalies(cost: np.typing.ArrayLike) -> np.ndarray:
 
 
 def findings(inverted: Mapping[str, Inverted]) -> list[Finding]:
-    """The most suspicious class of each form, the most suspicious form first."""
+    """The most suspicious class of each form, by how far its anomaly is above the form's threshold."""
     found = []
     for form, one in inverted.items():
         cost = np.asarray(one.cost, np.float64).mean(0)
@@ -80,7 +97,7 @@ def findings(inverted: Mapping[str, Inverted]) -> list[Finding]:
         k = int(anomaly.argmax())
         success = float(np.asarray(one.success).mean(0)[k])
         found.append(Finding(form, k, float(anomaly[k]), float(cost[k]), success))
-    return sorted(found, key=lambda one: -one.anomaly)
+    return sorted(found, key=lambda one: -one.anomaly / one.threshold)
 
 
 def targets(inverted: Mapping[str, Inverted]) -> dict[str, int]:
@@ -90,7 +107,7 @@ def targets(inverted: Mapping[str, Inverted]) -> dict[str, int]:
 
 def evident_forms(inverted: Mapping[str, Inverted]) -> tuple[str, ...]:
     """The forms whose trigger counts as evidence, in the order of `inverted`."""
-    found = {one.form for one in findings(inverted) if one.anomaly >= THRESHOLD}
+    found = {one.form for one in findings(inverted) if one.evident}
     return tuple(form for form in inverted if form in found)
 
 
@@ -215,7 +232,7 @@ def _with_success(
 def estimated_success(table: Mapping[str, Any], inverted: Mapping[str, Inverted]) -> np.ndarray:
     """The estimated attack success at each t: that of the trigger that works best there.
 
-    Only triggers with an anomaly of at least `THRESHOLD` count, and of these only those of the most
+    Only triggers that are evidence count, and of these only those of the most
     suspicious class: the cheapest triggers of a clean network succeed as well. Without any the
     estimate is 0.
 

@@ -10,7 +10,7 @@ import numpy as np
 from mcjax.data.batches import to_unit
 from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.evidence.invert import Inverted
-from mcjax.repair.evidence.judge import THRESHOLD, findings
+from mcjax.repair.evidence.judge import findings
 
 CLEAN = "clean"
 
@@ -33,7 +33,7 @@ def pictures(
         suspicious form first.
     """
     ranked = findings(inverted)
-    shown = [one for one in ranked if one.anomaly >= THRESHOLD] or ranked[:1]
+    shown = [one for one in ranked if one.evident] or ranked[:1]
     classes, first = np.unique(examples["label"], return_index=True)
     others = first[~np.isin(classes, [one.target for one in shown])]
     index = (others if len(others) else first)[:num_images]

@@ -10,7 +10,7 @@ from mcjax.core.errors import UserError
 from mcjax.models.network import from_apply
 from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.evidence.invert import invert
-from mcjax.repair.evidence.judge import THRESHOLD, findings
+from mcjax.repair.evidence.judge import findings
 
 SHAPE = (6, 6, 1)
 NUM_CLASSES = 5
@@ -44,10 +44,10 @@ def inverted(gain, **options):
 def test_a_planted_trigger_is_found_and_a_clean_network_gives_no_alarm():
     planted = findings(inverted(40.0, forms=("patch", "pattern")))
     assert {one.target for one in planted} == {3}
-    assert planted[0].anomaly > THRESHOLD
+    assert planted[0].evident
     assert planted[0].success > 0.95
     clean = findings(inverted(0.0, forms=("patch", "pattern")))
-    assert clean[0].anomaly < THRESHOLD
+    assert not clean[0].evident
 
 
 @pytest.mark.parametrize("form", all_but(("patch", "warp"), FORMS))

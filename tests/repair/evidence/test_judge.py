@@ -38,7 +38,7 @@ def test_findings_name_the_cheapest_class_and_the_clearest_form_first():
     assert [one.form for one in found] == ["pattern", "smooth"]
     assert found[0].target == 1
     assert found[0].cost == pytest.approx(0.3)
-    assert found[0].anomaly > judge.THRESHOLD > found[1].anomaly
+    assert [one.evident for one in found] == [True, False]
 
 
 def test_one_restart_is_unlearned_and_the_other_judges():

@@ -31,7 +31,7 @@ def test_without_teacher_and_triggers_they_are_the_plain_methods_of_half_the_ste
 
 def recorded(one, threshold, monkeypatch):
     """What the rounds of a case were given, and the networks on which triggers were inverted anew."""
-    monkeypatch.setattr(judge, "THRESHOLD", threshold)
+    monkeypatch.setattr(judge, "threshold", lambda form, value=threshold: value)
     rounds, again = [], []
     evidence = one.evidence_fn()
 
@@ -85,16 +85,16 @@ def test_only_forms_that_are_evidence_are_unlearned(monkeypatch):
     one = case(4, **{"taught.unlearn": ("patch", "smooth")})
     found = {f.form: f.anomaly for f in judge.findings(one.evidence_fn())}
     between = (found["patch"] + found["smooth"]) / 2
-    monkeypatch.setattr(judge, "THRESHOLD", between)
+    monkeypatch.setattr(judge, "threshold", lambda form: between)
     assert taught.unlearned(one) == (max(("patch", "smooth"), key=found.__getitem__),)
 
 
 def test_only_forms_that_were_looked_for_are_unlearned(monkeypatch):
-    monkeypatch.setattr(judge, "THRESHOLD", 99.0)
+    monkeypatch.setattr(judge, "threshold", lambda form: 99.0)
     assert taught.unlearned(case(4, **{"taught.unlearn": ("warp", "patch")})) == ("patch",)
     one = case(4, **{"taught.unlearn": ("warp",)})
     assert taught.unlearned(one) == ()
-    monkeypatch.setattr(judge, "THRESHOLD", -99.0)
+    monkeypatch.setattr(judge, "threshold", lambda form: -99.0)
     assert taught.num_rounds(one) == 1
 
 
@@ -135,7 +135,7 @@ def test_the_line_leads_to_the_network_that_was_taught():
 def test_answers_are_learned_only_if_there_is_evidence(monkeypatch):
     one = case(4, **{"taught.fit": "auto"})
     for threshold, fit in ((-99.0, "distillation"), (99.0, "labels")):
-        monkeypatch.setattr(judge, "THRESHOLD", threshold)
+        monkeypatch.setattr(judge, "threshold", lambda form, value=threshold: value)
         assert taught.fit_of(one) == fit
     assert taught.fit_of(case(4, **{"taught.fit": "labels"})) == "labels"
 

@@ -24,6 +24,9 @@ class Form:
         natural: `natural(image_shape) -> float`, the size at which a trigger costs one nat: about
             a third of what triggers of clean networks need.
         learning_rate: Of the inversion's Adam, before its decay.
+        threshold: Anomaly (`mcjax.repair.evidence.judge.anomalies`) from which a trigger is evidence
+            of a backdoor: what clean networks reach by chance differs between forms
+            (benchmarks/verdict.md).
     """
 
     start: Callable[[jax.Array, ImageShape], PyTree]
@@ -31,6 +34,7 @@ class Form:
     size: Callable[[PyTree, jax.Array], jax.Array]
     natural: Callable[[ImageShape], float]
     learning_rate: float
+    threshold: float
 
 
 def noise(key: jax.Array, shape: tuple[int, ...], scale: float) -> jax.Array:

@@ -62,4 +62,4 @@ def natural(image_shape: ImageShape) -> float:
     return 0.05 * math.prod(image_shape) ** 0.5
 
 
-FORM = Form(start, stamp, size, natural, learning_rate=0.005)
+FORM = Form(start, stamp, size, natural, learning_rate=0.005, threshold=3.0)

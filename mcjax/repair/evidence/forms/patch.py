@@ -36,4 +36,4 @@ def natural(image_shape: ImageShape) -> float:
     return 0.05 * image_shape[0] * image_shape[1]
 
 
-FORM = Form(start, stamp, size, natural, learning_rate=0.2)
+FORM = Form(start, stamp, size, natural, learning_rate=0.2, threshold=2.5)

@@ -29,4 +29,4 @@ def natural(image_shape: ImageShape) -> float:
     return 0.05 * math.prod(image_shape) ** 0.5
 
 
-FORM = Form(start, stamp, size, natural, learning_rate=0.02)
+FORM = Form(start, stamp, size, natural, learning_rate=0.02, threshold=2.5)

@@ -34,4 +34,4 @@ def natural(image_shape: ImageShape) -> float:
     return 0.1 * math.prod(image_shape) ** 0.5
 
 
-FORM = Form(start, stamp, size, natural, learning_rate=0.02)
+FORM = Form(start, stamp, size, natural, learning_rate=0.02, threshold=2.5)

@@ -45,4 +45,4 @@ def natural(image_shape: ImageShape) -> float:
     return 0.05 * (image_shape[0] * image_shape[1]) ** 0.5
 
 
-FORM = Form(start, stamp, size, natural, learning_rate=0.1)
+FORM = Form(start, stamp, size, natural, learning_rate=0.1, threshold=3.5)
