@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mcjax.data.splits import split
     from mcjax.evaluation.path import evaluate_path
     from mcjax.evaluation.robustness_report import robustness_report
-    from mcjax.interop.exported.load import from_torch
+    from mcjax.interop.exported.load import from_torch, to_torch
     from mcjax.models.network import from_linen
     from mcjax.repair.model import repair_model
     from mcjax.repair.options import RepairOptions
@@ -53,6 +53,7 @@ __all__ = [
     "save_repaired",
     "split",
     "square",
+    "to_torch",
     "train_network",
     "weight_hessian_eigenvalue",
 ]
@@ -82,6 +83,7 @@ _HOME = {
     "save_repaired": "mcjax.report.repaired_page",
     "split": "mcjax.data.splits",
     "square": "mcjax.attacks",
+    "to_torch": "mcjax.interop.exported.load",
     "train_network": "mcjax.training.network",
     "weight_hessian_eigenvalue": "mcjax.curvature",
 }

@@ -9,10 +9,11 @@ from mcjax.core.bucket import local
 from mcjax.core.errors import UserError, listed
 from mcjax.core.progress import Progress, say
 from mcjax.data.examples import parse_size, read_examples
+from mcjax.data.pictures import INTERPOLATIONS
 
 
 def define(what: str) -> None:
-    """Defines --data, --resize and --channels.
+    """Defines --data, and the flags for the size and colours of image files.
 
     Args:
         what: What the images are, for the help.
@@ -21,11 +22,17 @@ def define(what: str) -> None:
         "data",
         None,
         f"{what}: .npz with `image` and `label`, a folder with one sub-folder of images per class, "
-        ".parquet with bytes of images, or a folder of Hugging Face's save_to_disk.",
+        ".parquet with bytes of images, a folder of Hugging Face's save_to_disk, hf:NAME@SPLIT, or "
+        "torchvision:NAME:FOLDER@SPLIT.",
     )
     flags.DEFINE_string(
         "resize", None, "H,W: stretch image files to this size; needed if they differ in size."
     )
+    flags.DEFINE_integer(
+        "shorter_side", None, "Resize image files so that the shorter side has so many pixels."
+    )
+    flags.DEFINE_string("crop", None, "H,W: then cut this out of their centre.")
+    flags.DEFINE_enum("interpolation", "bilinear", INTERPOLATIONS, "Of resizing.")
     flags.DEFINE_integer(
         "channels", None, "Convert image files to 1 channel (grey) or 3 (RGB); default: as found."
     )
@@ -46,7 +53,12 @@ def read(path: str) -> dict[str, np.ndarray]:
     options = flags.FLAGS
     if options.channels not in (None, 1, 3):
         raise UserError(f"--channels is {options.channels}; give 1 (grey) or 3 (RGB)")
-    size = None if options.resize is None else parse_size("--resize", options.resize)
+    size, crop = (
+        None if text is None else parse_size(name, text)
+        for name, text in (("--resize", options.resize), ("--crop", options.crop))
+    )
+    if options.shorter_side is not None and not 0 < options.shorter_side < 100_000:
+        raise UserError(f"--shorter_side is {options.shorter_side}; give pixels, such as 256")
     bars: list[Progress] = []
 
     def tell(done: int, total: int) -> None:
@@ -55,7 +67,15 @@ def read(path: str) -> dict[str, np.ndarray]:
         bars[0].advance(done - bars[0].done)
 
     try:
-        found = read_examples(local(path), resize=size, channels=options.channels, tell=tell)
+        found = read_examples(
+            local(path),
+            resize=size,
+            channels=options.channels,
+            tell=tell,
+            shorter_side=options.shorter_side,
+            crop=crop,
+            interpolation=options.interpolation,
+        )
     finally:
         for bar in bars:
             bar.close()
@@ -67,5 +87,5 @@ def read(path: str) -> dict[str, np.ndarray]:
 
 def settings() -> dict[str, Any]:
     """The flags beside --data, for result.json; those that were given."""
-    given = {name: getattr(flags.FLAGS, name) for name in ("resize", "channels")}
-    return {name: value for name, value in given.items() if value is not None}
+    names = ("resize", "shorter_side", "crop", "interpolation", "channels")
+    return {name: flags.FLAGS[name].value for name in names if flags.FLAGS[name].present}

@@ -23,6 +23,8 @@ from mcjax.core.bucket import local
 from mcjax.core.errors import UserError
 from mcjax.core.keys import check_seed
 from mcjax.core.progress import say
+from mcjax.interop.exported.load import is_exported
+from mcjax.interop.exported.onnx import check_packages, write_onnx
 from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.model import repair_model
 from mcjax.repair.repaired import NothingRepaired
@@ -47,6 +49,7 @@ def define_flags() -> None:
     )
     data_flags.define("Clean images")
     flags.DEFINE_string("out", None, "A new folder for the results.")
+    flags.DEFINE_boolean("onnx", False, "Write repaired.onnx too; --model must be a .pt2 file.")
     flags.DEFINE_string("second", None, "A second network of the same architecture.")
     flags.DEFINE_boolean("second_is_clean", False, "The second network is known to be clean.")
     flags.DEFINE_string(
@@ -102,6 +105,10 @@ def repair(model: str, data: str, out: str) -> None:
     """
     options = flags.FLAGS
     folder = new_folder(out, "--out")
+    if options.onnx:
+        if not is_exported(local(model)):
+            raise UserError(f"--onnx needs a .pt2 file, but --model is {model}; export the module")
+        check_packages()
     images = data_flags.read(data)
     suspect: Suspect = load_suspect(
         local(model), options.arch, images["image"].shape[1:], options.normalise
@@ -142,6 +149,8 @@ def repair(model: str, data: str, out: str) -> None:
     written = None
     if repaired.t is not None:
         written = save_like(suspect, folder, repaired.variables, t=repaired.t)
+        if options.onnx:
+            write_onnx(written.with_suffix(".onnx"), written)
     facts = {"model": model, "second": options.second or "", "data": data, "arch": suspect.arch}
     facts |= {"normalise": suspect.normalise, **data_flags.settings()}
     write_repaired(folder, repaired, {**facts, **settings, "seed": options.seed})

@@ -6,31 +6,55 @@ from typing import Any
 import numpy as np
 
 from mcjax.core.errors import UserError, shown
+from mcjax.data import objects
 from mcjax.data.dataset import check_channels_last
+from mcjax.data.pictures import Reading
+from mcjax.data.transforms import Normalisation
 
 Examples = dict[str, np.ndarray]
 
 
-def given_examples(name: str, examples: Mapping[str, Any]) -> Examples:
+def given_examples(
+    name: str, examples: Any, normalisation: Normalisation | None = None
+) -> Examples:
     """Checks and converts images and labels that a user gives.
 
     Args:
         name: What messages call them.
-        examples: "image" [N, H, W, C] (or [N, H, W]) uint8 or in [0, 1], "label" [N].
+        examples: "image" [N, H, W, C] (or [N, H, W]) uint8 or in [0, 1], "label" [N]; or a data set of
+            torchvision, PyTorch or Hugging Face (`mcjax.data.objects`).
+        normalisation: What the network does to images in [0, 1]; a data set whose transform
+            normalises otherwise is refused.
 
     Returns:
         "image", uint8 or float32, and "label", integers of the given type.
 
     Raises:
-        UserError: One of them is missing, a shape or dtype is wrong, or images are outside [0, 1].
+        UserError: One of them is missing, a shape or dtype is wrong, images are outside [0, 1], or a
+            data set can't be read.
 
     Example:
         >>> given_examples("my", {"x": np.zeros((2, 8, 8)), "label": [0, 1]})
         Traceback (most recent call last):
         mcjax.core.errors.UserError: my images have no image (they have x, label); ...
     """
+    if objects.fits(examples):
+        found = objects.read(f"{name} images", examples, Reading())
+        channels = found.examples["image"].shape[-1]
+        own, networks = (
+            n and n.per_channel(channels) for n in (found.normalisation, normalisation)
+        )
+        if own not in (None, networks):
+            raise UserError(
+                f"{name} images have a transform that normalises by {found.normalisation}, the network by "
+                f"{normalisation or 'nothing'}; give the network the same: "
+                "mcjax.from_torch(..., transform=...) or mcjax.models.network.normalised"
+            )
+        examples = found.examples
     if not isinstance(examples, Mapping):
-        raise UserError(f'{name} is {shown(examples)}; give a dict with "image" and "label"')
+        raise UserError(
+            f'{name} is {shown(examples)}; give a dict with "image" and "label", or a data set'
+        )
     missing = [key for key in ("image", "label") if key not in examples]
     if missing:
         raise UserError(

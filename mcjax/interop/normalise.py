@@ -1,22 +1,9 @@
 """Input normalisations of PyTorch networks; mcjax's images are in [0, 1]."""
 
 import re
-from typing import NamedTuple
 
 from mcjax.core.errors import UserError
-
-
-class Normalisation(NamedTuple):
-    """The network's input is (image - mean) / std, with images in [0, 1].
-
-    Args:
-        mean: Per channel.
-        std: Per channel.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
+from mcjax.data.transforms import Normalisation
 
 KNOWN = {
     "cifar10": Normalisation((0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)),

@@ -13,6 +13,7 @@ from mcjax.core.bound_functions import Bound, FewPrograms
 from mcjax.core.errors import UserError, shown
 from mcjax.core.foreign import refuse_torch
 from mcjax.core.tree import PyTree
+from mcjax.data.transforms import Normalisation
 
 MOST_PARAMETERS = 10**11  # 400 GB
 
@@ -224,6 +225,22 @@ def normalised(network: Network, mean: Sequence[float], std: Sequence[float]) ->
         apply_train=on_scaled(network.apply_train),
         layer_outputs=network.layer_outputs and on_scaled(network.layer_outputs),
     )
+
+
+def normalisation_of(network: Network) -> Normalisation | None:
+    """What a network of `normalised` does to images; None for other networks.
+
+    Example:
+        >>> plain = from_apply(lambda w, x: x[:, 0, 0])
+        >>> normalisation_of(plain), str(normalisation_of(normalised(plain, [0.5], [0.25])))
+        (None, '0.5/0.25')
+    """
+    fn = network.apply
+    if isinstance(fn, Bound) and fn.fn is _on_rounded:
+        fn = fn.args[0]
+    if not (isinstance(fn, Bound) and fn.fn is _on_scaled):
+        return None
+    return Normalisation(*fn.args[1:])
 
 
 def _on_scaled(

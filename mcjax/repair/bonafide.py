@@ -13,7 +13,7 @@ from mcjax.data.batches import to_unit
 from mcjax.data.given import Examples, given_examples, given_labels
 from mcjax.data.stratify import holdout
 from mcjax.models.given import classes_of
-from mcjax.models.network import Network
+from mcjax.models.network import Network, normalisation_of
 
 
 def check_images(
@@ -27,7 +27,8 @@ def check_images(
     Args:
         network: The network.
         variables: Its variables.
-        bonafide: "image" [N, H, W, C] (or [N, H, W]) uint8 or in [0, 1], "label" [N].
+        bonafide: "image" [N, H, W, C] (or [N, H, W]) uint8 or in [0, 1], "label" [N]; or a data set,
+            see `mcjax.data.given.given_examples`.
         selection: Selection images in the same form; None holds out a fifth of bonafide,
             stratified by class.
 
@@ -38,9 +39,10 @@ def check_images(
         UserError: A shape or dtype is wrong, images are outside [0, 1], labels are not valid
             classes, a class has no images, or the network does not accept the images.
     """
-    parts = {"bonafide": given_examples("bonafide", bonafide)}
+    normalisation = normalisation_of(network)
+    parts = {"bonafide": given_examples("bonafide", bonafide, normalisation)}
     if selection is not None:
-        parts["selection"] = given_examples("selection", selection)
+        parts["selection"] = given_examples("selection", selection, normalisation)
     num_classes = classes_of(network, variables, parts["bonafide"]["image"])
     for name, part in parts.items():
         if part["image"].shape[1:] != parts["bonafide"]["image"].shape[1:]:

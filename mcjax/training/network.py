@@ -14,7 +14,7 @@ from mcjax.core.tree import PyTree
 from mcjax.data.batches import Batch
 from mcjax.data.given import given_examples, given_labels
 from mcjax.models.given import classes_of
-from mcjax.models.network import Network
+from mcjax.models.network import Network, normalisation_of
 from mcjax.training.fit import BUDGET_FIELDS, Budget, Training, fit
 from mcjax.training.objectives import endpoint_loss
 
@@ -75,7 +75,7 @@ def train_network(
 
 def on_device(network: Network, variables: PyTree, images: Mapping[str, Any]) -> Batch:
     """A user's images, checked for a network and sent to the device."""
-    given = given_examples("the", images)
+    given = given_examples("the", images, normalisation_of(network))
     num_classes = classes_of(network, variables, given["image"])
     labels = given_labels("the", given["label"], num_classes)
     return {"image": jnp.asarray(given["image"]), "label": jnp.asarray(labels)}

@@ -1,13 +1,15 @@
 """Reads networks from .pt2 files and PyTorch modules, and writes them."""
 
+import copy
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mcjax.core.errors import UserError, shown
+from mcjax.core.errors import UserError, listed, shown
 from mcjax.core.tree import PyTree, check_same_structure
+from mcjax.data.transforms import read_transform
 from mcjax.interop import files
 from mcjax.interop.exported import archive as archives
 from mcjax.interop.exported.archive import Archive
@@ -18,7 +20,7 @@ from mcjax.interop.exported.network import (
     tensors_of,
     variables_of,
 )
-from mcjax.models.network import Network
+from mcjax.models.network import Network, normalised
 
 
 class Exported(NamedTuple):
@@ -83,7 +85,7 @@ def save_exported(path: Path, variables: PyTree, like: Exported) -> None:
 
 
 def from_torch(
-    source: Any, example_images: Any = None, *, check: bool = True
+    source: Any, example_images: Any = None, *, transform: Any = None, check: bool = True
 ) -> tuple[Network, dict[str, Any]]:
     """Makes a network from a PyTorch module, or from a file of `torch.export.save`.
 
@@ -96,19 +98,24 @@ def from_torch(
             file, which needs no PyTorch.
         example_images: With a module, some images [B, C, H, W]: a float32 tensor or array, in the
             range that the module expects.
+        transform: The transform of torchvision or timm that the module is evaluated with. Its
+            Normalize becomes part of the network; the rest is for the images
+            (`mcjax.data.transforms.read_transform`).
         check: Compare with PyTorch, if it is installed.
 
     Returns:
-        The network, for images [B, H, W, C], and its variables.
+        The network, for images [B, H, W, C] in [0, 1], and its variables.
 
     Raises:
         UserError: The module can't be exported, uses an operator that mcjax does not have, or
-            computes other numbers here than in PyTorch; a file can't be read.
+            computes other numbers here than in PyTorch; a file can't be read; a step of the transform
+            is not supported.
 
     Example:
         >>> from mcjax.interop.exported.load import from_torch
         >>> network, variables = from_torch("suspect.pt2")  # doctest: +SKIP
     """
+    normalisation = None if transform is None else read_transform(transform).normalisation
     if isinstance(source, str | Path):
         if example_images is not None:
             raise UserError("a .pt2 file has its own example; leave out example_images")
@@ -119,16 +126,59 @@ def from_torch(
         from mcjax.interop.exported.check import check_against_torch
 
         check_against_torch(loaded)
-    return loaded.network, loaded.variables
+    network = loaded.network
+    if normalisation is not None:
+        network = normalised(network, *normalisation.per_channel(loaded.program.image_shape[2]))
+    return network, loaded.variables
 
 
-def _from_module(module: Any, example_images: Any) -> Exported:
+def to_torch(variables: PyTree, module: Any) -> Any:
+    """Puts the variables of an imported network into its PyTorch module.
+
+    Args:
+        variables: Variables of the network that `from_torch` made of the module, repaired for
+            example.
+        module: The module; it is not changed.
+
+    Returns:
+        A copy of the module with these parameters and running statistics, in evaluation mode. Its
+        `state_dict()` has the original names.
+
+    Raises:
+        UserError: `module` is not a PyTorch module, or one with other parameters.
+
+    Example:
+        >>> from mcjax.interop.exported.load import to_torch
+        >>> repaired = to_torch(fixed.variables, module)  # doctest: +SKIP
+    """
+    torch = _torch()
+    if not isinstance(module, torch.nn.Module):
+        raise UserError(f"{shown(module)} is not a torch.nn.Module; give the one that was imported")
+    made = copy.deepcopy(module).eval()
+    tensors = {name: torch.tensor(np.asarray(w)) for name, w in tensors_of(variables).items()}
+    state = made.state_dict()
+    wrong = [n for n, w in tensors.items() if n not in state or state[n].shape != w.shape]
+    if wrong:
+        raise UserError(
+            f"the variables are not those of this module (they differ in {listed(wrong)}); give the "
+            "module that was imported"
+        )
+    made.load_state_dict(tensors, strict=False)  # buffers that are constants stay
+    return made
+
+
+def _torch() -> Any:
     try:
         import torch
     except ModuleNotFoundError:
         raise UserError(
             "a module needs PyTorch; pip install 'mcjax[torch]', or give a .pt2 file"
         ) from None
+    return torch
+
+
+def _from_module(module: Any, example_images: Any) -> Exported:
+    torch = _torch()
     if not isinstance(module, torch.nn.Module):
         raise UserError(f"{shown(module)} is not a torch.nn.Module or the path of a .pt2 file")
     if example_images is None:
