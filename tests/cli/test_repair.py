@@ -112,6 +112,10 @@ def test_no_acceptable_point(folder):
         ("--model {d}/nope.safetensors --data {d}/clean.npz --out {d}/x", "no such file"),
         ("--model {d}/suspect --data {d}/nope.npz --out {d}/x", "no such file"),
         ("--model {d}/suspect --data {d}/bytes.npz --out {d}/x", "outside [0, 1]"),
+        ("--model {d}/suspect --data {d}/clean.npz --out {d}/x --onnx", "needs a .pt2 file"),
+        ("--model {d}/suspect --data {d}/clean.npz --out {d}/x --crop 2", "leave out sizes"),
+        ("--model {d}/suspect --data {d} --out {d}/x --shorter_side 0", "give pixels, such as 256"),
+        ("--model {d}/suspect --data hf:x --out {d}/x", "give hf:NAME@SPLIT"),
         ("--model {d}/suspect --arch cnn --data {d}/clean.npz --out {d}/x", "give the arch"),
         ("--model {d}/suspect --data {d}/clean.npz --out {d}/clean.npz/x", "can't make"),
         (
@@ -144,6 +148,12 @@ def test_a_folder_of_images(folder):
     assert done.returncode == 0, done.stderr
     assert "0 = a, 1 = b, 2 = c, 3 = d" in done.stderr
     assert read_csv(folder / "pictures" / "path.csv")["selection_accuracy"] == [1.0, 1.0, 1.0]
+    done = repair(
+        "--model {d}/suspect --second {d}/other --data {d}/images --out {d}/cropped "
+        "--shorter_side 4 --crop 2,2 --interpolation nearest --num_steps 1 --tolerance 1 " + QUICK,
+        folder,
+    )
+    assert "Traceback" not in done.stderr
     (folder / "images" / "a" / "00.png").write_bytes(b"")
     done = repair("--model {d}/suspect --data {d}/images --out {d}/x", folder)
     assert done.returncode == 2

@@ -10,7 +10,7 @@ from mcjax import alignment
 from mcjax.core.errors import UserError
 from mcjax.curves.batch_stats import CurveWithStats, recompute
 from mcjax.interop.exported.call import rescaled
-from mcjax.interop.exported.load import from_torch, load_exported, save_exported
+from mcjax.interop.exported.load import from_torch, load_exported, save_exported, to_torch
 
 torch = pytest.importorskip("torch")
 
@@ -257,3 +257,40 @@ def test_from_module(net):
     x = images(3)
     np.testing.assert_allclose(network.apply(variables, x), in_torch(net, x), rtol=1e-5, atol=1e-5)
     assert not net.training
+
+
+class Normalize:
+    """torchvision's, as far as it is read."""
+
+    __module__ = "torchvision.transforms.transforms"
+
+    def __init__(self, mean, std):
+        self.mean, self.std = mean, std
+
+
+@pytest.mark.parametrize("mean", [(0.1, 0.2, 0.3), (0.2,)])
+def test_the_normalisation_of_a_transform_is_part_of_the_network(exported, net, mean):
+    std = tuple(0.5 + m for m in mean)
+    network, variables = from_torch(exported, transform=Normalize(mean, std), check=False)
+    x = images(3)
+    scaled = (x - np.float32(mean)) / np.float32(std)
+    np.testing.assert_allclose(
+        network.apply(variables, x), in_torch(net, scaled), rtol=1e-4, atol=1e-5
+    )
+    with pytest.raises(UserError, match="for 2 channels, but images have 3"):
+        from_torch(exported, transform=Normalize((0.5, 0.5), (1, 1)), check=False)
+
+
+def test_back_into_the_module(loaded, net):
+    changed = jax.tree.map(lambda w: 1.5 * w, loaded.variables)
+    made = to_torch(changed, net)
+    x = images(3)
+    expected = loaded.network.apply(changed, x)
+    np.testing.assert_allclose(in_torch(made, x), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(made.state_dict()["mean"], net.mean)
+    assert not made.training
+    np.testing.assert_allclose(made.head.bias.detach(), 1.5 * net.head.bias.detach())
+    with pytest.raises(UserError, match="not those of this module"):
+        to_torch(changed, torch.nn.Linear(2, 2))
+    with pytest.raises(UserError, match=r"not a torch.nn.Module"):
+        to_torch(changed, loaded.network)

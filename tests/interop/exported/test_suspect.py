@@ -1,11 +1,14 @@
 """A .pt2 file as a suspect: read with its second network, written as .pt2 and as a state dict."""
 
+import sys
+
 import jax
 import numpy as np
 import pytest
 
 from mcjax.core.errors import UserError
 from mcjax.interop.exported.load import load_exported, save_exported
+from mcjax.interop.exported.onnx import check_packages, write_onnx
 from mcjax.interop.files import read_state_dict
 from mcjax.runs import suspect as suspects
 
@@ -64,3 +67,23 @@ def test_arguments(suspect, exported):
         rtol=1e-5,
         atol=1e-5,
     )
+
+
+def test_as_onnx(suspect, tmp_path):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    written = suspects.save_like(suspect, tmp_path, suspect.variables, t=0.5)
+    write_onnx(tmp_path / "repaired.onnx", written)
+    session = runtime.InferenceSession(tmp_path / "repaired.onnx")
+    x = np.random.default_rng(0).random((2, *SHAPE)).astype(np.float32)
+    name = session.get_inputs()[0].name
+    (logits,) = session.run(None, {name: np.ascontiguousarray(x.transpose(0, 3, 1, 2))})
+    expected = suspect.network.apply(suspect.variables, x)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_onnx_without_the_packages(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(UserError, match=r'needs onnxscript; pip install "mcjax\[onnx\]"'):
+        check_packages()
