@@ -4,6 +4,7 @@ The format is an mcjax checkpoint folder, a PyTorch or safetensors file (`mcjax.
 program (.pt2), which has its architecture in itself.
 """
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -129,6 +130,8 @@ def _exported_suspect(
             f"the images are {_times(image_shape)}, but {path} was exported for {_times(expected)}; give "
             "images of that shape, or export it with an example of yours"
         )
+    if importlib.util.find_spec("torch"):
+        say(f"{path}: read; comparing it with PyTorch on random images")  # a minute for large ones
     if found := check_against_torch(loaded):
         say(f"{path}: computes what PyTorch computes (relative errors: {found})")
     network = loaded.network
