@@ -5,7 +5,8 @@ attack radii and pictures are those of images in [0, 1]; the steps before it are
 """
 
 import copy
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from mcjax.core.errors import UserError, shown
@@ -96,23 +97,14 @@ def read_transform(transform: Any) -> Transform:
         return Transform(plain, normalisation)
     for step in steps:
         _check(step)
-    return Transform(Steps(tuple(steps)), normalisation)
+    return Transform(functools.partial(_apply, steps), normalisation)
 
 
-class Steps(NamedTuple):
-    """Steps one after the other.
-
-    Attributes:
-        steps: Functions of an image.
-    """
-
-    steps: tuple[Callable[[Any], Any], ...]
-
-    def __call__(self, image: Any) -> Any:
-        """The image after all steps."""
-        for step in self.steps:
-            image = step(image)
-        return image
+def _apply(steps: Sequence[Callable[[Any], Any]], image: Any) -> Any:
+    """The image after all steps."""
+    for step in steps:
+        image = step(image)
+    return image
 
 
 def _numbers(step: Any) -> Normalisation:
