@@ -1,5 +1,6 @@
 """Argument checks for attacks and input Hessians."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,6 +30,26 @@ def check_sizes(**sizes: Any) -> None:
             raise UserError(f"{name} is {value!r}; give a number")
         if not 0 <= value < np.inf:  # NaN too
             raise UserError(f"{name} is {value}; it must be finite and not negative")
+
+
+def check_radius(eps: Any, norm: str, shape: Sequence[int]) -> None:
+    """Refuses a radius larger than the box of images, which is often one in units of 0 to 255.
+
+    Args:
+        eps: The radius; a traced value is not checked.
+        norm: "linf", "l2" or "l1".
+        shape: The images' shape, [B, H, W, C].
+
+    Raises:
+        UserError: No two images in [0, 1] are so far apart.
+    """
+    size = math.prod(shape[1:])
+    most = {"linf": 1.0, "l2": math.sqrt(size), "l1": float(size)}[norm]
+    if not isinstance(eps, jax.core.Tracer) and eps > most * (1 + 1e-6):
+        raise UserError(
+            f"eps is {float(eps):g}, but images in [0, 1] of this size are at most {most:g} apart in {norm}; "
+            f"give it in units of the images, such as {float(eps):g}/255"
+        )
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:

@@ -22,7 +22,7 @@ from mcjax.core import interrupt, processes
 from mcjax.core.errors import UserError
 from mcjax.runs import recipes
 from mcjax.runs.config import flat
-from mcjax.runs.schema import SETTINGS
+from mcjax.runs.schema import SETTINGS, Setting
 
 RECIPES = {"--config": "", "--sweep": "sweeps"}
 HELP = ("-h", "--h", "-help", "--help", "--helpfull", "--helpshort")
@@ -199,11 +199,18 @@ def _help(doc: str, own: list[str]) -> str:
         lines += ["", "Fields of this config, with values and meaning:"]
         settings = SETTINGS.get(config.experiment, {})
         for name, value in flat(config).items():
-            meaning = f"   # {settings[name].help}" if name in settings else ""
-            lines.append(f"  --config.{name}={value}{meaning}")
+            lines.append(f"  --config.{name}={value}{_meaning(settings.get(name))}")
     elif "config" in flags.FLAGS:
         lines += ["", "Add --config FILE to list its fields."]
     return "\n".join(lines)
+
+
+def _meaning(setting: Setting | None) -> str:
+    """A field's meaning and, of a choice, the allowed values, as a comment."""
+    if setting is None:
+        return ""
+    allowed = f"; {setting.field.wanted}" if "one of" in setting.field.wanted else ""
+    return f"   # {setting.help}{allowed}"
 
 
 def _keep_compiled_programs() -> None:

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from mcjax import alignment, cpu_convolution
+from mcjax import alignment, cpu_convolution, models
 from mcjax.alignment.by_name import WAYS, aligned
 from mcjax.cli import data_flags
 from mcjax.core import fields
@@ -35,6 +35,7 @@ from mcjax.data.batches import to_unit
 from mcjax.data.given import Examples, given_examples, given_labels
 from mcjax.data.stratify import holdout
 from mcjax.evaluation.look import Quantity, along, eigenvalue, robust
+from mcjax.interop import normalise
 from mcjax.models.given import as_network, check_variables, classes_of
 from mcjax.models.network import Network
 from mcjax.report.path_page import Table, write_look
@@ -70,12 +71,14 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("end", None, "The network at t = 1, of the same architecture.")
     flags.DEFINE_string(
-        "arch", None, "Their architecture, NAME or NAME:option=value,...; see docs/pytorch.md."
+        "arch",
+        None,
+        f"Their architecture, NAME or NAME:option=value,...; NAME is one of {', '.join(models.names())}.",
     )
     flags.DEFINE_string(
         "normalise",
         None,
-        "Normalisation of their images: cifar10, imagenet, ... or MEAN,.../STD,...",
+        f"Normalisation of their images: {', '.join(normalise.KNOWN)}, or MEAN,.../STD,...",
     )
     data_flags.define("Images")
     flags.DEFINE_string("out", None, "A new folder for the results.")

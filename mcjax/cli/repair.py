@@ -16,13 +16,14 @@ import warnings
 import jax
 from absl import flags
 
-from mcjax import cpu_convolution
+from mcjax import cpu_convolution, models
 from mcjax.cli import data_flags
 from mcjax.cli.command import NoAnswer
 from mcjax.core.bucket import local
 from mcjax.core.errors import UserError
 from mcjax.core.keys import check_seed
 from mcjax.core.progress import say
+from mcjax.interop import normalise
 from mcjax.interop.exported.load import is_exported
 from mcjax.interop.exported.onnx import check_packages, write_onnx
 from mcjax.repair.evidence.forms import FORMS
@@ -40,12 +41,14 @@ def define_flags() -> None:
         "The suspect: .pt2 of torch.export.save, .pt, .pth, .safetensors, or an mcjax checkpoint folder.",
     )
     flags.DEFINE_string(
-        "arch", None, "Its architecture, NAME or NAME:option=value,...; see docs/pytorch.md."
+        "arch",
+        None,
+        f"Its architecture, NAME or NAME:option=value,...; NAME is one of {', '.join(models.names())}.",
     )
     flags.DEFINE_string(
         "normalise",
         None,
-        "Normalisation of its images: cifar10, imagenet, ... or MEAN,.../STD,...",
+        f"Normalisation of its images: {', '.join(normalise.KNOWN)}, or MEAN,.../STD,...",
     )
     data_flags.define("Clean images")
     flags.DEFINE_string("out", None, "A new folder for the results.")

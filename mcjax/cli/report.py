@@ -5,7 +5,8 @@
     python -m mcjax.report runs
 
 Each DIR is the folder of a sweep, the working directory of a run, or a folder of them. The output is
-written to DIR/gathered (for several DIRs, or for a run, to ./gathered), or to --out:
+written to DIR/gathered (for several DIRs to ./gathered), or to --out. Of a single run, which has its own
+report.html, the tables are printed, and nothing is written without --out:
 
     index.html               tables, figures, and a link to every job's report
     jobs.csv, .parquet       one row per declared job, also missing ones
@@ -23,13 +24,15 @@ from mcjax.core.errors import UserError
 from mcjax.core.progress import say
 from mcjax.runs.records import printable
 from mcjax.sweeps.gathered import groups as grouping
-from mcjax.sweeps.gathered import page, tidy_tables
+from mcjax.sweeps.gathered import page, tables, tidy_tables
 from mcjax.sweeps.gathered.jobs import find
 
 
 def define_flags() -> None:
     """Defines the command's flags; not at import, so that the module can be imported freely."""
-    flags.DEFINE_string("out", None, "The output folder; DIR/gathered unless given.")
+    flags.DEFINE_string(
+        "out", None, "The output folder; DIR/gathered (of several DIRs ./gathered) unless given."
+    )
 
 
 def main(*names: str) -> None:
@@ -39,15 +42,41 @@ def main(*names: str) -> None:
             "no folder was given; add the folder of a sweep, of a run, or of several runs"
         )
     folders = [Path(name) for name in names]
+    if not flags.FLAGS.out and len(folders) == 1 and (folders[0] / "config.json").exists():
+        show(folders[0])
+        return
     out = Path(flags.FLAGS.out) if flags.FLAGS.out else default_out(folders)
     gather(folders, out)
 
 
 def default_out(folders: Sequence[Path]) -> Path:
-    """DIR/gathered; ./gathered for several folders, and for a run, whose folder is left alone."""
-    if len(folders) == 1 and not (folders[0] / "config.json").exists():
-        return folders[0] / "gathered"
-    return Path("gathered")
+    """DIR/gathered; ./gathered for several folders."""
+    return folders[0] / "gathered" if len(folders) == 1 else Path("gathered")
+
+
+def show(folder: Path) -> None:
+    """Prints the tables of a single run.
+
+    Args:
+        folder: Its working directory.
+
+    Raises:
+        UserError: It is not a run.
+    """
+    jobs, notes = find([folder])
+    for group in grouping.of(jobs):
+        for table in tables.of_group(group):
+            print(table.markdown)
+    for note in notes:
+        say(note)
+    (job,) = jobs
+    if job.status == "done":
+        say(
+            f"its page is {folder / 'report.html'}; add --out FOLDER to write these tables, or more runs to "
+            "compare them"
+        )
+    else:
+        say(f"{job.id} is {job.status}: {job.note}")
 
 
 def gather(folders: Sequence[Path], out: Path) -> None:

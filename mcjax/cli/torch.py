@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from mcjax import models
 from mcjax.cli.own_network import own_network
 from mcjax.core.bucket import local
 from mcjax.core.errors import UserError
@@ -50,11 +51,19 @@ from mcjax.runs.workdir import arch_of_run
 
 def define_flags() -> None:
     """Defines the command's flags."""
-    flags.DEFINE_string("arch", None, "The architecture; default: inferred from names and shapes.")
+    flags.DEFINE_string(
+        "arch",
+        None,
+        f"NAME or NAME:option=value,...; default: inferred from names and shapes. NAME is one of {', '.join(models.names())}.",
+    )
     flags.DEFINE_string("network", None, "Draft the table for your own network, FILE.py:NAME.")
     flags.DEFINE_bool("tensors", False, "List every tensor, of a known architecture too.")
     flags.DEFINE_string("image_shape", None, "HEIGHTxWIDTHxCHANNELS of its images (32x32x3).")
-    flags.DEFINE_string("normalise", None, "The normalisation of its images; see docs/pytorch.md.")
+    flags.DEFINE_string(
+        "normalise",
+        None,
+        f"The normalisation of its images: {', '.join(normalise.KNOWN)}, or MEAN,.../STD,...",
+    )
     flags.DEFINE_integer("num_images", 8, "Number of random images to compare logits on.")
     flags.DEFINE_integer("seed", 0, "Seed of the images.")
 

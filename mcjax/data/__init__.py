@@ -4,7 +4,10 @@ To add a data set with its own files, write a module like `svhn.py` and add a li
 """
 
 import contextlib
+import difflib
+import importlib.util
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +74,8 @@ def load(
     folder = local(data_dir) if data_dir is not None else None
     kind, _, rest = name.partition(":")
     if kind == "npz":
+        if not rest:
+            raise UserError("the data set npz: has no file; give npz:FILE, such as npz:mine.npz")
         return npz.load(local(rest))
     if kind == "fake":
         return _load_fake(rest, folder)
@@ -83,6 +88,8 @@ def load(
         if dataset is not None:
             return dataset
         advice = original.advice
+    if advice is None:
+        _check_name(name)
     with _names_listed(name):
         return tfds.load(name.removeprefix("tfds:"), data_dir=folder, advice=advice)
 
@@ -98,6 +105,7 @@ def _load_fake(name: str, data_dir: Path | None) -> Dataset:
             num_classes=real.num_classes,
             dtype=real.train["image"].dtype.type,
         )
+    _check_name(name)
     with _names_listed(name):
         image_shape, num_classes = tfds.shape(name.removeprefix("tfds:"), data_dir=data_dir)
     return fake.make(name, image_shape=image_shape, num_classes=num_classes)
@@ -108,7 +116,33 @@ def _names_listed(name: str) -> Iterator[None]:
     try:
         yield
     except tfds.UnknownNameError as error:
-        raise UserError(
-            f"unknown data set {name!r} (TFDS: {error}); give digits, {', '.join(ORIGINALS)}, "
-            "npz:FILE, fake:NAME or the name of a TFDS set"
-        ) from None
+        raise _unknown(name, f" (TFDS: {error})") from None
+
+
+_OF_TFDS = r"[a-z]\w*(/[\w.+-]+)?(:[\w.*]+)?"
+
+
+def _check_name(name: str) -> None:
+    """Refuses, before the slow import of TFDS, names that can't be its.
+
+    Raises:
+        UserError: The name is no name of a TFDS set, or TFDS is not installed.
+    """
+    if not re.fullmatch(_OF_TFDS, name.removeprefix("tfds:")):
+        raise _unknown(name)
+    if importlib.util.find_spec("tensorflow_datasets") is None and not name.startswith("tfds:"):
+        raise _unknown(name, '; to read sets of TFDS, pip install "mcjax[tfds]"')
+
+
+def _unknown(name: str, reason: str = "") -> UserError:
+    """The error for an unknown name, with a name that may be meant."""
+    if name.endswith(".npz"):
+        near = [f"npz:{name}"]
+    else:
+        plain = name.lower().replace("-", "_")
+        near = difflib.get_close_matches(plain, ["digits", *ORIGINALS], 1, 0.75)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return UserError(
+        f"unknown data set {name!r}{reason}; {hint}give digits, {', '.join(ORIGINALS)}, npz:FILE (your own "
+        "arrays), fake:NAME or the name of a TFDS set"
+    )

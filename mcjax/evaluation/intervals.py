@@ -1,4 +1,4 @@
-"""Confidence intervals of means over few seeds."""
+"""Confidence intervals: of means over few seeds, and of rates over images."""
 
 import functools
 import math
@@ -39,3 +39,41 @@ def mean_interval(values: np.typing.ArrayLike, *, level: float = 0.95) -> tuple[
 @functools.lru_cache(1024)
 def _t_quantile(q: float, degrees: int) -> float:
     return float(special.stdtrit(degrees, q))  # scipy.stats.t.ppf, without its second of imports
+
+
+def rate_interval(
+    rate: np.typing.ArrayLike, num: int, *, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's interval of a rate over independent images.
+
+        (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+
+    It covers the choice of the images, not that of the network: a network's accuracy on all images
+    of the kind lies in it with this probability.
+
+    Args:
+        rate: Fractions in [0, 1], of any shape.
+        num: Number of images.
+        level: Confidence level.
+
+    Returns:
+        Its lower and upper end, of the rates' shape.
+
+    Raises:
+        ValueError: num is less than 1.
+
+    Example:
+        >>> low, high = rate_interval([1.0, 0.5], 100)
+        >>> low.round(3), high.round(3)
+        (array([0.963, 0.404]), array([1.   , 0.596]))
+
+    Source: Wilson 1927.
+    """
+    if num < 1:
+        raise ValueError(f"num is {num}; give the number of images")
+    p = np.asarray(rate, np.float64)
+    z = float(special.ndtri((1 + level) / 2))
+    middle = p + z * z / (2 * num)
+    half = z * np.sqrt(np.maximum(p * (1 - p) / num, 0) + (z / (2 * num)) ** 2)
+    scale = 1 + z * z / num
+    return (middle - half) / scale, (middle + half) / scale

@@ -7,6 +7,7 @@ at the end.
 """
 
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -162,6 +163,8 @@ def _along(
         check_batch(batches)  # type: ignore[arg-type]  # one batch, under other names
     given: Mapping[str, Any] = batches if named else {"": batches}  # type: ignore[assignment]
     sets = {name: _stack(one) for name, one in given.items()}
+    for stack in sets.values():
+        warn_of_bytes(stack["image"])
     if jax.tree.leaves(curve) == [curve]:  # a plain function, not a pytree
         curve = jax.tree_util.Partial(curve)
     ts = jnp.asarray(ts, jnp.float32)
@@ -263,6 +266,27 @@ def _stack(batches: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> Batch:
                 {k: np.pad(v, [(0, pad)] + [(0, 0)] * (np.ndim(v) - 1)) for k, v in row.items()}
             )
     return {k: jnp.stack([jnp.asarray(row[k]) for row in rows]) for k in rows[0]}
+
+
+def warn_of_bytes(image: Any) -> None:
+    """Warns of floating-point images that look like bytes: whole numbers from 0 to 255.
+
+    It is no error, because a network may scale its own images.
+
+    Args:
+        image: Stacked batches, [N, B, ...]; only the first 8 images are looked at.
+    """
+    if isinstance(image, jax.core.Tracer) or not jnp.issubdtype(image.dtype, jnp.floating):
+        return
+    if isinstance(image, jax.Array) and not image.is_fully_addressable:
+        return
+    some = np.asarray(image[0][:8], np.float32)
+    if 1 < some.max(initial=0) <= 255 and some.min() >= 0 and (some == np.round(some)).all():
+        warnings.warn(
+            f"images are whole numbers up to {some.max():g} as floats, which are not scaled; if the network "
+            "expects [0, 1], divide them by 255, or give uint8, which is divided",
+            stacklevel=4,
+        )
 
 
 def check_batch(batch: Mapping[str, Any], *, stacked: bool = True) -> None:

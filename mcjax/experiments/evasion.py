@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from mcjax.attacks import pgd
 from mcjax.core.bound_functions import FewPrograms
 from mcjax.core.errors import UserError
 from mcjax.core.files import write
@@ -38,6 +39,7 @@ from mcjax.experiments.stages.autoattack import autoattack_stage, write_autoatta
 from mcjax.experiments.stages.curve import curve_options, curve_stage
 from mcjax.experiments.stages.endpoints import train_network, train_side_by_side
 from mcjax.experiments.stages.path import Table, path_stage
+from mcjax.report.stamps import adversarial_figure, one_per_class
 from mcjax.runs.checkpoint import check_identity
 from mcjax.runs.run import Run, first, open_run, with_seed
 from mcjax.training import LossFn
@@ -71,10 +73,12 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     ensembles: dict[str, Table] = {}
     parts = [with_seed(run, seed) for seed in config.seeds or (config.seed,)]
     train_at_once(parts)
+    names = [_name(*path) for path in paths_of(config)]
+    shown = next((name for name in names if name.startswith("regular-adversarial")), names[0])
     for part in parts:
         seed = part.config.seed
         for pair, robust in paths_of(config):
-            name = f"{pair} (robust path)" if robust else pair
+            name = _name(pair, robust)
             points = trained_path(part, pair, robust=robust)
             ts = np.linspace(0, 1, config.evaluation.num_points)
             clean = path_stage(part, f"{part.part}{name}", points, ts, part.evaluated)
@@ -89,6 +93,8 @@ def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
                 ensembles.setdefault(name, means)
                 row |= autoattack_numbers(found)
             rows.append(row)
+            if name == shown and part is parts[0]:
+                adversarial_examples(part, points)
     return once(lambda: report(run, rows, tables, ensembles))
 
 
@@ -123,6 +129,10 @@ def paths_of(config: ConfigDict) -> list[tuple[str, bool]]:
     return [(pair, False) for pair in config.pairs] + [
         (pair, True) for pair in config.robust_path.pairs
     ]
+
+
+def _name(pair: str, robust: bool) -> str:
+    return f"{pair} (robust path)" if robust else pair
 
 
 def adversarial_loss(run: Run) -> LossFn:
@@ -244,6 +254,20 @@ def under_autoattack(run: Run, name: str, points: CurveWithStats) -> tuple[Table
     )
     file = run.workdir / "paths" / f"{run.part}{name} autoattack.csv"
     return write_autoattack(file, ts, table), table
+
+
+def adversarial_examples(run: Run, points: CurveWithStats) -> None:
+    """Draws one attacked test image per class at both ends and the middle of a path."""
+    examples = one_per_class(run.splits.test)
+    clean, y = to_unit(jnp.asarray(examples["image"])), jnp.asarray(examples["label"])
+    attacked = {}
+    for t in (0.0, 0.5, 1.0):
+        logits_fn = jax.tree_util.Partial(run.network.apply, points(jnp.float32(t)))
+        images = pgd(run.key("examples"), logits_fn, clean, y, **run.config.attack.to_dict())
+        wrong = logits_fn(images).argmax(-1) != y
+        attacked[t] = (np.asarray(images), np.asarray(wrong))
+    file = run.workdir / "figures" / "adversarial.png"
+    once(lambda: adversarial_figure(file, np.asarray(clean), attacked))
 
 
 def check_finite(what: str, values: np.ndarray, ts: np.ndarray, batch_size: int) -> None:

@@ -28,7 +28,7 @@ for (const figure of document.querySelectorAll("figure.chart")) {
       dots[k].setAttribute("cy", there ? panel.py[k][i] : 0);
       panel.values[k].textContent = text(line[i]);
     });
-    panel.place.textContent = `${panel.name} = ${text(panel.x[i])}`;
+    panel.place.textContent = panel.names.length ? panel.names[i] : `${panel.name} = ${text(panel.x[i])}`;
     const told = panel.y.map((line, k) => `${panel.labels[k]} ${text(line[i])}`);
     panel.svg.setAttribute("aria-valuenow", i);
     panel.svg.setAttribute("aria-valuetext", [panel.place.textContent, ...told].join("; "));

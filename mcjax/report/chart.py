@@ -5,7 +5,7 @@ Without the script, as on paper or in a mail, the drawing remains.
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -15,16 +15,28 @@ from numpy.typing import ArrayLike
 from mcjax.report.html import render
 from mcjax.report.panels import COLOURS, Chart, Line, Panel
 
-WIDTH, HEIGHT = 360, 230
-LEFT, RIGHT, TOP, BOTTOM = 52, 350, 10, 188
-AREA = {
-    "width": WIDTH,
-    "height": HEIGHT,
-    "left": LEFT,
-    "right": RIGHT,
-    "top": TOP,
-    "bottom": BOTTOM,
-}
+LEFT, TOP, BOTTOM = 52, 10, 188
+LETTER = 3.4  # how much a letter of a slanting name reaches down, in pixels
+
+
+class Area(NamedTuple):
+    """The size of a panel and of its axes, in pixels of the drawing.
+
+    Attributes:
+        width: Of the panel.
+        height: Of the panel.
+        right: Where the x axis ends.
+    """
+
+    width: int = 360
+    height: int = 230
+    right: int = 350
+    left: int = LEFT
+    top: int = TOP
+    bottom: int = BOTTOM
+
+
+WIDE = Area(width=800, right=790)  # a single panel has the whole width of the page
 
 
 def chart(chart: Chart) -> Markup:
@@ -33,37 +45,46 @@ def chart(chart: Chart) -> Markup:
     Args:
         chart: The chart.
     """
-    drawn = [_panel(panel) for panel in chart.panels]
+    area = Area() if len(chart.panels) > 1 else WIDE
+    drawn = [_panel(panel, area) for panel in chart.panels]
     return render(
         "chart.html",
         chart=chart,
-        area=AREA,
         panels=[drawing for drawing, _ in drawn],
         numbers=[numbers for _, numbers in drawn],
     )
 
 
-def _panel(panel: Panel) -> tuple[dict[str, Any], dict[str, Any]]:
+def _panel(panel: Panel, area: Area) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the template draws, and what the script needs: positions in pixels, and values."""
     x = np.asarray(panel.x, float)
-    px = _scale(np.log(x) if panel.log_x else x, *_x_range(panel, x), LEFT, RIGHT)
+    px = _scale(np.log(x) if panel.log_x else x, *_x_range(panel, x), LEFT, area.right)
     low, high = _y_range(panel)
     py = [_scale(line.y, low, high, BOTTOM, TOP) for line in panel.lines]
     labels = ", ".join(line.label for line in panel.lines)
     chosen = panel.chosen
+    names = [shortened(name) for name in panel.names]
+    if names:
+        area = area._replace(height=area.height + round(LETTER * max(map(len, names))))
     drawing = {
+        "area": area,
         "title": panel.title,
         "xlabel": panel.xlabel,
         "ylabel": panel.ylabel,
         "aria_label": f"{panel.title} {panel.ylabel} against {panel.xlabel}: {labels}".strip(),
-        "x_ticks": _x_ticks(panel, x, px),
+        "names": list(zip(names, px, strict=False)),
+        "x_ticks": [] if names else _x_ticks(panel, x, px, area),
         "y_ticks": _y_ticks(low, high),
-        "lines": [_line(line, px, y, low, high) for line, y in zip(panel.lines, py, strict=True)],
+        "lines": [
+            _line(line, px, y, low, high, area, joined=not names)
+            for line, y in zip(panel.lines, py, strict=True)
+        ],
         "chosen": None if chosen is None else {"t": chosen, "x": np.interp(chosen, x, px)},
     }
     numbers = {
         "name": panel.xlabel,
         "x": [_number(value) for value in x],
+        "names": names,
         "px": [round(float(value), 1) for value in px],
         "y": [[_number(value) for value in line.y] for line in panel.lines],
         "py": [[_pixel(value) for value in y] for y in py],
@@ -76,7 +97,7 @@ def _x_range(panel: Panel, x: np.ndarray) -> tuple[float, float]:
         edge = 0.05 * math.log(x[-1] / x[0]) if x[-1] > x[0] else 0.1
         return math.log(x[0]) - edge, math.log(x[-1]) + edge
     low, high = (x[0], x[-1]) if x[-1] > x[0] else (x[0] - 0.5, x[0] + 0.5)
-    given = panel.xlim
+    given = (low - 0.5, high + 0.5) if panel.names else panel.xlim
     return (low if given[0] is None else given[0]), (high if given[1] is None else given[1])
 
 
@@ -107,12 +128,17 @@ def _ticks(low: float, high: float) -> np.ndarray:
     return ticks[(ticks >= low) & (ticks <= high)]
 
 
-def _x_ticks(panel: Panel, x: np.ndarray, px: np.ndarray) -> list[tuple[float, float]]:
+def shortened(name: str, most: int = 26) -> str:
+    """A name of at most so many letters."""
+    return name if len(name) <= most else f"{name[: most - 3]}..."
+
+
+def _x_ticks(panel: Panel, x: np.ndarray, px: np.ndarray, area: Area) -> list[tuple[float, float]]:
     """Values and positions of the ticks on the x axis."""
     if not panel.log_x:
         left, right = _x_range(panel, x)
         x = _ticks(left, right)
-        px = _scale(x, left, right, LEFT, RIGHT)
+        px = _scale(x, left, right, LEFT, area.right)
     return list(zip(x, px, strict=True))
 
 
@@ -122,7 +148,16 @@ def _y_ticks(low: float, high: float) -> list[tuple[float, float]]:
     return list(zip(ticks, _scale(ticks, low, high, BOTTOM, TOP), strict=True))
 
 
-def _line(line: Line, px: np.ndarray, py: np.ndarray, low: float, high: float) -> dict[str, Any]:
+def _line(
+    line: Line,
+    px: np.ndarray,
+    py: np.ndarray,
+    low: float,
+    high: float,
+    area: Area,
+    *,
+    joined: bool,
+) -> dict[str, Any]:
     """A line with its band, bars and marks, in pixels."""
     there = np.isfinite(py)
     bars = []
@@ -134,12 +169,16 @@ def _line(line: Line, px: np.ndarray, py: np.ndarray, low: float, high: float) -
             if h > 0
         ]
     marked = range(len(px)) if line.mark else (0, len(px) - 1) if line.ends else ()
+    path = _path(zip(px, py, strict=True)) if joined else ""
+    if line.level:
+        path = f"M{LEFT},{py[0]:.1f}H{area.right}"
     return {
         "label": line.label,
         "colour": f"c{COLOURS.index(line.colour)}",
         "dotted": line.dotted,
         "has_marks": bool(line.mark or line.ends),
-        "path": f"M{LEFT},{py[0]:.1f}H{RIGHT}" if line.level else _path(zip(px, py, strict=True)),
+        "path": path,
+        "joined": joined or line.level,
         "band": "" if line.band is None else _band(line.band, px, low, high),
         "bars": bars,
         "marks": [(px[i], py[i]) for i in marked if there[i]],

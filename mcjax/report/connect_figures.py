@@ -7,11 +7,20 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from mcjax.report.figures import COLUMN, figure
-from mcjax.report.panels import BLUE, ORANGE, T_LIMITS, Line, Panel, percent_wrong
+from mcjax.report.panels import (
+    BAND,
+    BLUE,
+    ORANGE,
+    T_LIMITS,
+    Line,
+    Panel,
+    percent_band,
+    percent_wrong,
+)
 
 PATH_CAPTION = (
     "Loss and error along the path. Solid: the trained curve. Dotted: the straight line between "
-    "the same two networks. Dots: the two networks."
+    f"the same two networks. Dots: the two networks. {BAND}"
 )
 
 
@@ -41,10 +50,18 @@ def path_panels(
                         colour,
                         dotted=name != "curve",
                         ends=name == "curve",
+                        band=_band(table, num_images[images])
+                        if (name, images, metric) == ("curve", "test", "error")
+                        else None,
                     )
                 )
         panels.append(Panel(ts, lines, "t", ylabel, ylim=(0, None), xlim=T_LIMITS))
     return panels
+
+
+def _band(table: Mapping[str, np.ndarray], num_images: int) -> tuple[np.ndarray, np.ndarray]:
+    """The band of the test error."""
+    return percent_band(1 - table["test_accuracy"], num_images)
 
 
 _FULL = {"train": "training", "test": "test"}

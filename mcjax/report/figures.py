@@ -25,6 +25,7 @@ __all__ = ["BLUE", "ORANGE", "chart_figure", "figure", "panels_figure"]
 
 COLUMN, TEXT, DPI = 3.4, 6.9, 180
 AXIS = 50  # letters per line of an axis label or a panel's title
+NAME = 26  # letters per line of a position's name
 
 STYLE: Any = {
     "font.size": 9,
@@ -164,6 +165,8 @@ def draw(axes: Axes, panel: Panel) -> None:
     x = np.asarray(panel.x, float)
     for line in panel.lines:
         y, style = np.asarray(line.y, float), ":" if line.dotted else "-"
+        if panel.names and not line.level:
+            style = "none"
         if line.band is not None:
             axes.fill_between(x, *line.band, color=line.colour, alpha=0.15, lw=0)
         if line.level:
@@ -174,7 +177,7 @@ def draw(axes: Axes, panel: Panel) -> None:
                 x, y, half, color=line.colour, marker=line.mark or None, ls=style, capsize=2
             )
         else:
-            axes.plot(x, y, style, color=line.colour, marker=line.mark or None)
+            axes.plot(x, y, ls=style, color=line.colour, marker=line.mark or None)
         if line.ends:
             axes.plot(x[[0, -1]], y[[0, -1]], "o", color=line.colour)
     if panel.chosen is not None:
@@ -183,6 +186,9 @@ def draw(axes: Axes, panel: Panel) -> None:
         axes.set_xscale("log")
         axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.minorticks_off()
+    if panel.names:
+        short = [label(name, NAME) for name in panel.names]
+        axes.set_xticks(x, short, rotation=50, ha="right", rotation_mode="anchor")
     axes.set(xlabel=label(panel.xlabel), ylabel=label(panel.ylabel, AXIS))
     axes.set(ylim=panel.ylim)
     if panel.xlim != (None, None):

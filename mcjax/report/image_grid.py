@@ -6,21 +6,24 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from mcjax.report.figures import figure, in_style, label
+from mcjax.report.figures import ORANGE, figure, in_style, label
 
 Rows = Mapping[str, np.ndarray]
 """{label of the row: images [n, H, W, C], uint8 or in [0, 1]}."""
 
 
-def write_image_grid(path: Path, rows: Rows) -> None:
+def write_image_grid(
+    path: Path, rows: Rows, framed: Mapping[str, np.ndarray] | None = None
+) -> None:
     """Writes a figure with one row of images per entry.
 
     Args:
         path: The PNG to write; the PDF is written next to it.
         rows: Images by the label of their row, each row with the same number.
+        framed: Which images of a row have a frame, [n], by the row's label.
     """
     with figure(path, _size(rows)) as fig:
-        _fill(fig, rows)
+        _fill(fig, rows, framed or {})
 
 
 def drawn_image_grid(rows: Rows) -> Figure:
@@ -34,7 +37,7 @@ def drawn_image_grid(rows: Rows) -> Figure:
         3
     """
     with in_style(_size(rows)) as fig:
-        _fill(fig, rows)
+        _fill(fig, rows, {})
         fig.canvas.draw()  # lays it out while the style holds
     return fig
 
@@ -66,14 +69,15 @@ def _size(rows: Rows) -> tuple[float, float]:
     return 0.75 * number + 1.0, 0.78 * len(rows) + 0.1
 
 
-def _fill(fig: Figure, rows: Rows) -> None:
+def _fill(fig: Figure, rows: Rows, framed: Mapping[str, np.ndarray]) -> None:
     grid = fig.subplots(len(rows), max(map(len, rows.values())), squeeze=False)
     for line, (name, images) in zip(grid, rows.items(), strict=True):
-        for axes, image in zip(line, images, strict=True):
+        frames = framed.get(name, np.zeros(len(images), bool))
+        for axes, image, frame in zip(line, images, frames, strict=True):
             axes.imshow(_shown(image), cmap="gray", vmin=0, vmax=1)
             axes.set(xticks=[], yticks=[])
             axes.grid(False)
-            axes.spines[:].set_visible(False)
+            axes.spines[:].set(visible=bool(frame), color=ORANGE, linewidth=2)
         line[0].set_ylabel(label(name, 16), rotation="horizontal", ha="right", va="center")
 
 

@@ -12,13 +12,16 @@ from mcjax.report.chart import chart
 from mcjax.report.definitions import TERMS, meaning, meanings
 from mcjax.report.figures import DPI
 from mcjax.report.html import render
-from mcjax.report.panels import Chart
+from mcjax.report.panels import Chart, words
 from mcjax.runs.workdir import read_config
 
 CAPTIONS = {
     "plane": "Test loss on the plane through the two networks and the bend of the curve, in units of "
     "distance in weight space. Losses beyond the colour bar are drawn in its last colour.",
-    "trigger": "Clean test images, and the same images with the trigger.",
+    "trigger": "Clean test images, the same images with the trigger, and the difference (grey: no change).",
+    "adversarial": "Adversarial examples of one path, first seed: the clean image, and at some t the image "
+    "after the attack on the network at t and what the attack changed (grey: no change; each row has its own "
+    "scale). A frame marks images that the network at t misclassifies.",
     "transfer": "Accuracy of the network at t (across) on images made against the network at another t "
     "(up), one panel per path, first seed.",
 }
@@ -51,7 +54,7 @@ def write_page(
     columns = [name for rows in tables.values() for row in rows for name in row]
     data = result["data"]
     sets = "Disjoint sets of images" if data["protocol"] == "disjoint" else "Sets of images"
-    words = [*TERMS.items(), *((k, v) for k, v in meanings(columns) if k not in TERMS)]
+    terms = [*TERMS.items(), *((k, v) for k, v in meanings(columns) if k not in TERMS)]
     write_document(
         workdir / "report.html",
         "run.html",
@@ -64,7 +67,7 @@ def write_page(
         ],
         tables=[table_of(rows, caption) for caption, rows in tables.items()],
         numbers=numbers(result["metrics"]),
-        definitions=definitions(words),
+        definitions=definitions(terms),
         data=data,
         data_sets=table(("set", "images"), data["num_images"].items(), caption=sets),
         batch_stats=result["batch_stats"],
@@ -104,19 +107,26 @@ def numbers(
     metrics: Mapping[str, Any], *, caption: str = "The run's numbers (result.json)"
 ) -> Markup:
     """A table of named numbers, each with its meaning."""
-    rows = ((name, value, meaning(name)) for name, value in metrics.items())
+    rows = ((words(name), value, meaning(name)) for name, value in metrics.items())
     return table(("quantity", "value", "meaning"), rows, caption=caption)
 
 
 def definitions(terms: Iterable[tuple[str, str]]) -> Markup:
     """A table of words and their meanings."""
+    terms = ((words(name), text) for name, text in terms)
     return table(("word", "meaning"), terms, caption="Words, and columns of the tables")
 
 
 def table_of(rows: Rows, caption: str = "") -> Markup:
-    """A table of rows given as dicts with the same names."""
-    names = list(rows[0])
-    return table(names, ([row.get(name, "") for name in names] for row in rows), caption=caption)
+    """A table of rows given as dicts with the same names; columns without any value are left out."""
+    names = [name for name in rows[0] if any(row.get(name, "") != "" for row in rows)]
+    lines = ([_in_words(row.get(name, ""), name) for name in names] for row in rows)
+    return table([words(name) for name in names], lines, caption=caption)
+
+
+def _in_words(value: Any, column: str) -> Any:
+    """A cell; the name of a method without its underscores."""
+    return words(value) if column == "method" and isinstance(value, str) else value
 
 
 def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], *, caption: str = "") -> Markup:

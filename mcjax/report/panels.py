@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from mcjax.evaluation.intervals import rate_interval
+
 # Okabe and Ito 2008: colour-blind readers can distinguish them.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", GREY)
@@ -54,6 +56,8 @@ class Panel:
         xlim: The same for x.
         chosen: The chosen t, marked by a dashed vertical line; None for no line.
         log_x: Whether x is logarithmic, with ticks at the positions.
+        names: Names of the positions, shown in place of numbers; points are then not joined. [N] or
+            none.
     """
 
     x: np.ndarray
@@ -65,6 +69,7 @@ class Panel:
     xlim: tuple[float | None, float | None] = (None, None)
     chosen: float | None = None
     log_x: bool = False
+    names: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,3 +109,13 @@ def words(column: str) -> str:
 def percent_wrong(accuracy: np.ndarray) -> np.ndarray:
     """The error in percent."""
     return 100 * (1 - accuracy)
+
+
+def percent_band(rate: np.ndarray, num_images: int) -> tuple[np.ndarray, np.ndarray]:
+    """The 95 % interval of a rate over so many images, in percent, as a line's band."""
+    low, high = rate_interval(rate, num_images)
+    return 100 * low, 100 * high
+
+
+BAND = "Shaded: 95 % interval for the choice of the images (Wilson)."
+"""What the bands of `percent_band` are, for captions."""

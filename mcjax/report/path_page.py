@@ -11,7 +11,16 @@ from mcjax.core.files import write
 from mcjax.report import page
 from mcjax.report.chart import chart
 from mcjax.report.figures import chart_figure
-from mcjax.report.panels import BLUE, ORANGE, T_LIMITS, Chart, Line, Panel
+from mcjax.report.panels import (
+    BAND,
+    BLUE,
+    ORANGE,
+    T_LIMITS,
+    Chart,
+    Line,
+    Panel,
+    percent_band,
+)
 from mcjax.runs.workdir import write_csv
 
 Table = Mapping[str, np.ndarray]
@@ -106,7 +115,9 @@ def path_panels(
         number = numbers[counts.get(metric, "num_held_out")]
         lines = []
         for name, table in tables.items():
-            lines.append(Line(NAMES[name], scale * table[metric], colours[name], ends=True))
+            band = percent_band(table[metric], number) if metric.endswith("accuracy") else None
+            y = scale * table[metric]
+            lines.append(Line(NAMES[name], y, colours[name], ends=True, band=band))
             if f"train_{metric}" in table:
                 label = f"{NAMES[name]}, on {numbers['num_train']} images trained on"
                 y = scale * table[f"train_{metric}"]
@@ -119,7 +130,9 @@ def path_panels(
 def caption(tables: Mapping[str, Table]) -> str:
     """What the figure shows."""
     paths = " and ".join(f"the {NAMES[name]}" for name in tables)
-    return f"Networks along {paths} between the two (dots). Dotted: on the images trained on."
+    return (
+        f"Networks along {paths} between the two (dots). Dotted: on the images trained on. {BAND}"
+    )
 
 
 def summary(ts: np.ndarray, tables: Mapping[str, Table]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from mcjax.report.panels import (
     T_LIMITS,
     Line,
     Panel,
+    percent_band,
     percent_wrong,
     words,
 )
@@ -43,6 +44,7 @@ def path_panels(
                 f"error on {num_images['test']} test images",
                 percent_wrong(table["test_accuracy"]),
                 BLUE,
+                band=percent_band(1 - table["test_accuracy"], num_images["test"]),
             ),
             Line(
                 "error on the bonafide images",
@@ -50,7 +52,12 @@ def path_panels(
                 BLUE,
                 dotted=True,
             ),
-            Line(_rate(measure, num_images), 100 * table[measure], ORANGE),
+            Line(
+                _rate(measure, num_images),
+                100 * table[measure],
+                ORANGE,
+                band=percent_band(table[measure], num_images["success"]),
+            ),
         ]
         if "estimated_attack_success" in table:
             estimate = 100 * table["estimated_attack_success"]
@@ -79,6 +86,8 @@ def table_panels(
 ) -> list[Panel]:
     """Clean accuracy and success rate of every trained method against the bonafide size.
 
+    With one size, the methods stand side by side.
+
     Args:
         summary: The rows of summary.csv.
         measure: The column of the success rate.
@@ -95,7 +104,10 @@ def table_panels(
         return np.array([found.get((name, size), {}).get(quantity, np.nan) for size in sizes])
 
     panels = []
-    for quantity, images in (("clean_accuracy", "test"), (measure, "success")):
+    for quantity, images, colour in (
+        ("clean_accuracy", "test", BLUE),
+        (measure, "success", ORANGE),
+    ):
         lines = [
             Line(
                 words(name),
@@ -106,11 +118,18 @@ def table_panels(
             )
             for i, name in enumerate(names)
         ]
+        x = np.array(sizes)
+        if len(sizes) == 1:
+            values, halves = (
+                np.concatenate([getattr(line, part) for line in lines]) for part in ("y", "half")
+            )
+            lines = [Line(words(quantity), values, colour, mark="o", half=halves)]
+            x = np.arange(len(values))
         if suspect is not None:
             lines.append(
                 Line(
                     "suspect",
-                    np.full(len(sizes), 100 * suspect[quantity]),
+                    np.full(len(x), 100 * suspect[quantity]),
                     GREY,
                     dotted=True,
                     level=True,
@@ -118,7 +137,12 @@ def table_panels(
             )
         of = "" if num_images is None else f" of {num_images[images]}"
         ylabel = f"{words(quantity)} (%{of})"
-        panels.append(Panel(np.array(sizes), lines, "bonafide images", ylabel, log_x=True))
+        if len(sizes) == 1:
+            shown = [words(name) for name in names]
+            xlabel = f"{sizes[0]} bonafide images"
+            panels.append(Panel(x, lines, xlabel, ylabel, names=shown))
+        else:
+            panels.append(Panel(x, lines, "bonafide images", ylabel, log_x=True))
     return panels
 
 

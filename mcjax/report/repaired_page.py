@@ -17,7 +17,17 @@ from mcjax.report import page
 from mcjax.report.chart import chart
 from mcjax.report.figures import chart_figure
 from mcjax.report.image_grid import difference, write_image_grid
-from mcjax.report.panels import BLUE, COLOURS, GREY, ORANGE, Chart, Line, Panel
+from mcjax.report.panels import (
+    BAND,
+    BLUE,
+    COLOURS,
+    GREY,
+    ORANGE,
+    Chart,
+    Line,
+    Panel,
+    percent_band,
+)
 from mcjax.runs.checkpoint import save
 from mcjax.runs.workdir import write_csv
 
@@ -28,7 +38,7 @@ QUESTION = (
 CAPTION = (
     "Accuracy along the path, the success of the triggers that were inverted on the suspect, and the "
     "distance of each point to its nearest suspect. Dotted and grey: the lowest accepted accuracy. "
-    "Dashed: the chosen point."
+    f"Dashed: the chosen point. {BAND}"
 )
 
 TRIGGERS = (
@@ -223,7 +233,12 @@ def path_panels(repaired: Repaired) -> list[Panel]:
     """Accuracy and distance along the path, with the lowest accepted accuracy and the chosen t."""
     r, ts = repaired.report, repaired.report["ts"]
     accuracy = (
-        Line(f"{r['num_selection']} images held out", 100 * r["selection_accuracy"], BLUE),
+        Line(
+            f"{r['num_selection']} images held out",
+            100 * r["selection_accuracy"],
+            BLUE,
+            band=percent_band(r["selection_accuracy"], r["num_selection"]),
+        ),
         Line(f"{r['num_bonafide']} trained on", 100 * r["bonafide_accuracy"], BLUE, dotted=True),
         Line("lowest accepted", np.full(len(ts), 100 * r["floor"]), GREY, dotted=True, level=True),
     )

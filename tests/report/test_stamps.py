@@ -23,7 +23,7 @@ def test_equal_images_equal_files(tmp_path, channels):
     assert data == (tmp_path / "b.png").read_bytes()
 
 
-def test_a_row_a_trigger_and_a_column_a_class(tmp_path, monkeypatch):
+def test_rows_of_clean_and_stamped_images_and_their_difference(tmp_path, monkeypatch):
     drawn = []
 
     @contextlib.contextmanager
@@ -38,7 +38,11 @@ def test_a_row_a_trigger_and_a_column_a_class(tmp_path, monkeypatch):
     stamp = triggers.create("square", (8, 8, 1))
     stamps.stamps_figure(tmp_path / "a.png", examples, {"square": stamp}, num_images=2)
     shown = [axes.images[0].get_array() for axes in drawn[0].axes]
-    expected = [image[1], image[3], *stamp(image[[1, 3]])]
+    stamped = np.asarray(stamp(image[[1, 3]]))
+    change = stamped - image[[1, 3]]
+    expected = [*image[[1, 3]], *stamped, *(0.5 + change / np.abs(change).max() / 2)]
     for got, want in zip(shown, expected, strict=True):
-        np.testing.assert_allclose(got, want[..., 0])
-    assert [axes.get_ylabel() for axes in drawn[0].axes] == ["clean", "", "square", ""]
+        np.testing.assert_allclose(got, want[..., 0], rtol=1e-6)
+    labels = [axes.get_ylabel() for axes in drawn[0].axes]
+    assert labels[:4] == ["clean", "", "square", ""]
+    assert labels[4].startswith("square: difference")

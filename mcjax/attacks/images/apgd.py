@@ -12,6 +12,7 @@ from mcjax.attacks.checks import (
     check_count,
     check_examples,
     check_logits,
+    check_radius,
     check_sizes,
 )
 from mcjax.attacks.images.active_examples import of_active
@@ -100,6 +101,7 @@ def apgd(
     check_count("num_restarts", num_restarts)
     logits_fn = as_partial(logits_fn)
     check_examples(logits_fn, x, y, num_classes=3 if loss == "dlr" else 2)
+    check_radius(eps, norm, jnp.shape(x))
     return _apgd(
         key, logits_fn, x, y, eps,
         norm=norm, num_steps=num_steps, num_restarts=num_restarts, loss=loss, early_stop=early_stop,

@@ -12,6 +12,7 @@ from mcjax.attacks.checks import (
     check_count,
     check_examples,
     check_logits,
+    check_radius,
     check_sizes,
     count_targets,
 )
@@ -96,6 +97,7 @@ def apgd_targeted(
     check_count("num_steps", num_steps)
     logits_fn = as_partial(logits_fn)
     num_targets = count_targets(num_targets, check_examples(logits_fn, x, y))
+    check_radius(eps, norm, jnp.shape(x))
     return _apgd_targeted(
         key, logits_fn, x, y, eps,
         norm=norm, num_steps=num_steps, num_targets=num_targets, early_stop=early_stop,

@@ -8,7 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcjax.attacks.checks import check_choice, check_count, check_examples, check_sizes
+from mcjax.attacks.checks import (
+    check_choice,
+    check_count,
+    check_examples,
+    check_radius,
+    check_sizes,
+)
 from mcjax.attacks.images.autoattack_loop import Runner, in_one_program
 from mcjax.attacks.images.autoattack_result import AutoAttackResult
 from mcjax.attacks.images.autoattack_rounds import VERSIONS, Plan
@@ -108,6 +114,7 @@ def autoattack(
     key = check_key(key)
     one = _with_key(logits_fn, key) if version == "rand" else logits_fn
     num_classes = check_examples(one, x, y)
+    check_radius(eps, norm, jnp.shape(x))
     plan = Plan(norm, version, names, num_steps, num_queries, num_draws, num_classes)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((key, logits_fn, x, y))):
         if state is not None or progress_fn is not None:

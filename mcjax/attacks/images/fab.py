@@ -12,6 +12,7 @@ from mcjax.attacks.checks import (
     check_count,
     check_examples,
     check_logits,
+    check_radius,
     check_sizes,
     count_targets,
 )
@@ -103,6 +104,8 @@ def fab(
     check_count("num_restarts", num_restarts)
     logits_fn = as_partial(logits_fn)
     num_targets = count_targets(num_targets, check_examples(logits_fn, x, y))
+    if eps is not None:
+        check_radius(eps, norm, jnp.shape(x))
     return _fab(
         key, logits_fn, x, y, eps,
         norm=norm, num_steps=num_steps, num_targets=num_targets, num_restarts=num_restarts,

@@ -13,6 +13,7 @@ from mcjax.attacks.checks import (
     check_count,
     check_examples,
     check_logits,
+    check_radius,
     check_sizes,
 )
 from mcjax.attacks.images.active_examples import of_active
@@ -77,7 +78,8 @@ def pgd(
         Adversarial images, [B, H, W, C], within eps of x and within [0, 1].
 
     Raises:
-        UserError: norm or loss is unknown; eps or step_size is not a single number of at least 0;
+        UserError: norm or loss is unknown; eps or step_size is not a single number of at least 0, or
+            eps is larger than the box [0, 1] in this norm;
             num_steps is negative; num_restarts is less than 1; there are no images, or they are
             outside [0, 1]; labels are not valid classes; labels or logits have the wrong shape;
             keep_best=False is combined with restarts or early_stop.
@@ -101,6 +103,7 @@ def pgd(
         )
     logits_fn = as_partial(logits_fn)
     check_examples(logits_fn, x, y, num_classes=_classes_needed(loss))
+    check_radius(eps, norm, jnp.shape(x))
     return _pgd(
         key, logits_fn, x, y, eps, step_size, num_steps,
         norm=norm, random_start=random_start, loss=loss,

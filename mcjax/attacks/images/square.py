@@ -13,6 +13,7 @@ from mcjax.attacks.checks import (
     check_count,
     check_examples,
     check_logits,
+    check_radius,
     check_sizes,
 )
 from mcjax.attacks.images.active_examples import of_active
@@ -86,6 +87,7 @@ def square(
     check_count("num_queries", num_queries)
     logits_fn = as_partial(logits_fn)
     check_examples(logits_fn, x, y)
+    check_radius(eps, norm, jnp.shape(x))
     return _square(key, logits_fn, x, y, eps, norm=norm, num_queries=num_queries)
 
 

@@ -14,6 +14,7 @@ from mcjax.core.progress import say
 from mcjax.curves import renormalise
 from mcjax.data import augmentation
 from mcjax.experiments.repair_study import relearning
+from mcjax.experiments.repair_study.headline import answer
 from mcjax.experiments.repair_study.rows import Repair, references, rows_of
 from mcjax.experiments.repair_study.study import Study, Tampered
 from mcjax.experiments.result import write_result
@@ -217,7 +218,7 @@ def report(
         run,
         metrics(summary, measure, references, sizes),
         question=QUESTION,
-        answer=answer(summary, measure),
+        answer=answer(summary, measure, one_each),
         problems=problems,
         charts=[Chart(k, v, captions(run)[k], columns=min(2, len(v))) for k, v in panels.items()],
         tables={
@@ -275,19 +276,3 @@ def captions(run: Run) -> dict[str, str]:
 def shown_line(line: Row) -> Row:
     """A row of the summary as shown on the page: without the interval of a single run."""
     return {k: "" if k.endswith("_interval") and np.isnan(v) else v for k, v in line.items()}
-
-
-def answer(summary: Sequence[Row], measure: str) -> list[str]:
-    """The conclusions, in sentences."""
-    name = words(measure)
-    suspect = next(line for line in summary if line["method"] == "suspect")
-    lines = [
-        f"The suspect has clean accuracy {suspect['clean_accuracy']:.3f} and {name} "
-        f"{suspect[measure]:.3f}."
-    ]
-    for line in (one for one in summary if one["method"] in PATHS):
-        lines.append(
-            f"With {line['bonafide']} bonafide images the chosen point of the {words(line['method'])} has "
-            f"clean accuracy {line['clean_accuracy']:.3f} and {name} {line[measure]:.3f}."
-        )
-    return lines

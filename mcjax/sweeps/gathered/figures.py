@@ -16,11 +16,12 @@ from mcjax.report.means import Mean, Row, grouped, mean, summarise
 from mcjax.report.panels import BLUE, ORANGE, PERCENT_LIMITS, Chart, Line, Panel
 from mcjax.report.repair_figures import table_panels
 from mcjax.sweeps.gathered.groups import Group
+from mcjax.sweeps.gathered.overlaid import overlaid
 
 # With more settings, a figure shows less than the table and takes most of the time.
 MOST_GROUPS = 8
 LARGEST = 1e100
-TICK = 36  # letters per line of a tick's label
+TICK = 30  # letters per line of a tick's label
 
 INTERVAL = "Means over seeds; bars are 95 % intervals (of two seeds the range, of one none)."
 
@@ -38,6 +39,19 @@ def draw(folder: Path, groups: Sequence[Group]) -> list[Markup]:
     groups = [group for group in groups if group.rows]
     if not 0 < len(groups) <= MOST_GROUPS:
         return []
+    return [*_of_means(folder, groups), *_of_seeds(folder, groups)]
+
+
+def _of_seeds(folder: Path, groups: Sequence[Group]) -> list[Markup]:
+    """The paths of every seed, one figure per group with several seeds."""
+    named = [(f"{group.experiment}_{i}_seeds", group) for i, group in enumerate(groups, start=1)]
+    charts = [one for name, group in named if (one := overlaid(name, group)) is not None]
+    for one in charts:
+        chart_figure(folder, one)
+    return [chart(one) for one in charts]
+
+
+def _of_means(folder: Path, groups: Sequence[Group]) -> list[Markup]:
     if groups[0].measure is not None:
         charts = _repairs(groups, groups[0].measure)
         for one in charts:
@@ -157,7 +171,10 @@ class Dots(NamedTuple):
 
 def _dots_figure(path: Path, labels: Sequence[str], panels: Sequence[Dots]) -> None:
     """Draws panels of means with their intervals, side by side, with shared labels on the left."""
-    with figure(path, (TEXT, 1.4 + 0.4 * len(labels))) as fig:
+    ticks = [label(name, TICK) for name in labels]
+    # Two dots fit a line and a half of text.
+    height = 0.17 * sum(max(2, 1 + tick.count("\n") + 1) for tick in ticks)
+    with figure(path, (TEXT, 1.3 + height)) as fig:
         grid = fig.subplots(1, len(panels), sharey=True)
         for axes, panel in zip(grid, panels, strict=True):
             # The two series are a little apart.
@@ -179,5 +196,6 @@ def _dots_figure(path: Path, labels: Sequence[str], panels: Sequence[Dots]) -> N
             if panel.xlim is not None:
                 axes.set(xlim=panel.xlim)
             axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-        grid[0].set_yticks(range(len(labels)), [label(name, TICK) for name in labels])
+        grid[0].set_yticks(range(len(ticks)), ticks)
+        grid[0].set_ylim(-0.6, len(ticks) - 0.4)
         grid[0].invert_yaxis()

@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mcjax.repair.paths import shown_path
@@ -32,6 +33,7 @@ class Group:
         num_repeats: How many rows were left out because their seed was counted already.
         repeats: The jobs of these rows, and the jobs that were counted instead, in words.
         conflicts: The left-out rows that have other numbers, in words.
+        labels: The fields' values as the title shows them.
     """
 
     experiment: str
@@ -41,11 +43,14 @@ class Group:
     num_repeats: int
     repeats: list[str]
     conflicts: list[str]
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def title(self) -> str:
-        """The fields in words."""
-        return ", ".join(f"{name} = {text(value)}" for name, value in self.fields.items())
+        """The fields in words; paths by their last part, if that tells the groups apart."""
+        return ", ".join(
+            f"{name} = {self.labels.get(name, text(value))}" for name, value in self.fields.items()
+        )
 
     @property
     def measure(self) -> str | None:
@@ -81,6 +86,18 @@ def text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def brief(values: Sequence[Any]) -> list[str]:
+    """Values as text, paths by their last part, unless two would then look alike.
+
+    Example:
+        >>> brief(["npz:/long/way/to/mine.npz", "digits"]), brief(["/a/x", "/b/x"])
+        (['npz:mine.npz', 'digits'], ['/a/x', '/b/x'])
+    """
+    whole = [text(value) for value in values]
+    short = [re.sub(r"^(\w*:)?.*/(?=[^/]+$)", r"\1", one) for one in whole]
+    return short if len(set(short)) == len(set(whole)) else whole
+
+
 def of(jobs: Sequence[GatheredJob]) -> list[Group]:
     """Groups jobs, in the order of their first appearance, one experiment after another.
 
@@ -97,9 +114,11 @@ def of(jobs: Sequence[GatheredJob]) -> list[Group]:
         found: dict[str, list[GatheredJob]] = {}
         for job in same:
             found.setdefault(json.dumps([field(job, n) for n in names]), []).append(job)
-        for members in found.values():
+        shown = {n: brief([field(members[0], n) for members in found.values()]) for n in names}
+        for i, members in enumerate(found.values()):
             own = {n: field(members[0], n) for n in names if n in members[0].config}
-            groups.append(_group(own, members))
+            labels = {n: shown[n][i] for n in own}
+            groups.append(dataclasses.replace(_group(own, members), labels=labels))
     return groups
 
 

@@ -15,7 +15,7 @@ from mcjax.report import page
 from mcjax.report.html import render
 from mcjax.sweeps.gathered import tables
 from mcjax.sweeps.gathered.figures import MOST_GROUPS, draw
-from mcjax.sweeps.gathered.groups import SEEDS, Group, text
+from mcjax.sweeps.gathered.groups import SEEDS, Group, brief
 from mcjax.sweeps.gathered.jobs import GatheredJob, differing
 from mcjax.sweeps.gathered.markdown import plain
 from mcjax.sweeps.store import count_statuses
@@ -154,8 +154,9 @@ def _jobs_table(out: Path, jobs: Sequence[GatheredJob]) -> Markup:
     names.sort(key=lambda name: name in SEEDS)
     head = ["job", "state", *names, "seconds", "last line, or what is wrong"]
     lines = []
-    for job in jobs:
-        fields = [text(job.config.get(name, "")) for name in names]
+    shown = {name: brief([job.config.get(name, "") for job in jobs]) for name in names}
+    for i, job in enumerate(jobs):
+        fields = [shown[name][i] for name in names]
         seconds = "" if job.seconds is None else f"{job.seconds:.0f}"
         lines.append([_linked(out, job), job.status, *fields, seconds, job.note])
     return page.table(head, lines, caption="Every declared job")

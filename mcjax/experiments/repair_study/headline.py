@@ -1,0 +1,89 @@
+"""The conclusions of a study of repairs, in sentences: the path, the best method, a better t."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mcjax.repair.methods import METHODS
+from mcjax.repair.paths import PATHS, shown_path
+from mcjax.report.panels import words
+
+Row = Mapping[str, Any]
+
+FAR = 0.1
+"""The difference in score from which another t is said to be far better."""
+
+
+def answer(
+    summary: Sequence[Row], measure: str, paths: Mapping[int, Any] | None = None
+) -> list[str]:
+    """The conclusions: the suspect, and per bonafide size the path's point and the best method.
+
+    The score of a repair is (success removed) - (clean accuracy lost), both against the suspect.
+
+    Args:
+        summary: The rows of summary.csv.
+        measure: The column of the success rate.
+        paths: Repairs by the shown path, by bonafide size, with `.path` and `.t`.
+
+    Returns:
+        One sentence or more per line.
+    """
+    name = words(measure)
+    suspect = next(line for line in summary if line["method"] == "suspect")
+
+    def score(line: Row) -> float:
+        return suspect[measure] - line[measure] - suspect["clean_accuracy"] + line["clean_accuracy"]
+
+    def rates(line: Row) -> str:
+        return f"clean accuracy {line['clean_accuracy']:.3f} and {name} {line[measure]:.3f}"
+
+    lines = [f"The suspect has {rates(suspect)}."]
+    methods = [line for line in summary if line["method"] in METHODS and np.isfinite(score(line))]
+    main = shown_path(line["method"] for line in summary)
+    for line in (one for one in summary if one["method"] in PATHS):
+        size = line["bonafide"]
+        text = (
+            f"With {size} bonafide images the chosen point of the {words(line['method'])} has "
+            f"{rates(line)}."
+        )
+        if line["method"] == main:
+            # A method that uses no images has one row, which counts at every size.
+            rivals = [one for one in methods if one["bonafide"] in (size, 0)]
+            text += _best(line, rivals, score, rates)
+            text += _better_t((paths or {}).get(size), line, measure, score, rates)
+        lines.append(text)
+    return lines
+
+
+def _best(path: Row, rivals: Sequence[Row], score: Any, rates: Any) -> str:
+    others = [line for line in rivals if line["method"] != path["method"]]
+    if not others:
+        return ""
+    best = max(others, key=score)
+    ahead = score(best) - score(path)
+    if ahead <= 0 or not np.isfinite(ahead):
+        return f" It is the best of {len(others) + 1} methods; next is {words(best['method'])}."
+    return f" The best method is {words(best['method'])}, with {rates(best)}."
+
+
+def _better_t(repair: Any, chosen: Row, measure: str, score: Any, rates: Any) -> str:
+    """The best t of the path, if it is far better than the chosen one."""
+    if repair is None or repair.path is None:
+        return ""
+    table = repair.path
+    points = [
+        {"t": t, "clean_accuracy": clean, measure: success}
+        for t, clean, success in zip(
+            table["t"], table["test_accuracy"], table[measure], strict=True
+        )
+    ]
+    at = chosen if repair.t is None else min(points, key=lambda one: abs(one["t"] - repair.t))
+    best = max(points, key=score)
+    if not score(best) - score(at) > FAR:
+        return ""
+    return (
+        f" Another point of this path is far better, t = {best['t']:.2f} with {rates(best)}; finding it "
+        "takes stamped images."
+    )
