@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +41,7 @@ PLACES = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures, and writes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("configs", nargs="*", default=CONFIGS)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--busy", action="store_true", help="measure on a machine that is not idle")
@@ -111,18 +111,18 @@ def write(root: Path, seconds: Mapping[str, Sequence[float]]) -> list[Path]:
     """
     texts: dict[Path, str] = {}
 
-    def replace(file: Path, pattern: str, new: Callable[[str], str]) -> None:
+    def replace(file: Path, pattern: str, new: str) -> None:
         text = texts.get(file, file.read_text())
         found = re.findall(pattern, text, re.S if pattern == COST else 0)
         if len(found) != 1:
             raise ValueError(f"{file} has {len(found)} places for {pattern!r}; correct PLACES")
-        texts[file] = text.replace(found[0], new(found[0]))
+        texts[file] = text.replace(found[0], new)
 
     for name, times in seconds.items():
         cost = f"Cost: {in_words(times)} on {os.cpu_count()} CPU cores, compilation included."
-        replace(root / "configs" / f"{name}.py", COST, lambda _, cost=cost: cost)
-        for file, pattern in PLACES.get(name, {}).items():
-            replace(root / file, pattern, lambda _, times=times: in_words(times))
+        replace(root / "configs" / f"{name}.py", COST, cost)
+        for place, pattern in PLACES.get(name, {}).items():
+            replace(root / place, pattern, in_words(times))
     changed = [file for file, text in texts.items() if text != file.read_text()]
     for file in changed:
         file.write_text(texts[file])

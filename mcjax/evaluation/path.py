@@ -276,7 +276,12 @@ def warn_of_bytes(image: Any) -> None:
     Args:
         image: Stacked batches, [N, B, ...]; only the first 8 images are looked at.
     """
-    if isinstance(image, jax.core.Tracer) or not jnp.issubdtype(image.dtype, jnp.floating):
+    dtype = getattr(image, "dtype", None)
+    if (
+        isinstance(image, jax.core.Tracer)
+        or dtype is None
+        or not jnp.issubdtype(dtype, jnp.floating)
+    ):
         return
     if isinstance(image, jax.Array) and not image.is_fully_addressable:
         return

@@ -13,7 +13,7 @@ from mcjax.experiments.result import write_result
 from mcjax.experiments.stages.path import Table
 from mcjax.report.autoattack_figures import autoattack_panel
 from mcjax.report.evasion_figures import path_panels, path_title, transfer_figure
-from mcjax.report.panels import Chart
+from mcjax.report.panels import BAND, Chart
 from mcjax.runs.run import Run
 from mcjax.runs.workdir import write_csv
 
@@ -95,7 +95,8 @@ def report(
     by_path = {k: list(g) for k, g in itertools.groupby(sorted(rows, key=_path), key=_path)}
     caption = (
         "Loss, error and largest eigenvalue of the input Hessian (of the loss in nats, images in [0, 1]) "
-        "along each path, first seed. Brackets: 95 % interval of the correlation over points of the path."
+        "along each path, first seed. Brackets: 95 % interval of the correlation over points of the path. "
+        f"Errors: {BAND}"
     )
     num_robust = min(run.config.evaluation.robust_images, len(run.splits.test["label"]))
     num_images = run.num_evaluated | {"robust": num_robust}

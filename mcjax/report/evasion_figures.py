@@ -15,6 +15,7 @@ from mcjax.report.panels import (
     T_LIMITS,
     Line,
     Panel,
+    percent_band,
     percent_wrong,
 )
 
@@ -34,22 +35,26 @@ def path_panels(table: Mapping[str, np.ndarray], num_images: Mapping[str, int]) 
     }
     style = {"train": (BLUE, True), "test": (BLUE, False), "robust": (ORANGE, False)}
 
-    def lines(values: Mapping[str, np.ndarray]) -> list[Line]:
+    def lines(values: Mapping[str, np.ndarray], bands: Mapping[str, Any]) -> list[Line]:
         return [
-            Line(labels[name], y, style[name][0], dotted=style[name][1])
+            Line(labels[name], y, style[name][0], dotted=style[name][1], band=bands.get(name))
             for name, y in values.items()
         ]
 
     losses = {name: table[f"{name}_loss"] for name in labels}
     errors = {name: percent_wrong(table[f"{name}_accuracy"]) for name in labels}
+    bands = {
+        name: percent_band(1 - table[f"{name}_accuracy"], num_images[name])
+        for name in ("test", "robust")
+    }
     low, middle, high = (v for k, v in table.items() if "eigenvalue_quantile" in k)
     curvature = [
         Line("eigenvalue, mean", table["input_hessian_eigenvalue"], GREEN),
         Line("its median; shaded 10 to 90 %", middle, GREEN, dotted=True, band=(low, high)),
     ]
     return [
-        Panel(ts, lines(losses), "t", "cross-entropy (nats)", ylim=(0, None), xlim=T_LIMITS),
-        Panel(ts, lines(errors), "t", "error (%)", ylim=PERCENT_LIMITS, xlim=T_LIMITS),
+        Panel(ts, lines(losses, {}), "t", "cross-entropy (nats)", ylim=(0, None), xlim=T_LIMITS),
+        Panel(ts, lines(errors, bands), "t", "error (%)", ylim=PERCENT_LIMITS, xlim=T_LIMITS),
         Panel(ts, curvature, "t", "input-Hessian eigenvalue", ylim=(0, None), xlim=T_LIMITS),
     ]
 

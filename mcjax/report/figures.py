@@ -113,22 +113,23 @@ def panels_figure(
         title: The title of the figure.
     """
     columns = columns or min(3, len(panels))
-    with figure(path, _size(len(panels), columns, title)) as fig:
+    with figure(path, _size(panels, columns, title)) as fig:
         _fill(fig, panels, columns, title)
 
 
 def drawn(panels: Sequence[Panel]) -> Figure:
     """The figure of panels, for a notebook: drawn, and not written."""
     columns = min(3, len(panels))
-    with in_style(_size(len(panels), columns)) as fig:
+    with in_style(_size(panels, columns)) as fig:
         _fill(fig, panels, columns)
         fig.canvas.draw()  # lays it out while the style holds
     return fig
 
 
-def _size(number: int, columns: int, title: str = "") -> tuple[float, float]:
-    rows = -(-number // columns)
-    height = (2.6 if columns < 3 else 2.1) * rows + (0.25 if title else 0)
+def _size(panels: Sequence[Panel], columns: int, title: str = "") -> tuple[float, float]:
+    rows = -(-len(panels) // columns)
+    names = 0.7 if any(panel.names for panel in panels) else 0  # they slant
+    height = ((2.6 if columns < 3 else 2.1) + names) * rows + (0.25 if title else 0)
     return COLUMN if columns == 1 else TEXT, height
 
 

@@ -41,8 +41,8 @@ def allowed(value: Any) -> Any:
 
 
 def _breakable(text: Any) -> list[str]:
-    """Pieces of a text, which may be broken after an underscore or a dot; columns stay narrow."""
-    return [text] if isinstance(text, Markup) else re.split(r"(?<=[_.])", str(text))
+    """Pieces of a text, which may be broken after an underscore or a dot that is no decimal point."""
+    return [text] if isinstance(text, Markup) else re.split(r"(?<=_)|(?<=\.)(?!\d)", str(text))
 
 
 def _anchor(title: str) -> str:

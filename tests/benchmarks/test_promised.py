@@ -49,7 +49,7 @@ def test_the_heads_sentence(copy):
 def test_a_place_that_is_gone_is_said_and_nothing_is_written(copy):
     (copy / "README.md").write_text("no promise")
     before = (copy / "configs" / "digits.py").read_text()
-    with pytest.raises(ValueError, match="README.md has 0 places"):
+    with pytest.raises(ValueError, match=r"README.md has 0 places"):
         promised.write(copy, {"digits": [20, 24, 21]})
     assert (copy / "configs" / "digits.py").read_text() == before
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from mcjax import data
 from mcjax.core.errors import UserError
 from mcjax.data import Dataset
 
@@ -63,3 +64,18 @@ def test_each_wrong_array_is_named_in_one_line(change, message):
 def test_both_parts_have_one_shape_and_type(other):
     with pytest.raises(UserError, match="same shape and dtype"):
         dataset(part(), other)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mine.npz", "did you mean npz:mine.npz"),
+        ("fashion-mnist", "did you mean fashion_mnist"),
+        ("/some/folder", "unknown data set '/some/folder'; give digits"),
+        ("npz:", "npz: has no file"),
+        ("fake:Mine", "unknown data set 'Mine'"),
+    ],
+)
+def test_unknown_names_get_a_suggestion(name, message):
+    with pytest.raises(UserError, match=message):
+        data.load(name)

@@ -1,5 +1,7 @@
 """Path evaluation against a plain loop, on one and on eight devices."""
 
+import warnings
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -273,3 +275,23 @@ def test_points_beyond_the_ends_are_asked_for(evaluate_fn):
         evaluate_fn(metric_fn, line, [0.0, 1.5], batch)
     found = evaluate_fn(metric_fn, line, [-1.0, 1.5], batch, extrapolate=True)["w"]
     np.testing.assert_allclose(np.asarray(found).reshape(2, -1)[:, 0], [-1, 1.5])
+
+
+def test_floats_from_0_to_255_are_warned_of():
+    def metric_fn(params, batch):
+        return {"mean": batch["image"].mean((1, 2, 3))}
+
+    def evaluate(image):
+        return evaluate_path(
+            metric_fn, lambda t: t, [0.5], {"image": image, "label": np.zeros(2, int)}
+        )
+
+    image = np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1) * 30
+    with pytest.warns(UserWarning, match="whole numbers up to 210 as floats"):
+        evaluate(image.astype(np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(image)  # bytes are divided
+        evaluate(image / np.float32(255))
+        evaluate((image / np.float32(255) - 0.5) / 0.2)  # normalised
+        evaluate(np.round(image / np.float32(255)))  # black and white

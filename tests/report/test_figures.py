@@ -62,7 +62,7 @@ def test_a_level_is_seen_over_a_single_point(tmp_path):
         low, high = axes.transAxes.transform([(0, 0), (1, 0)])[:, 0]
         drawn = axes.lines[1].get_transform().transform(axes.lines[1].get_xydata())[:, 0]
         np.testing.assert_allclose(drawn, [low, high])
-    assert re.search(r'd="M52,[\d.]+H350"/></g>', chart(Chart("table", [panel], "")))
+    assert re.search(r'd="M52,[\d.]+H790"/></g>', chart(Chart("table", [panel], "")))
 
 
 def test_bars_bands_marks_and_gaps_are_drawn(tmp_path):
@@ -137,3 +137,46 @@ def test_relearning_has_a_panel_per_number_of_poisoned_images(tmp_path):
         ("suspect", [10, 50]),
         ("clean twin", [10, 50]),
     ]
+
+
+def test_methods_stand_side_by_side_where_there_is_one_size(tmp_path):
+    summary = [
+        {
+            "method": name,
+            "bonafide": size,
+            "clean_accuracy": clean,
+            "rate": 0.5,
+            "clean_accuracy_interval": 0.01,
+            "rate_interval": np.nan,
+        }
+        for name, size, clean in (("suspect", 0, 0.9), ("fine_tune", 50, 0.8), ("path", 50, 0.7))
+    ]
+    clean, rate = repair_figures.table_panels(summary, "rate", None)
+    assert clean.names == ["fine tune", "path"]
+    assert clean.lines[0].y.tolist() == [80, 70]
+    assert clean.lines[1].y.tolist() == [90, 90]
+    assert rate.xlabel == "50 bonafide images"
+    html = chart(Chart("table", [clean, rate], ""))
+    assert html.count(">fine tune</text>") == 2
+    with figures.figure(tmp_path / "a.png", (3, 3), pdf=False) as fig:
+        axes = fig.subplots()
+        figures.draw(axes, clean)
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == ["fine tune", "path"]
+        assert axes.containers[0].lines[0].get_linestyle() == "None"  # points are not joined
+
+
+def test_a_single_panel_takes_the_width_of_the_page():
+    panel = Panel(np.arange(2.0), [Line("a", np.ones(2))], "t", "y")
+    assert 'viewBox="0 0 800 230"' in chart(Chart("one", [panel], ""))
+    assert 'viewBox="0 0 360 230"' in chart(Chart("two", [panel, panel], ""))
+
+
+def test_the_test_error_has_its_interval():
+    _, error = connect_figures.path_panels(
+        np.linspace(0, 1, 4), table(), table(), {"train": 30, "test": 20}
+    )
+    bands = {line.label: line.band for line in error.lines}
+    low, high = bands["curve, 20 test images"]
+    assert (low < error.lines[2].y).all()
+    assert (high > error.lines[2].y).all()
+    assert bands["curve, 30 training images"] is None

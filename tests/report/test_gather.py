@@ -19,6 +19,7 @@ from mcjax.report.means import mean, summarise
 from mcjax.report.panels import Chart
 from mcjax.sweeps.gathered import figures, groups, tables
 from mcjax.sweeps.gathered.jobs import find
+from mcjax.sweeps.gathered.overlaid import overlaid
 
 COLUMNS = ("method", "bonafide", "seed", "t", "clean_accuracy", "attack_success_rate")
 
@@ -355,7 +356,65 @@ def test_where_it_is_left(tmp_path):
     leave_sweep(tmp_path / "sweep", {"a": (config(), "done")})
     attempt = tmp_path / "sweep" / "jobs" / "a" / "attempts" / "0001"
     assert default_out([tmp_path / "sweep"]) == tmp_path / "sweep" / "gathered"
-    assert default_out([attempt]) == default_out([attempt, tmp_path]) == Path("gathered")
+    assert default_out([attempt, tmp_path]) == Path("gathered")
+
+
+def test_the_tables_of_a_single_run_are_printed_and_nothing_is_written(tmp_path):
+    leave_run(tmp_path / "a", config(), table(0))
+    done = in_process.run("mcjax.report", "a", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "| path | 0.850 / 0.100 |" in done.stdout
+    assert "its page is a/report.html; add --out FOLDER" in done.stdout + done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+LONG = "npz:/home/somebody/a/long/way/to/{}.npz"
+
+
+def test_long_paths_are_shown_by_their_last_part_if_that_tells_them_apart(tmp_path):
+    for i, name in enumerate((LONG.format("mine"), "digits")):
+        leave_run(tmp_path / "some" / str(i), config(data__name=name), table(0))
+    jobs, _ = find([tmp_path / "some"])
+    assert [g.title for g in groups.of(jobs)] == ["data.name = npz:mine.npz", "data.name = digits"]
+    for i, name in enumerate(("npz:/a/mine.npz", "npz:/b/mine.npz")):
+        leave_run(tmp_path / "same" / str(i), config(data__name=name), table(0))
+    jobs, _ = find([tmp_path / "same"])
+    assert [g.title for g in groups.of(jobs)] == [
+        "data.name = npz:/a/mine.npz",
+        "data.name = npz:/b/mine.npz",
+    ]
+
+
+PATH = "t,test_accuracy,test_loss,attack_success_rate\n0,0.9,0.1,1\n0.5,{},0.2,0.1\n1,0.9,0.1,1\n"
+
+
+def test_runs_that_differ_by_seed_get_overlaid_paths(tmp_path):
+    for seed in range(3):
+        leave_run(tmp_path / str(seed), config(seed=seed), table(seed))
+        (tmp_path / str(seed) / "path.csv").write_text(PATH.format(0.8 - seed / 10))
+    (group,) = groups.of(find([tmp_path])[0])
+    found = overlaid("seeds", group)
+    assert [panel.ylabel for panel in found.panels] == [
+        "cross-entropy, test (nats)",
+        "test error (%)",
+        "attack success rate (%)",
+    ]
+    error = found.panels[1]
+    assert [line.label for line in error.lines] == ["seed 0", "seed 1", "seed 2"]
+    assert [line.y[1] for line in error.lines] == pytest.approx([20, 30, 40])
+    (tmp_path / "0" / "path.csv").write_text("damaged")
+    (tmp_path / "1" / "path.csv").unlink()
+    assert overlaid("seeds", group) is None
+
+
+def test_labels_of_any_length_leave_room_for_the_panels(tmp_path):
+    """Layout warnings are errors in tests."""
+    names = [f"data.name = npz:{'photographs_of_numbers_' * 5}{i}.npz" for i in range(6)]
+    means = [mean([{"seed": 0, "x": 0.5}], "x")] * 6
+    dots = [figures.Dots("worst", {"curve": means, "line": means})] * 2
+    figures._dots_figure(tmp_path / "a.png", names, dots)
+    height = int.from_bytes((tmp_path / "a.png").read_bytes()[20:24])
+    assert height > 180 * 6 * 3 * 0.15  # three lines per label
 
 
 def test_a_thousand_jobs(tmp_path):

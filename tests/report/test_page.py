@@ -137,7 +137,7 @@ def test_the_numbers_of_a_chart_are_those_of_its_lines():
     assert data["x"] == [0, 1, 2, 3]
     assert data["y"] == [[0.5, None, 1.23457, None]]
     assert data["px"][0] == chart.LEFT
-    assert data["px"][3] == chart.RIGHT
+    assert data["px"][3] == chart.WIDE.right
     height = chart.BOTTOM - chart.TOP
     assert data["py"][0][0] == chart.BOTTOM - 0.25 * height
     assert data["py"][0][1] is None

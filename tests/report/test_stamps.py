@@ -46,3 +46,30 @@ def test_rows_of_clean_and_stamped_images_and_their_difference(tmp_path, monkeyp
     labels = [axes.get_ylabel() for axes in drawn[0].axes]
     assert labels[:4] == ["clean", "", "square", ""]
     assert labels[4].startswith("square: difference")
+
+
+def test_frames_mark_images_that_are_misclassified(tmp_path, monkeypatch):
+    drawn = []
+
+    @contextlib.contextmanager
+    def keep(path, size):
+        with figures.figure(path, size) as fig:
+            drawn.append(fig)
+            yield fig
+
+    monkeypatch.setattr(image_grid, "figure", keep)
+    clean = np.full((2, 4, 4, 1), 0.5)
+    attacked = {0.0: (clean + 0.1, np.array([True, False])), 0.5: (clean, np.array([False, False]))}
+    stamps.adversarial_figure(tmp_path / "a.png", clean, attacked)
+    axes = drawn[0].axes
+    assert [one.get_ylabel().split(":")[0] for one in axes[::2]] == [
+        "clean",
+        "t = 0",
+        "t = 0",
+        "t = 0.5",
+        "t = 0.5",
+    ]
+    assert [one.spines["top"].get_visible() for one in axes].index(True) == 2
+    assert sum(one.spines["top"].get_visible() for one in axes) == 1
+    np.testing.assert_allclose(axes[4].images[0].get_array(), 1)
+    np.testing.assert_allclose(axes[8].images[0].get_array(), 0.5)  # nothing changed

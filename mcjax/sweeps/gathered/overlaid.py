@@ -48,13 +48,12 @@ def overlaid(name: str, group: Group) -> Chart | None:
     for column in (*LOSSES, *ERRORS, *RATES):
         if column not in shared:
             continue
-        loss = column in LOSSES
         ylabel = {**LOSSES, **ERRORS}.get(column, f"{words(column)} (%)")
         lines = [
             Line(seed, _drawn(table[column], column), COLOURS[i % len(COLOURS)])
             for i, (seed, table) in enumerate(tables.items())
         ]
-        ylim = (0, None) if loss else PERCENT_LIMITS
+        ylim = PERCENT_LIMITS if column in RATES else (0, None)
         panels.append(Panel(first["t"], lines, "t", ylabel, ylim=ylim, xlim=T_LIMITS))
     return Chart(name, panels, CAPTION, title=group.title) if panels else None
 

@@ -152,13 +152,15 @@ def _jobs_table(out: Path, jobs: Sequence[GatheredJob]) -> Markup:
     """Every declared job, with a link to its report if there is one."""
     names = differing(jobs)
     names.sort(key=lambda name: name in SEEDS)
-    head = ["job", "state", *names, "seconds", "last line, or what is wrong"]
+    notes = any(job.note for job in jobs)
+    head = ["job", "state", *names, "seconds", *(["last line, or what is wrong"] if notes else [])]
     lines = []
     shown = {name: brief([job.config.get(name, "") for job in jobs]) for name in names}
     for i, job in enumerate(jobs):
         fields = [shown[name][i] for name in names]
         seconds = "" if job.seconds is None else f"{job.seconds:.0f}"
-        lines.append([_linked(out, job), job.status, *fields, seconds, job.note])
+        note = [job.note] if notes else []
+        lines.append([_linked(out, job), job.status, *fields, seconds, *note])
     return page.table(head, lines, caption="Every declared job")
 
 

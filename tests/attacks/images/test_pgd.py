@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slow import all_but
 
-from mcjax.attacks import apgd_targeted, fab, square
+from mcjax.attacks import apgd_targeted, autoattack, fab, square
 from mcjax.attacks.images.apgd import apgd
 from mcjax.attacks.images.attack_losses import LABEL_LOSSES, kl, margin
 from mcjax.attacks.images.pgd import fgsm, pgd
@@ -420,3 +420,28 @@ def test_robust_accuracy_is_that_of_an_eager_pytorch_loop():
     # Ours keeps each image's best step, theirs the last.
     assert ours <= last
     assert ours == pytest.approx(float(withstood.float().mean()), abs=0.005)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 8.0), ("l2", 8.0), ("l1", 100.0)])
+def test_radii_in_units_of_bytes_are_refused(norm, eps):
+    x, y = jnp.full((1, 4, 4, 1), 0.5), jnp.array([0])
+    logits_fn = lambda x: x[:, 0, :2, 0]  # noqa: E731
+    attacks = (pgd, apgd, square, autoattack, fab)
+    for attack in attacks:
+        with pytest.raises(UserError, match=f"eps is {eps:g}, but images in .* apart in {norm}"):
+            attack(jax.random.key(0), logits_fn, x, y, eps=eps, norm=norm)
+
+
+def test_the_radius_of_the_whole_box_is_allowed():
+    x, y = jnp.full((1, 4, 4, 1), 0.5), jnp.array([0])
+    for norm, eps in (("linf", 1.0), ("l2", 4.0)):
+        pgd(
+            jax.random.key(0),
+            lambda x: x[:, 0, :2, 0],
+            x,
+            y,
+            eps=eps,
+            step_size=0.1,
+            num_steps=1,
+            norm=norm,
+        )

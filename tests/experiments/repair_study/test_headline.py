@@ -1,0 +1,63 @@
+"""The conclusions of a backdoor report: the best method, and a far better t."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from mcjax.experiments.repair_study.headline import answer
+
+RATE = "attack_success_rate"
+
+
+def line(method, bonafide, clean, success):
+    return {"method": method, "bonafide": bonafide, "clean_accuracy": clean, RATE: success}
+
+
+SUSPECT = line("suspect", 0, 0.9, 1.0)
+
+
+def test_another_method_that_is_better_is_named():
+    summary = [
+        SUSPECT,
+        line("path", 50, 0.85, 0.5),
+        line("fine_prune", 50, 0.86, 0.1),
+        line("i_bau", 50, 0.88, 0.2),
+        line("fine_tune", 250, 0.9, 0.0),  # another size
+        line("path at t = 0.5", 50, 0.9, 0.0),  # nobody could have chosen it
+    ]
+    suspect, path = answer(summary, RATE)
+    assert suspect == "The suspect has clean accuracy 0.900 and attack success rate 1.000."
+    assert path == (
+        "With 50 bonafide images the chosen point of the path has clean accuracy 0.850 and attack success "
+        "rate 0.500. The best method is fine prune, with clean accuracy 0.860 and attack success rate 0.100."
+    )
+
+
+def test_the_path_as_the_best_and_methods_without_images():
+    summary = [SUSPECT, line("path", 50, 0.89, 0.1), line("clp", 0, 0.5, 0.0)]
+    assert answer(summary, RATE)[1].endswith("It is the best of 2 methods; next is clp.")
+    summary[2] = line("clp", 0, 0.9, 0.0)
+    assert "The best method is clp, with" in answer(summary, RATE)[1]
+
+
+def test_a_far_better_t_is_said_and_a_little_better_one_is_not():
+    summary = [SUSPECT, line("path", 50, 0.88, 0.6)]
+
+    def sentence(success):
+        path = {
+            "t": np.array([0.25, 0.5]),
+            "test_accuracy": np.array([0.88, 0.87]),
+            RATE: np.array([0.6, success]),
+        }
+        return answer(summary, RATE, {50: SimpleNamespace(path=path, t=0.25)})[1]
+
+    assert (
+        "Another point of this path is far better, t = 0.50 with clean accuracy 0.870"
+        in sentence(0.0)
+    )
+    assert "Another point" not in sentence(0.55)
+
+
+def test_nothing_is_compared_without_other_methods():
+    (_, path) = answer([SUSPECT, line("path", 50, 0.88, 0.6)], RATE)
+    assert path.endswith("rate 0.600.")
