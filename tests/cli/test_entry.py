@@ -4,6 +4,7 @@ import importlib.util
 import subprocess
 import sys
 
+import in_process
 import pytest
 
 from mcjax.cli import entry as cli
@@ -47,3 +48,14 @@ def test_mistakes_end_as_the_commands_end():
     assert answer.returncode == 2
     (line,) = answer.stderr.strip().splitlines()
     assert "one of backdoor_digits" in line
+
+
+def test_help_lists_the_allowed_values_of_choices():
+    for module, values in (
+        ("mcjax.train", "one of bezier, polychain"),
+        ("mcjax.repair", "Normalisation of its images: cifar10, cifar100"),
+    ):
+        words = ("--config", "digits", "--help") if module == "mcjax.train" else ("--help",)
+        done = in_process.run(module, *words)
+        assert done.returncode == 0, done.stderr
+        assert values in done.stdout
