@@ -1,6 +1,5 @@
 """Decodes images (PNG, JPEG, PIL, tensors) into one array, for the readers of data sets in this folder."""
 
-import contextlib
 import io
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -120,6 +119,12 @@ class _Unreadable(Exception):
     """An image can't be decoded; says why."""
 
 
+def _converted(image: Any, how: Reading) -> Any:
+    """In as many channels as are wanted, or as the image has."""
+    channels = how.channels or _channels(image.mode)
+    return image.convert(WORDS[channels].replace("grey", "L"))
+
+
 def decode(data: Any, how: Reading) -> np.ndarray:
     """One image as an array [H, W, C], uint8 or float32 in [0, 1].
 
@@ -138,12 +143,11 @@ def decode(data: Any, how: Reading) -> np.ndarray:
                 raise _Unreadable("no bytes")
             if not isinstance(data, bytes | str | Path | Image.Image):
                 return _pixels(data, how)
-            image = data
-            if not isinstance(data, Image.Image):
-                image = Image.open(io.BytesIO(data) if isinstance(data, bytes) else data)
-            with image if image is not data else contextlib.nullcontext():
-                channels = how.channels or _channels(image.mode)
-                image = image.convert(WORDS[channels].replace("grey", "L"))
+            if isinstance(data, Image.Image):
+                image = _converted(data, how)
+            else:
+                with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as opened:
+                    image = _converted(opened, how)
             image = crop(resized(image, how), how)
             return _array(how.transform(image) if how.transform else image)
     except (_Unreadable, UserError):

@@ -5,6 +5,7 @@ import io
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 from mcjax.core.errors import UserError
 from mcjax.core.extras import need
@@ -38,7 +39,7 @@ def write_onnx(path: Path, program: Path) -> None:
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)  # about torchvision's operators, which are not used
         try:
-            made = torch.onnx.export(torch.export.load(program), dynamo=True, verbose=False)
+            made: Any = torch.onnx.export(torch.export.load(program), dynamo=True, verbose=False)
             made.save(path)
         except OSError as error:
             raise cannot_write(path, error) from None
