@@ -64,16 +64,19 @@ def main() -> None:
     """Measures what is missing, and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", choices=list(TRIGGERS), default="digits")
-    parser.add_argument("--number", type=int, default=10)
+    parser.add_argument("--number", type=int, default=10, help="networks per trigger")
+    parser.add_argument("--first_seed", type=int, default=0)
+    parser.add_argument("--triggers", nargs="*", help='all of the data set; "clean": the controls')
     parser.add_argument("--architectures", nargs="+", default=list(ARCHITECTURES))
     parser.add_argument("--output", type=Path, default=Path("benchmarks/verdict.json"))
     options = parser.parse_args()
     cpu_convolution.enable()
     rows = json.loads(options.output.read_text()) if options.output.exists() else []
     known = {(row["architecture"], row["trigger"], row["seed"]) for row in rows}
-    for seed in range(options.number):
+    triggers_asked = options.triggers or ["clean", *TRIGGERS[options.data]]
+    for seed in range(options.first_seed, options.first_seed + options.number):
         for architecture in options.architectures:
-            for trigger in ("", *TRIGGERS[options.data]):
+            for trigger in (t.removesuffix("clean") for t in triggers_asked):
                 if (architecture, trigger, seed) in known:
                     continue
                 rows.append(measured(options.data, architecture, trigger, seed))
