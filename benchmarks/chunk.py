@@ -162,7 +162,9 @@ def program(
     ts = jnp.linspace(0, 1, points, dtype=jnp.float32)
     args = replicate((curve, ts, sets), mesh)
     metric_fn = classification_metrics(net.apply)
-    compiled = _evaluate.lower(*args, metric_fn=metric_fn, mesh=mesh, chunk=chunk).compile()
+    compiled = _evaluate.lower(
+        *args, metric_fns=tuple((name, metric_fn) for name in sets), mesh=mesh, chunk=chunk
+    ).compile()
     memory: Any = compiled.memory_analysis()
     return lambda: compiled(*args)[""], {
         "temporary_bytes": memory.temp_size_in_bytes,

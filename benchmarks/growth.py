@@ -80,7 +80,7 @@ def devices(apply_fn: Any, curve: Bezier, batch: Batch, num_devices: int) -> dic
         curve,
         np.linspace(0, 1, 64, dtype=np.float32),
         {"": batch},
-        metric_fn=metric_fn,
+        metric_fns=(("", metric_fn),),
         mesh=mesh,
         chunk=64 // num_devices,
     ).compile()

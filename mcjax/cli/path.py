@@ -2,6 +2,7 @@
 
     python -m mcjax.path --start a.pt2 --end b.pt2 --data clean.npz --out look
     python -m mcjax.path --start a.pt2 --end b.pt2 --data images --out look --eps 8/255 --eigenvalue
+    python -m mcjax.path --start a.pt2 --end b.pt2 --data images --out look --attack apgd --eps 8/255
     python -m mcjax.path --start a.pt --end b.pt --data clean.npz --out look --num_steps 0
 
 Writes to --out: path.csv (one row per path and t), path.png, report.html and result.json. The curve is
@@ -34,7 +35,7 @@ from mcjax.curves.geometry import distances
 from mcjax.data.batches import to_unit
 from mcjax.data.given import Examples, given_examples, given_labels
 from mcjax.data.stratify import holdout
-from mcjax.evaluation.look import Quantity, along, eigenvalue, robust
+from mcjax.evaluation.look import NUM_STEPS, Quantity, along, eigenvalue, robust
 from mcjax.interop import normalise
 from mcjax.models.given import as_network, check_variables, classes_of
 from mcjax.models.network import Network
@@ -53,8 +54,9 @@ CHECKS = {
     "batch_size": fields.whole(1, 2**20),
     "learning_rate": fields.number(0, 1e3, above=True),
     "align": fields.choice(*WAYS),
-    "attack": fields.choice("none", "pgd"),
+    "attack": fields.choice("none", *NUM_STEPS),
     "attack_steps": fields.whole(1),
+    "attack_queries": fields.whole(1),
     "attack_images": fields.whole(1),
     "hessian_images": fields.whole(1),
     "held_out": fields.number(0, 1, above=True, below=True),
@@ -98,12 +100,17 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "attack",
         None,
-        f"pgd (robust accuracy) or none; default: pgd if --eps is given, --eps {EPS}.",
+        f"Robust accuracy under pgd, apgd or autoattack (slow); or none. Default: pgd if --eps is given; --eps {EPS}.",
     )
     flags.DEFINE_string(
         "eps", None, f"Radius of the attack's l_inf ball, such as {EPS} or 0.03; 0: no attack."
     )
-    flags.DEFINE_integer("attack_steps", 10, "Steps of the attack.")
+    flags.DEFINE_integer(
+        "attack_steps",
+        None,
+        f"Steps of the attack; default: {', '.join(f'{n} of {name}' for name, n in NUM_STEPS.items())}.",
+    )
+    flags.DEFINE_integer("attack_queries", 5000, "Queries of AutoAttack's Square.")
     flags.DEFINE_integer("attack_images", 500, "Held-out images to attack, at most.")
     flags.DEFINE_boolean(
         "eigenvalue", False, "Measure the largest eigenvalue of the input Hessian (mean)."
@@ -136,6 +143,8 @@ def look(start: str, end: str, data: str, out: str) -> None:
     options = flags.FLAGS
     settings: dict[str, Any] = {name: getattr(options, name) for name in CHECKS}
     settings["attack"], settings["eps"] = attack_of(options.attack, options.eps)
+    if settings["attack_steps"] is None:
+        settings["attack_steps"] = NUM_STEPS.get(settings["attack"], NUM_STEPS["pgd"])
     for name, field in CHECKS.items():
         fields.check(f"--{name}", settings[name], field)
     check_seed(options.seed, "--seed")
@@ -182,7 +191,7 @@ def attack_of(attack: str | None, eps: str | None) -> tuple[str, float]:
     """The attack and its radius.
 
     Args:
-        attack: "pgd", "none", or None: "pgd" if there is a radius.
+        attack: An attack, "none", or None: "pgd" if there is a radius.
         eps: The radius, a number or a fraction; None: `EPS`. 0: no attack.
 
     Raises:
@@ -193,7 +202,7 @@ def attack_of(attack: str | None, eps: str | None) -> tuple[str, float]:
         (('none', 0.0), ('pgd', 0.25), ('none', 0.0))
     """
     attack = attack or ("none" if eps is None else "pgd")
-    text = eps or (EPS if attack == "pgd" else "0")
+    text = eps or ("0" if attack == "none" else EPS)
     try:
         radius = float(Fraction(text.replace(" ", "")))
     except (ValueError, ZeroDivisionError, OverflowError):
@@ -202,9 +211,7 @@ def attack_of(attack: str | None, eps: str | None) -> tuple[str, float]:
         raise UserError(f"--eps is {text!r}; give a radius from 0 to 1, such as {EPS}")
     if attack == "none" and radius:
         raise UserError("--eps needs an attack; give --attack pgd, or leave --eps out")
-    if attack == "pgd" and not radius:
-        attack = "none"
-    return attack, radius
+    return attack if radius else "none", radius
 
 
 def _split(
@@ -280,7 +287,12 @@ def _quantities(
     found = [Quantity(metrics, held_out), Quantity(metrics, parts["train"], prefix="train_")]
     if settings["eps"]:
         attacked = robust(
-            network, seed=seed, eps=settings["eps"], num_steps=settings["attack_steps"]
+            network,
+            seed=seed,
+            eps=settings["eps"],
+            attack=settings["attack"],
+            num_steps=settings["attack_steps"],
+            num_queries=settings["attack_queries"],
         )
         found.append(Quantity(attacked, some(settings["attack_images"]), 250))
     if with_eigenvalue:

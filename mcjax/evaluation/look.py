@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mcjax.attacks import pgd
+from mcjax.attacks import apgd, autoattack, pgd
+from mcjax.attacks.checks import check_choice
+from mcjax.attacks.images.zero_gradient import correct_and_flat
 from mcjax.core.bound_functions import Bound
 from mcjax.core.keys import check_seed
 from mcjax.core.sharding import make_mesh, replicate
@@ -17,6 +19,9 @@ from mcjax.data.batches import Batch, stack_batches
 from mcjax.evaluation.path import default_chunk, evaluate_path
 from mcjax.models.network import Network
 from mcjax.training.losses import MetricFn, accuracy, cross_entropy
+
+NUM_STEPS = {"pgd": 10, "apgd": 100, "autoattack": 100}
+"""The attacks of `robust`, with their numbers of steps."""
 
 MOST_CLASSES_EXACT = 100
 """Classes up to which the exact eigenvalue, one vector-Jacobian product per class, is the default."""
@@ -44,7 +49,7 @@ def along(
     ts: np.ndarray,
     tell: Callable[[int, dict[str, float]], None] = lambda points, values: None,
 ) -> dict[str, np.ndarray]:
-    """Measures several quantities at every t.
+    """Measures several quantities at every t, in one program: curve(t) is computed once per t.
 
     Args:
         quantities: What to measure.
@@ -66,18 +71,20 @@ def along(
         array([0. , 0.5], dtype=float32)
     """
     mesh = make_mesh()
-    stacks = [
-        stack_batches(dict(q.examples), min(len(q.examples["label"]), q.batch_size))
-        for q in quantities
-    ]
-    stacks, curve = replicate((stacks, curve), mesh) if _is_tree(curve) else (stacks, curve)
+    named = {str(i): q for i, q in enumerate(quantities)}
+    metric_fns = {name: q.metric_fn for name, q in named.items()}
+    sets = {
+        name: stack_batches(dict(q.examples), min(len(q.examples["label"]), q.batch_size))
+        for name, q in named.items()
+    }
+    sets, curve = replicate((sets, curve), mesh) if _is_tree(curve) else (sets, curve)
     block = mesh.size * default_chunk()
     found: dict[str, list[np.ndarray]] = {}
     for first in range(0, len(ts), block):
         part = ts[first : first + block]
-        for q, stack in zip(quantities, stacks, strict=True):
-            for name, values in evaluate_path(q.metric_fn, curve, part, stack, mesh).items():
-                found.setdefault(f"{q.prefix}{name}", []).append(np.asarray(values))
+        for i, means in evaluate_path(metric_fns, curve, part, sets, mesh).items():
+            for name, values in means.items():
+                found.setdefault(f"{named[i].prefix}{name}", []).append(np.asarray(values))
         tell(len(part), {name: float(values[-1][-1]) for name, values in found.items()})
     return {name: np.concatenate(values) for name, values in found.items()}
 
@@ -86,30 +93,68 @@ def _is_tree(curve: Any) -> bool:
     return jax.tree.leaves(curve) != [curve]
 
 
-def robust(network: Network, *, seed: int, eps: float, num_steps: int) -> MetricFn:
-    """Loss and accuracy under PGD in the l_inf ball, with steps of 2.5 eps / num_steps.
+def robust(
+    network: Network,
+    *,
+    seed: int,
+    eps: float,
+    attack: str = "pgd",
+    num_steps: int | None = None,
+    num_queries: int = 5000,
+) -> MetricFn:
+    """Loss and accuracy under an attack in the l_inf ball.
 
     Args:
         network: The network.
-        seed: Seed of the random starts, which are the same at every t.
+        seed: Seed of the attack's random numbers, which are the same at every t.
         eps: The ball's radius.
-        num_steps: Number of steps.
+        attack: "pgd", with steps of 2.5 eps / num_steps, "apgd" on the cross-entropy, or "autoattack".
+        num_steps: Number of steps; of AutoAttack, those of APGD and FAB. Default: `NUM_STEPS`.
+        num_queries: Queries of AutoAttack's Square.
 
     Returns:
-        A metric_fn of "robust_loss" and "robust_accuracy".
+        A metric_fn of "robust_loss" (not with "autoattack", which stops at the first image that is
+        misclassified), "robust_accuracy" and "zero_gradient", see
+        `mcjax.attacks.images.zero_gradient.correct_and_flat`.
+
+    Raises:
+        UserError: The attack is unknown.
     """
-    attack = Bound(pgd, eps=eps, step_size=2.5 * eps / num_steps, num_steps=num_steps)
-    return Bound(_robust, network, attack, check_seed(seed))
+    check_choice("attack", attack, list(NUM_STEPS))
+    num_steps = num_steps or NUM_STEPS[attack]
+    seed = check_seed(seed)
+    if attack == "autoattack":
+        ensemble = Bound(autoattack, eps=eps, num_steps=num_steps, num_queries=num_queries)
+        return Bound(_under_autoattack, network, ensemble, seed)
+    one = (
+        Bound(pgd, eps=eps, step_size=2.5 * eps / num_steps, num_steps=num_steps)
+        if attack == "pgd"
+        else Bound(apgd, eps=eps, num_steps=num_steps, early_stop=False)
+    )
+    return Bound(_under_attack, network, one, seed)
 
 
-def _robust(
+def _under_attack(
     network: Network, attack: Bound, seed: int, variables: PyTree, batch: Batch
 ) -> dict[str, jax.Array]:
+    x, y = batch["image"], batch["label"]
     logits_fn = functools.partial(network.apply, variables)
-    logits = logits_fn(attack(jax.random.key(seed), logits_fn, batch["image"], batch["label"]))
+    logits = logits_fn(attack(jax.random.key(seed), logits_fn, x, y))
     return {
-        "robust_loss": cross_entropy(logits, batch["label"]),
-        "robust_accuracy": accuracy(logits, batch["label"]),
+        "robust_loss": cross_entropy(logits, y),
+        "robust_accuracy": accuracy(logits, y),
+        "zero_gradient": correct_and_flat(logits_fn, x, y)[1].astype(x.dtype),
+    }
+
+
+def _under_autoattack(
+    network: Network, ensemble: Bound, seed: int, variables: PyTree, batch: Batch
+) -> dict[str, jax.Array]:
+    x, y = batch["image"], batch["label"]
+    found = ensemble(jax.random.key(seed), functools.partial(network.apply, variables), x, y)
+    return {
+        "robust_accuracy": found.robust.astype(x.dtype),
+        "zero_gradient": found.zero_gradient.astype(x.dtype),
     }
 
 

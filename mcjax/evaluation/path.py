@@ -39,7 +39,7 @@ def default_chunk() -> int:
 
 
 def evaluate_path(
-    metric_fn: MetricFn,
+    metric_fn: MetricFn | Mapping[str, MetricFn],
     curve: Callable[[jax.Array], PyTree],
     ts: jax.typing.ArrayLike,
     batches: Mapping[str, Any] | Iterable[Mapping[str, Any]],
@@ -55,6 +55,8 @@ def evaluate_path(
     Args:
         metric_fn: `metric_fn(curve(t), batch) -> {name: vector [B]}`. Reuse the same function: a
             new one triggers a recompilation (`mcjax.core.bound_functions.Bound` makes functions that are equal).
+            With named sets of batches also one function per set, {set: metric_fn}: curve(t), with its
+            BatchNorm statistics, is computed once per t for all of them.
         curve: A callable pytree (`Bezier`, `PolyChain`, `Plane`, `CurveWithStats`) or any function
             of t; `curve(t)` is the first argument of metric_fn.
         ts: Points, [T], or [T, ...] if the curve takes an array.
@@ -71,7 +73,8 @@ def evaluate_path(
 
     Raises:
         ValueError: There are no batches, or they are not batches; ts is a scalar, or beyond a curve's
-            ends without `extrapolate`; metric_fn does not return a dict of vectors [B].
+            ends without `extrapolate`; metric_fn does not return a dict of vectors [B], or has other
+            names than the sets.
 
     Example:
         >>> from mcjax.curves import Bezier
@@ -87,7 +90,7 @@ def evaluate_path(
 
 
 def examples_along_path(
-    metric_fn: MetricFn,
+    metric_fn: MetricFn | Mapping[str, MetricFn],
     curve: Callable[[jax.Array], PyTree],
     ts: jax.typing.ArrayLike,
     batches: Mapping[str, Any] | Iterable[Mapping[str, Any]],
@@ -145,7 +148,7 @@ def check_inside(curve: Any, ts: jax.typing.ArrayLike) -> None:
 
 
 def _along(
-    metric_fn: MetricFn,
+    metric_fn: MetricFn | Mapping[str, MetricFn],
     curve: Callable[[jax.Array], PyTree],
     ts: jax.typing.ArrayLike,
     batches: Mapping[str, Any] | Iterable[Mapping[str, Any]],
@@ -165,6 +168,12 @@ def _along(
     sets = {name: _stack(one) for name, one in given.items()}
     for stack in sets.values():
         warn_of_bytes(stack["image"])
+    metric_fns = metric_fn if isinstance(metric_fn, Mapping) else dict.fromkeys(sets, metric_fn)
+    if set(metric_fns) != set(sets):
+        raise ValueError(
+            f"metric_fn has the names {', '.join(map(str, metric_fns))}, but the sets of batches are "
+            f"{', '.join(sets) if named else 'not named'}; give one function per named set"
+        )
     if jax.tree.leaves(curve) == [curve]:  # a plain function, not a pytree
         curve = jax.tree_util.Partial(curve)
     ts = jnp.asarray(ts, jnp.float32)
@@ -176,7 +185,8 @@ def _along(
     ts = jnp.concatenate([ts, jnp.repeat(ts[-1:], -num_points % block, axis=0)])
     # Data already on the devices is not sent again.
     curve, ts, sets = replicate((curve, ts, sets), mesh)
-    found = _evaluate(curve, ts, sets, metric_fn=metric_fn, mesh=mesh, chunk=chunk, reduce=reduce)
+    functions = tuple(sorted(metric_fns.items(), key=lambda item: item[0]))
+    found = _evaluate(curve, ts, sets, metric_fns=functions, mesh=mesh, chunk=chunk, reduce=reduce)
     if mesh.is_multi_process:  # each process holds only the points of its own devices
         found = multihost_utils.process_allgather(found, tiled=True)
     found = jax.tree.map(lambda v: v[:num_points], found)
@@ -210,13 +220,13 @@ def _values(metric_fn: MetricFn, point: PyTree, stack: Batch) -> dict[str, jax.A
     return {name: v.reshape(-1) for name, v in lax.map(of, stack).items()}
 
 
-@functools.partial(FewPrograms, static=("metric_fn", "mesh", "chunk", "reduce"))
+@functools.partial(FewPrograms, static=("metric_fns", "mesh", "chunk", "reduce"))
 def _evaluate(
     curve: Any,
     ts: jax.Array,
     sets: dict[str, Batch],
     *,
-    metric_fn: MetricFn,
+    metric_fns: tuple[tuple[str, MetricFn], ...],
     mesh: Mesh,
     chunk: int,
     reduce: Reduce = _means,
@@ -224,7 +234,7 @@ def _evaluate(
     def on_device(curve: Any, ts: jax.Array, sets: dict[str, Batch]) -> Any:
         def at(t: jax.Array) -> Any:
             point = curve(t)
-            return {name: reduce(metric_fn, point, stack) for name, stack in sets.items()}
+            return {name: reduce(metric_fn, point, sets[name]) for name, metric_fn in metric_fns}
 
         return lax.map(at, ts, batch_size=None if chunk == 1 else chunk)
 

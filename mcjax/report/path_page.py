@@ -42,7 +42,8 @@ COLUMNS = {
     "t": "position on the path: 0 at the first network, 1 at the second",
     "accuracy, loss": "on the images held out; the loss is the mean cross-entropy in nats",
     "train_accuracy, train_loss": "on the images that the curve was trained on",
-    "robust_accuracy, robust_loss": "on held-out images under PGD against the network at this t",
+    "robust_accuracy, robust_loss": "on held-out images attacked against the network at this t",
+    "zero_gradient": "attacked images that are correct and whose gradient is exactly zero before the attack, a fraction: gradient attacks fail on them for a wrong reason",
     "eigenvalue": "largest eigenvalue of the loss's Hessian at a held-out image, mean over images",
     "eigenvalue_residual": "relative residual of the eigenpairs, mean",
 }

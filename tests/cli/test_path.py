@@ -88,6 +88,7 @@ def test_the_line_the_curve_the_attack_and_the_eigenvalue(folder):
         )
     assert curve["train_loss"][1] < line["train_loss"][1]
     assert (line["robust_loss"] > line["loss"]).all()
+    assert not line["zero_gradient"].any()
     metrics = json.loads((out / "result.json").read_text())["metrics"]
     assert metrics["line_loss_barrier"] == pytest.approx(
         line["loss"][1] - line["loss"][[0, 2]].max()
@@ -170,6 +171,15 @@ def test_mistakes(arguments, message, folder):
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
     assert not (folder / "x").exists()
+
+
+def test_robust_accuracy_by_another_attack(folder):
+    words = "--start {d}/a --end {d}/turned --num_points 2 --num_steps 0 --attack apgd --eps 1"
+    done = look(folder, words + " --attack_images 4", "apgd")
+    assert done.returncode == 0, done.stderr
+    assert rows(folder / "apgd", "line")["robust_accuracy"].tolist() == [0, 0]
+    settings = json.loads((folder / "apgd" / "result.json").read_text())["settings"]
+    assert (settings["attack"], settings["attack_steps"]) == ("apgd", 100)
 
 
 @pytest.mark.parametrize("eps", ["-1", "nan", "1/0", "eight", "inf"])

@@ -143,7 +143,7 @@ def test_no_exchange_between_devices():
     batches = {k: v[None] for k, v in random_batches(num_images=8)[0].items()}
     batches["mask"] = jnp.ones((1, 8))
     program = _evaluate.lower(
-        CURVE, jnp.zeros(16), {"": batches}, metric_fn=METRICS, mesh=make_mesh(), chunk=2
+        CURVE, jnp.zeros(16), {"": batches}, metric_fns=(("", METRICS),), mesh=make_mesh(), chunk=2
     ).compile()
     text = program.as_text()
     assert "while" in text  # the loop over chunks is there
