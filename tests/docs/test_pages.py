@@ -1,5 +1,6 @@
 """The code of pages without a test of their own runs as it stands, and prints what the page says."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -7,10 +8,12 @@ import jax
 import numpy as np
 import pytest
 
+import mcjax
 from mcjax import data, models
 from mcjax.attacks.poisoning import triggers
 from mcjax.core.sharding import make_mesh
 from mcjax.evaluation import path
+from mcjax.models.network import from_apply
 from mcjax.repair import methods
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -51,6 +54,24 @@ def test_a_pages_code_prints_what_the_page_says(name, tolerance, capsys):
     page = DOCS / name
     exec(compile(code(page), str(page), "exec"), {"__name__": "example"})
     compare_printed(capsys.readouterr().out, page, tolerance)
+
+
+def test_the_page_on_evasion_attacks_a_network(monkeypatch, capsys):
+    """With one short attack instead of the whole ensemble, which takes long to compile."""
+    quick = functools.partial(mcjax.autoattack, attacks=("apgd_ce",), num_steps=3)
+    monkeypatch.setattr(mcjax, "autoattack", quick)
+    w = jax.random.normal(jax.random.key(0), (4, 3))
+    network = from_apply(lambda w, x: x.reshape(len(x), -1) @ w, num_classes=3)
+    x = jax.random.uniform(jax.random.key(1), (8, 2, 2, 1))
+    y = network.apply(w, x).argmax(1).at[:2].add(1) % 3
+    page = DOCS / "evasion.md"
+    namespace = {"network": network, "variables": w, "x": x, "y": y}
+    exec(compile(code(page), str(page), "exec"), namespace)
+    accuracy, robust, *rest = capsys.readouterr().out.split(maxsplit=2)
+    assert float(accuracy) == 0.75
+    assert float(robust) == namespace["found"].robust.mean() <= 0.75
+    assert rest[0].startswith("{'apgd_ce': ")
+    assert rest[0].endswith("} 0.0\n")
 
 
 @pytest.mark.slow
