@@ -83,6 +83,9 @@ def _restored():
     finally:
         for name in set(flags.FLAGS) - others:
             delattr(flags.FLAGS, name)
+            sys.modules.pop(
+                f"{name}_config", None
+            )  # else the next file is read into the same module
         flags.FLAGS.unparse_flags()
         logging.getLogger("absl").setLevel(level)
         threading.excepthook, sys.unraisablehook, warnings.formatwarning = hooks
