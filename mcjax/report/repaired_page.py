@@ -11,6 +11,7 @@ import numpy as np
 from mcjax.core.bucket import local
 from mcjax.core.errors import UserError
 from mcjax.core.files import write
+from mcjax.repair.evidence import judge as evidence
 from mcjax.repair.evidence.pictures import CLEAN
 from mcjax.repair.repaired import Repaired
 from mcjax.report import page
@@ -157,6 +158,7 @@ def what_happened(repaired: Repaired) -> list[str]:
         f"held out to choose t; a point had to reach {r['floor']:.4f}.",
         f"The second network is {r['second']}; the path was trained on {r['num_bonafide']} images.",
         verdict(r),
+        how_sure(),
     ]
     if repaired.t is None:
         return [
@@ -189,6 +191,15 @@ def verdict(report: Mapping[str, Any]) -> str:
         if one.evident and one.target != best.target
     )
     return f"There is evidence of a backdoor: {seen}.{also}"
+
+
+def how_sure() -> str:
+    """How often the verdict was right where the truth is known, in one sentence."""
+    (clean, of_clean), (tampered, of_tampered) = evidence.CLEAN_ALARMS, evidence.TAMPERED_ALARMS
+    return (
+        f"On small networks of digits, evidence was found in {clean} of {of_clean} clean and "
+        f"{tampered} of {of_tampered} tampered ones; of other networks and attacks this is not known."
+    )
 
 
 def trigger_rows(repaired: Repaired) -> dict[str, np.ndarray]:

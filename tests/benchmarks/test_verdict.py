@@ -1,8 +1,12 @@
 """The page of the verdict's calibration, from made-up anomalies."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from benchmarks import verdict
+from mcjax.repair.evidence import judge
 
 
 def row(trigger, seed, anomaly, target=1, architecture="cnn"):
@@ -37,6 +41,14 @@ def test_rates_come_from_clean_networks_that_set_no_threshold(monkeypatch):
     # 2.5 and 2 are alarms, one of them of the wrong class; 0.5 ties with one control of two.
     assert table["cnn", "square"] == ["3", "0.900", "2", "0.33", "2.00", f"{4.5 / 6:.3f}"]
     assert table["bn", "square"][2:] == ["1", "1.00", "1.25", "1.000"]
+
+
+def test_the_report_states_what_was_measured():
+    rows = json.loads((Path(verdict.__file__).parent / "verdict.json").read_text())
+    alarms = [verdict.score(row)[0] >= 1 for row in rows]
+    clean = [alarm for alarm, row in zip(alarms, rows, strict=True) if not row["trigger"]]
+    assert (sum(clean), len(clean)) == judge.CLEAN_ALARMS
+    assert (sum(alarms) - sum(clean), len(rows) - len(clean)) == judge.TAMPERED_ALARMS
 
 
 def test_the_area_counts_ties_half():

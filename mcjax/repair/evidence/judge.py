@@ -20,6 +20,12 @@ from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.evidence.invert import Inverted
 from mcjax.training.losses import MetricFn
 
+CLEAN_ALARMS = (1, 39)
+"""Of so many clean networks so many had a trigger that counts as evidence (benchmarks/verdict.json)."""
+
+TAMPERED_ALARMS = (69, 82)
+"""The same of tampered networks, with five triggers."""
+
 
 class Finding(NamedTuple):
     """The most suspicious class of one form.
