@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jax import lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
+from slow import SLOW
 
 from mcjax import cpu_convolution
 from mcjax.cpu_convolution import blocked, build, choice, few, winograd
@@ -20,7 +21,9 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 SAME3 = ((1, 1), (1, 1))
 
 
-@pytest.fixture(autouse=True, scope="module", params=["compiled", "in_jax"])
+@pytest.fixture(
+    autouse=True, scope="module", params=["compiled", pytest.param("in_jax", marks=SLOW)]
+)
 def lowering(request):
     cpu_convolution.enable(compiled=request.param == "compiled")
     yield request.param

@@ -73,7 +73,7 @@ def test_against_the_dense_hessian(method, activation):
 
 @pytest.mark.accelerator
 @pytest.mark.parametrize("right", [True, False])
-@pytest.mark.parametrize("method", all_but(("lanczos", "exact"), ["power", "lanczos", "exact"]))
+@pytest.mark.parametrize("method", all_but(["exact"], ["power", "lanczos", "exact"]))
 def test_where_the_network_is_sure(method, right):
     """Eigenvalues below 1e-7, the rounding of softmax, whether the answer is the label or not."""
     x, _ = images(12)

@@ -95,6 +95,7 @@ def test_the_ends_and_the_last_layer_are_unchanged(network):
     )
 
 
+@SLOW
 def test_just_inside_the_ends_nothing_jumps():
     """The formula itself leaves the ends alone; they are not only put back."""
     curve = line(RESIDUAL)

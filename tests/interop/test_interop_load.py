@@ -201,7 +201,11 @@ def resnet8(random_net, tmp_path):
             "it lacks layer2.0.bn1.weight;",
         ),
         (lambda s: s.pop("layer2.0.bn1.weight"), None, "fits no architecture"),
-        (lambda s: s.update(head=torch.ones(1)), "resnet8:width=2", "it has head, which the net"),
+        (
+            lambda s: s.update(head=torch.ones(1)),
+            "resnet8:width=2",
+            r"it has head \[1\], which the net",
+        ),
         (
             lambda s: s.update({"fc.bias": torch.ones(3)}),
             "resnet8:width=2",

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from slow import all_but
+from slow import SLOW, all_but
 
 ROOT = Path(__file__).parents[2]
 TPU = ROOT / "launch" / "tpu_vm" / "tpu.sh"
@@ -258,6 +258,7 @@ def test_a_preempted_slice_is_made_again_and_the_same_command_runs(cloud, state)
     assert "was taken away; the run goes on from its workdir" in done.stderr
 
 
+@SLOW
 def test_a_preempted_queued_slice_is_asked_for_again(cloud):
     cloud.world["requests"] = ["ACTIVE", "SUSPENDED", "PROVISIONING", "ACTIVE"]
     cloud.world["runs"] = [[255, "PREEMPTED"]]
@@ -288,6 +289,7 @@ def test_a_broken_connection_attaches_again(cloud):
     assert cloud.story == [*ONE, "run", "delete"]
 
 
+@SLOW
 def test_a_slice_that_says_ready_a_little_longer(cloud):
     cloud.world["runs"] = [[1, "READY", "READY", "PREEMPTED"], [0, "READY"]]
     done = cloud("until_done", *WHERE, "--", *TRAIN)
@@ -316,6 +318,7 @@ def test_no_answer_is_no_preemption(cloud):
     assert cloud.story == [*ONE, "run", "delete"]
 
 
+@SLOW
 def test_until_done_asks_again_where_there_is_no_capacity(cloud):
     cloud.world["creates"] = [NO_CAPACITY, NO_CAPACITY, ""]
     assert cloud("until_done", *WHERE, "--spot", "--", *TRAIN).returncode == 0

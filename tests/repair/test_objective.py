@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slow import SLOW
 
 from mcjax import models
 from mcjax.curves import Bezier
@@ -55,6 +56,7 @@ def without_batch_norm():
     return network, variables
 
 
+@SLOW
 def test_the_suspect_is_its_own_best_student():
     network, suspect = without_batch_norm()
     loss_fn = repair_loss(network, fit="distillation")

@@ -192,7 +192,7 @@ def noisy(w, key, x):
     return apply(jnp.where(jax.random.bernoulli(key), w[0], w[1]), x)
 
 
-@pytest.mark.parametrize("num_classes", [pytest.param(2, marks=SLOW), 5])
+@pytest.mark.parametrize("num_classes", [pytest.param(2, marks=SLOW), pytest.param(5, marks=SLOW)])
 def test_rand_attacks_the_mean_over_draws(num_classes):
     x, _ = images(24)
     w = jnp.stack([W, W + 0.3 * jnp.roll(W, 1, 1)])[..., :num_classes]

@@ -66,7 +66,7 @@ def size_of(delta, norm):
 @settings(max_examples=25, deadline=None)
 @given(
     st.sampled_from(["linf", "l2", "l1"]),
-    st.floats(0, 3),
+    st.floats(0, 1),
     st.floats(0, 2),
     st.integers(0, 5),
     st.booleans(),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow import all_but
 
 from mcjax.attacks.images.attack_losses import margin
 from mcjax.attacks.images.square import square
@@ -86,7 +87,7 @@ def test_never_leaves_ball_or_box(norm, eps, shape, seed):
     assert ((z >= 0) & (z <= 1)).all()
 
 
-@pytest.mark.parametrize("norm", list(ORDER))
+@pytest.mark.parametrize("norm", all_but(["linf"], ORDER))
 def test_more_queries_continue_the_search_and_never_raise_the_loss(norm):
     x, y = images()
     eps = {"linf": 0.02, "l2": 0.1, "l1": 0.3}[norm]
@@ -101,7 +102,7 @@ def test_more_queries_continue_the_search_and_never_raise_the_loss(norm):
     assert losses[2].mean() < losses[1].mean() < losses[0].mean()
 
 
-@pytest.mark.parametrize("norm", list(ORDER))
+@pytest.mark.parametrize("norm", all_but(["linf"], ORDER))
 def test_nearly_as_low_as_the_lowest_on_a_linear_network(norm):
     """Of two classes: the lowest margin is gap - eps |w_0 - w_1| in the dual norm."""
     x, _ = images(6)

@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from slow import SLOW
 
 from mcjax.core.errors import UserError
 from mcjax.experiments.stages import endpoints
@@ -54,6 +55,7 @@ def test_two_seeds_of_two_networks_at_once(tmp_path):
     assert not list((run.workdir / "checkpoints").glob(".partial/**/[0-9]*"))
 
 
+@SLOW
 def test_cut_in_the_middle_they_go_on(tmp_path, monkeypatch):
     class CutError(Exception):
         pass

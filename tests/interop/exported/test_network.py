@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slow import SLOW
 
 import mcjax
 from mcjax import alignment
@@ -106,7 +107,7 @@ def test_example_of_one_image(net, export_fn):
     )
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [pytest.param(1, marks=SLOW), 2])
 def test_attention_in_any_batch(number, export_fn):
     """Sequence first, heads beside images in one axis, a class token that is expanded."""
 
