@@ -198,10 +198,10 @@ def _times(module: Any, loaded: Exported, case: Case, number: int) -> dict[str, 
 
     return _fastest(
         {
-            "forward": lambda: jax.block_until_ready(forward(parameters, x)),
-            "forward_pytorch": torch_forward,
-            "gradient": lambda: jax.block_until_ready(gradient(parameters, x)),
-            "gradient_pytorch": torch_gradient,
+            "seconds_forward": lambda: jax.block_until_ready(forward(parameters, x)),
+            "seconds_forward_pytorch": torch_forward,
+            "seconds_gradient": lambda: jax.block_until_ready(gradient(parameters, x)),
+            "seconds_gradient_pytorch": torch_gradient,
         }
     )
 
@@ -239,7 +239,7 @@ def page(rows: dict[str, dict[str, Any]], where: str) -> str:
         lines.append(
             f"| {bold} | {row['package']} | {row['size']} | {row['parameters']:,} | {' | '.join(cells)} |"
         )
-    timed = {name: row for name, row in rows.items() if "forward" in row}
+    timed = {name: row for name, row in rows.items() if "seconds_forward" in row}
     if timed:
         lines += [
             "",
@@ -252,7 +252,7 @@ def page(rows: dict[str, dict[str, Any]], where: str) -> str:
         ]
         for name, row in timed.items():
             cells = []
-            for what in ("forward", "gradient"):
+            for what in ("seconds_forward", "seconds_gradient"):
                 own, other = row[what], row[f"{what}_pytorch"]
                 cells += [f"{own:.3f}", f"{other:.3f}", f"{own / other:.2f}"]
             lines.append(f"| {name} | {TIMED[name]} | {' | '.join(cells)} |")
@@ -286,7 +286,7 @@ def main() -> None:
     rows = json.loads(file.read_text())["rows"] if file.exists() else {}
     for name in CASES:
         timed = options.seconds and name in TIMED
-        known = name in rows and (not timed or "forward" in rows[name])
+        known = name in rows and (not timed or "seconds_forward" in rows[name])
         if options.only not in name or known:
             continue
         try:

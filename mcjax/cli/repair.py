@@ -28,6 +28,7 @@ from mcjax.interop.exported.load import is_exported
 from mcjax.interop.exported.onnx import check_packages, write_onnx
 from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.model import repair_model
+from mcjax.repair.options import DEFAULTS, changed
 from mcjax.repair.repaired import NothingRepaired
 from mcjax.report.repaired_page import new_folder, verdict, write_repaired
 from mcjax.runs.suspect import Suspect, load_suspect, load_variables, save_like
@@ -112,14 +113,6 @@ def repair(model: str, data: str, out: str) -> None:
         if not is_exported(local(model)):
             raise UserError(f"--onnx needs a .pt2 file, but --model is {model}; export the module")
         check_packages()
-    images = data_flags.read(data)
-    suspect: Suspect = load_suspect(
-        local(model), options.arch, images["image"].shape[1:], options.normalise
-    )
-    second = None
-    if options.second:
-        second = load_variables(local(options.second), suspect)
-    cpu_convolution.enable()
     settings = {
         name: getattr(options, name)
         for name in (
@@ -138,10 +131,21 @@ def repair(model: str, data: str, out: str) -> None:
             "forms",
         )
     }
+    # Before anything is read, which takes a while.
+    changed(DEFAULTS, {k: v for k, v in settings.items() if hasattr(DEFAULTS, k)})
+    key = jax.random.key(check_seed(options.seed, "--seed"))
+    images = data_flags.read(data)
+    suspect: Suspect = load_suspect(
+        local(model), options.arch, images["image"].shape[1:], options.normalise
+    )
+    second = None
+    if options.second:
+        second = load_variables(local(options.second), suspect)
+    cpu_convolution.enable()
     with warnings.catch_warnings():  # told below
         warnings.simplefilter("ignore", NothingRepaired)
         repaired = repair_model(
-            jax.random.key(check_seed(options.seed, "--seed")),
+            key,
             suspect.network,
             suspect.variables,
             images,

@@ -84,9 +84,10 @@ def given_examples(
         if np.isnan(image).any():
             raise UserError(f"{name} images contain NaN; remove those images")
         if not (image.min() >= 0 and image.max() <= 1):
+            bytes_as_floats = image.min() >= 0 and image.max() <= 255
             raise UserError(
                 f"{name} images lie in [{image.min():g}, {image.max():g}]; give uint8, or floats "
-                "in [0, 1]"
+                f"in [0, 1]{' (divide by 255)' if bytes_as_floats else ''}"
             )
     return {"image": image, "label": label}
 
@@ -103,8 +104,9 @@ def given_labels(name: str, label: np.ndarray, num_classes: int) -> np.ndarray:
         UserError: A label is no class of the network.
     """
     if label.min() < 0 or label.max() >= num_classes:
+        from_one = label.min() == 1 and label.max() == num_classes
         raise UserError(
             f"{name} labels lie in [{label.min()}, {label.max()}], but the network has "
-            f"{num_classes} classes; give 0 to {num_classes - 1}"
+            f"{num_classes} classes; give 0 to {num_classes - 1}{' (subtract 1)' if from_one else ''}"
         )
     return label.astype(np.int32)  # after the check: 2^32 would become class 0

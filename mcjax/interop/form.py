@@ -62,7 +62,8 @@ def form_of(
         raise FitsNoArchitecture(
             f"{source} fits no architecture for images of {'x'.join(map(str, image_shape))} (its "
             f"tensors: {listed(list(tensors), 3)}); give the image size that it was trained on, its "
-            "arch, or a table of names (docs/pytorch.md)"
+            "arch, a table of names, or, if you have the module, the .pt2 file that torch.export saves "
+            "(docs/pytorch.md)"
         )
     form = nearest_form(tensors, arch, image_shape, source, curve=curve)
     _check_published(form, tensors, source)

@@ -134,6 +134,14 @@ def repair_model(
         _inverted, network=network, images=images, options=o, verbose=verbose
     )
     inverted = search(stream(key, "evidence"), start)
+    if verbose:  # the owner's first question, long before the path is trained
+        ranked = evidence.findings(inverted)
+        for one in [one for one in ranked if one.evident] or ranked[:1]:
+            said = "evidence of a backdoor" if one.evident else "no evidence; nearest to it"
+            say(
+                f"{said}: class {one.target} by the form {one.form}, anomaly {one.anomaly:.1f} "
+                f"(threshold {one.threshold:g})"
+            )
     again: list[dict[str, Inverted]] = []
 
     def invert_again(name: str, variables: PyTree) -> dict[str, Inverted]:

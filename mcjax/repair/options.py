@@ -9,6 +9,7 @@ from mcjax.core import fields
 from mcjax.core.errors import UserError, shown
 from mcjax.core.fields import Field
 from mcjax.curves import KINDS, MOST_BENDS
+from mcjax.repair.evidence import forms as forms_by_name
 from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.methods import fine_tune, path
 from mcjax.repair.objective import FITS
@@ -74,6 +75,9 @@ class RepairOptions:
     augmentation: str = "none"
 
     def __post_init__(self) -> None:
+        for forms in (self.forms, self.unlearn):
+            for form in forms if isinstance(forms, list | tuple) else ():
+                forms_by_name.get(form)
         for name, field in _FIELDS.items():
             value = getattr(self, name)
             fields.check(name, value, field)
