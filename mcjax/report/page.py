@@ -65,6 +65,7 @@ def write_page(
             *map(chart, charts),
             *(picture(path, CAPTIONS.get(path.stem, path.stem)) for path in pictures),
         ],
+        csv_folders=[f for f in ("figures", "paths") if any((workdir / f).rglob("*.csv"))],
         tables=[table_of(rows, caption) for caption, rows in tables.items()],
         numbers=numbers(result["metrics"]),
         definitions=definitions(terms),

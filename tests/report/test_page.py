@@ -53,6 +53,11 @@ def test_tags_close_and_nothing_is_fetched(text):
     assert len([tag for tag, _ in tags if tag == "script"]) == 2  # the chart's numbers, chart.js
 
 
+def test_only_folders_with_tables_are_named(text, workdir):
+    named = re.findall(r"<code>(\w+)/\*\.csv</code>", text)
+    assert named == [f for f in ("figures", "paths") if any((workdir / f).rglob("*.csv"))]
+
+
 def test_ids_are_there_once_and_every_link_has_its_place(text):
     tags = Tags(text).all
     ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
