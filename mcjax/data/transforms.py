@@ -76,7 +76,7 @@ def read_transform(transform: Any) -> Transform:
         Its parts.
 
     Raises:
-        UserError: A step is none of these, for example random; it is named.
+        UserError: A step is of another kind, such as a random one; the message names it.
 
     Example:
         >>> read_transform(print)

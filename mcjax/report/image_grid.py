@@ -51,7 +51,7 @@ def difference(images: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, float
 
     Returns:
         0.5 + factor (images - other) / 2, in [0, 1], and the factor, with which the largest
-        difference is black or white; 1 if there is none.
+        difference becomes black or white; 1 if the images are equal.
 
     Example:
         >>> shown, factor = difference(np.array([0.5, 0.75, 0.25]), np.array([0.5, 0.5, 0.5]))

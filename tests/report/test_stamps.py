@@ -23,16 +23,22 @@ def test_equal_images_equal_files(tmp_path, channels):
     assert data == (tmp_path / "b.png").read_bytes()
 
 
-def test_rows_of_clean_and_stamped_images_and_their_difference(tmp_path, monkeypatch):
-    drawn = []
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are written, to be looked into."""
+    kept = []
 
     @contextlib.contextmanager
     def keep(path, size):
         with figures.figure(path, size) as fig:
-            drawn.append(fig)
+            kept.append(fig)
             yield fig
 
     monkeypatch.setattr(image_grid, "figure", keep)
+    return kept
+
+
+def test_rows_of_clean_and_stamped_images_and_their_difference(tmp_path, drawn):
     image = np.random.default_rng(0).random((6, 8, 8, 1))
     examples = {"image": image, "label": np.array([2, 0, 0, 1, 2, 1])}
     stamp = triggers.create("square", (8, 8, 1))
@@ -48,16 +54,7 @@ def test_rows_of_clean_and_stamped_images_and_their_difference(tmp_path, monkeyp
     assert labels[4].split()[:2] == ["square:", "difference"]
 
 
-def test_frames_mark_images_that_are_misclassified(tmp_path, monkeypatch):
-    drawn = []
-
-    @contextlib.contextmanager
-    def keep(path, size):
-        with figures.figure(path, size) as fig:
-            drawn.append(fig)
-            yield fig
-
-    monkeypatch.setattr(image_grid, "figure", keep)
+def test_frames_mark_images_that_are_misclassified(tmp_path, drawn):
     clean = np.full((2, 4, 4, 1), 0.5)
     attacked = {0.0: (clean + 0.1, np.array([True, False])), 0.5: (clean, np.array([False, False]))}
     stamps.adversarial_figure(tmp_path / "a.png", clean, attacked)
