@@ -187,7 +187,9 @@ def candidates(
         names += ["blocked"]
         names += ["crossed"] if stride == (1, 1) and kh > 1 else []
         names += ["wide"] if stride == (1, 1) and i <= 4 and kh > 1 else []
-        names += [f"winograd{m}" for m, r in winograd.FORMS if square and r == kh]
+        names += [
+            f"winograd{m}" for m, r in winograd.FORMS if square and r == kh and min(g[1:3]) > 1
+        ]
         ways = {name: partial(fn, way=name) for name in names}
         if xla_dw:
             like = jax.ShapeDtypeStruct(w, jnp.float32)
@@ -204,7 +206,7 @@ def candidates(
     names = ["direct"] if build.load() else []
     names += ["xla", "product" if kh == kw == 1 else "blocked"]
     names += ["wide"] if stride == (1, 1) and i <= 64 and kh > 1 else []
-    names += ["winograd"] if square and (2, kh) in winograd.FORMS else []
+    names += ["winograd"] if square and (2, kh) in winograd.FORMS and min(size) > 1 else []
     matrix = math.prod(x[1:]) * math.prod(g[1:])
     names += ["dense"] if matrix <= DENSE_LIMIT and math.prod(size) <= 16 else []
     fn = partial(choice.forward, stride=stride, padding=padding)

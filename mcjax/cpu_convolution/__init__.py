@@ -4,11 +4,13 @@ XLA's CPU convolutions are slow where there are few channels, and very slow in a
 weight gradients, groups, images of 2x2 pixels, and anything but a plain forward convolution inside a
 loop. :func:`enable` registers a different CPU lowering of ``jax.lax.conv_general_dilated``. It is
 applied after differentiation, batching and ``shard_map``, so all of these keep working. Other dtypes
-and ranks and dilated convolutions are left to XLA.
+and ranks, and convolutions with both a stride and a dilation, are left to XLA.
 
 hook.py       JAX's private table of lowerings, the only file that touches it
 rule.py       recognises what differentiation and batching make of a convolution
 choice.py     the way for each shape, by thresholds; measured.py: or as measured on this machine
+seen.py       the taps that see pixels; the others, which only meet padding, are cut
+dilated.py    taps with a distance, as plain convolutions of every d-th pixel
 direct.py     compiled direct convolutions: direct.c, compiled and checked by build.py, self_test.py
 winograd.py, blocked.py, few.py   the ways that are written in JAX
 """

@@ -4,7 +4,7 @@ The thresholds come from timing the methods on single layers of VGG16, PreResNet
 images, on two otherwise idle cores (`python -m benchmarks.ways`): those with the compiled direct
 convolution on AVX2, the others on AVX-512. They may not be optimal on other machines; `--write` keeps
 what is fastest on one's own (`measured`). Where there is a direct convolution, only Winograd from
-64 * 128 channel pairs on is faster. Without one, XLA's NHWC forward convolution is good for
+64 * 128 channel pairs on is faster, and a product of patches on images of a few pixels. Without one, XLA's NHWC forward convolution is good for
 images larger than 2x2, and Winograd is faster above about 32 * 64 pairs. Weight gradients never use
 XLA, which is many times slower for them in a loop.
 """
@@ -13,7 +13,7 @@ from functools import partial
 
 from jax import Array, lax
 
-from mcjax.cpu_convolution import blocked, direct, few, measured, winograd
+from mcjax.cpu_convolution import blocked, direct, few, measured, seen, winograd
 from mcjax.cpu_convolution.blocked import Pads, Pair
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -48,8 +48,10 @@ def forward_way(
         known = measured.ways().get(measured.key("forward", tuple(size), tuple(w), tuple(stride)))
         if known:
             return known
-        many = kh == kw == 3 and min(i, o) >= 64 and i * o >= 8192
-        return "winograd" if plain and many and min(size) >= 2 else "direct"
+        if plain and kh == kw == 3 and min(i, o) >= 64 and i * o >= 8192 and min(size) >= 2:
+            return "winograd"
+        # Few pixels leave the tiles short, each of which reads all weights.
+        return "blocked" if pixels == 1 or (pixels <= 4 and i * o >= 8192) else "direct"
     if plain and i <= 4 and kh * kw * i <= 128 and (o <= 32 or kh >= 5):
         return "wide"
     many = (min(i, o) >= 32 and i * o >= 2048) or (kh == 3 and i >= 64 and o <= 4)
@@ -69,11 +71,12 @@ def forward(
     way: str | None = None,
 ) -> Array:
     """Convolves x (batch, h, w, i) with w (kh, kw, i, o), by the fastest or a given method."""
-    taps = w.shape[:2]
     size = [
         (n + sum(p) - k) // s + 1
-        for n, p, k, s in zip(x.shape[1:3], padding, taps, stride, strict=True)
+        for n, p, k, s in zip(x.shape[1:3], padding, w.shape[:2], stride, strict=True)
     ]
+    cut, padding = seen.of(x.shape[1:3], w.shape[:2], size, stride=stride, padding=padding)
+    w = seen.only(w, cut)
     way = way or forward_way(
         x.shape, w.shape, stride=stride, size=size, groups=groups, compiled=compiled
     )
@@ -111,10 +114,12 @@ def weight_gradient_way(
         if known:
             return known
     few_pairs = kh != 3 or kw != 3 or min(i, o) < 64 or i * o < 8192
-    if groups > 1 or (
-        compiled and kh * kw > 1 and (few_pairs or tuple(stride) != (1, 1) or min(size) < 2)
-    ):
+    if groups > 1:
         return "direct"
+    if compiled and kh * kw > 1 and (few_pairs or tuple(stride) != (1, 1) or min(size) < 2):
+        # A direct sum is loaded and stored for every image, which few pixels do not pay for.
+        short = size[0] * size[1] <= 16 and kh * kw * i * o > 2**17
+        return "blocked" if short or min(size) < 2 else "direct"
     if tuple(stride) != (1, 1) or kh != kw or kh not in (3, 5):
         return "blocked"
     if min(i, o) >= 32 and min(size) >= 2:
@@ -136,9 +141,18 @@ def weight_gradient(
     way: str | None = None,
 ) -> Array:
     """The gradient (kh, kw, i, o) of the convolution's weights, by the fastest or a given method."""
+    cut, padding = seen.of(x.shape[1:3], taps, g.shape[1:3], stride=stride, padding=padding)
+    taps = [k - sum(ends) for k, ends in zip(taps, cut, strict=True)]
     way = way or weight_gradient_way(
         x.shape, g.shape, taps=taps, stride=stride, groups=groups, compiled=compiled
     )
+    dw = _weight_gradient(x, g, taps=taps, stride=stride, padding=padding, groups=groups, way=way)
+    return seen.with_zeros(dw, cut)
+
+
+def _weight_gradient(
+    x: Array, g: Array, *, taps: Pair, stride: Pair, padding: Pads, groups: int, way: str
+) -> Array:
     if way == "direct":
         return direct.weight_gradient(
             x, g, taps=taps, stride=stride, padding=padding, groups=groups

@@ -35,6 +35,7 @@ typedef int64_t num;
 INLINE vec load(const float *x) { return *(const vec *)x; }
 INLINE void store(float *x, vec v) { *(vec *)x = v; }
 static num least(num a, num b) { return a < b ? a : b; }
+static num most(num a, num b) { return a > b ? a : b; }
 static num up(num a, num b) { return (a + b - 1) / b; }
 static num whole(num floats) { return up(floats, LANES) * LANES; }
 
@@ -51,6 +52,7 @@ typedef struct Job {
   const float *x, *w;  // images and weights, or images and output gradients
   float *y, *packed;   // result; packed weights, or one weight gradient a task
   num images, parts;   // forward: images of a task, tasks that share an image's rows
+  num slices;          // forward: tasks that share the output channels
   num sums;            // weight gradients to be added
 } Job;
 
@@ -191,7 +193,8 @@ static void depthwise(const Conv *c, const float *x, num row, num wide, const fl
 static void forward_task(Job *job, num k) {
   const Conv c = job->c;
   num part = k % job->parts, p0 = c.p * part / job->parts, p1 = c.p * (part + 1) / job->parts;
-  num n0 = k / job->parts * job->images, images = least(job->images, c.n - n0);
+  num slice = k / job->parts % job->slices;
+  num n0 = k / job->parts / job->slices * job->images, images = least(job->images, c.n - n0);
   num cols = (c.q - 1) * c.sw + c.kw, rows = (p1 - p0 - 1) * c.sh + c.kh;
   num i = c.i / c.groups, o = c.o / c.groups;
   int depth = i == 1 && o == 1;
@@ -216,7 +219,8 @@ static void forward_task(Job *job, num k) {
       for (num n = 0; n < images; ++n) depthwise(&c, seen + n * image, row, wide, w, y + n * c.p * c.q * c.o, p1 - p0);
       break;
     }
-    for (num v = 0; v < vectors; v += 2) {
+    num pairs = up(vectors, 2), end = least(vectors, pairs * (slice + 1) / job->slices * 2);
+    for (num v = pairs * slice / job->slices * 2; v < end; v += 2) {
       int V = (int)least(2, vectors - v);
       num tall = V == 2 ? TALL : MOST, count = up(pixels, tall), p = 0, q = 0, n = 0;
       for (num t = 0; t < count; ++t) {
@@ -368,8 +372,8 @@ static void add_task(Job *job, num k) {
 
 static int weight_gradient(const XLA_FFI_CallFrame *f, Job *job) {
   const Conv *c = &job->c;
-  num most = (1 << 24) / gradient_size(c);  // 64 MiB of sums
-  job->sums = job->count = least(up(c->n, 4), least(16, most < 1 ? 1 : most));
+  num sums = (1 << 24) / gradient_size(c);  // 64 MiB
+  job->sums = job->count = least(up(c->n, 4), least(16, most(1, sums)));
   job->packed = scratch(job, job->sums * gradient_size(c));
   Job *add = calloc(1, sizeof(Job));  // late helpers may still look at the first job
   if (job->packed && add) {
@@ -390,11 +394,16 @@ static int convolution(const XLA_FFI_CallFrame *f, Job *job) {
   num i = c->i / c->groups, o = c->o / c->groups, line = ((c->q - 1) * c->sw + c->kw) * i;
   job->images = up(48, c->p * c->q);                                       // full tiles
   job->parts = least(up(c->p, 8), up(line * c->p * c->sh, 1 << 15));       // the second cache holds the padded rows
-  num blocks = up(c->n, job->images);
-  if (job->parts * blocks < 16) job->parts = least(c->p, up(16, blocks));  // work for many threads
+  num blocks = up(c->n, job->images), tasks = 16;  // work for many threads
+  // Parts of an image of at least four tiles: fewer would read all weights for few pixels.
+  if (job->parts * blocks < tasks)
+    job->parts = most(job->parts, least(c->p, least(c->p * c->q / 24, up(tasks, blocks))));
   if (job->parts > 1) job->images = 1;
-  job->count = up(c->n, job->images) * job->parts;
-  job->packed = scratch(job, c->kh * c->kw * i * (i == 1 && o == 1 ? whole(c->o) : c->groups * whole(o)));
+  blocks = up(c->n, job->images) * job->parts;
+  int depth = i == 1 && o == 1;
+  job->slices = depth || blocks >= tasks ? 1 : least(up(up(o, LANES), 2), up(tasks, blocks));
+  job->count = blocks * job->slices;
+  job->packed = scratch(job, c->kh * c->kw * i * (depth ? whole(c->o) : c->groups * whole(o)));
   if (!job->packed) return 0;
   pack(c, job->w, job->packed);
   job->run = forward_task;

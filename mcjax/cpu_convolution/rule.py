@@ -5,7 +5,7 @@ one of a few forms:
 
 * forward: the batch comes before the channels in memory;
 * d/dx: the same, with reversed weights, and the stride becomes lhs_dilation;
-* d/dw: channels and batch are swapped, and the stride becomes rhs_dilation;
+* d/dw: channels and batch are swapped, stride and rhs_dilation exchanged;
 * vmap over weights and images: n groups of features (or, after differentiation, of the batch).
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array, lax
 from jax.interpreters import mlir
 
-from mcjax.cpu_convolution import blocked, build, choice
+from mcjax.cpu_convolution import blocked, build, choice, dilated
 from mcjax.cpu_convolution.hook import ORIGINAL
 
 
@@ -71,19 +71,25 @@ def recognise(x: Any, w: Any, *, compiled: bool = False, **params: Any) -> Any:
     ):
         return None
     if spec.lhs_spec[0] > spec.lhs_spec[1]:
-        if stride != plain or lhs_dilation != plain:
+        if lhs_dilation != plain or plain not in (stride, rhs_dilation):
             return None
         one = partial(
-            _weight_gradient, dilation=rhs_dilation, padding=params["padding"], compiled=compiled
+            _weight_gradient,
+            stride=rhs_dilation,
+            dilation=stride,
+            padding=params["padding"],
+            compiled=compiled,
         )
         return partial(_weight_gradient_form, spec=spec, groups=groups, one=one, grouped=compiled)
-    if rhs_dilation != plain or (lhs_dilation != plain and stride != plain):
+    if (stride, lhs_dilation, rhs_dilation).count(plain) < 2:
         return None
     taps = tuple(w.shape[d] for d in spec.rhs_spec[2:])
     size = tuple(x.shape[d] for d in spec.lhs_spec[2:])
     out = [
-        (s * (n - 1) + 1 + sum(p) - k) // t + 1
-        for n, s, p, k, t in zip(size, lhs_dilation, params["padding"], taps, stride, strict=True)
+        (s * (n - 1) + sum(p) - d * (k - 1)) // t + 1
+        for n, s, p, k, d, t in zip(
+            size, lhs_dilation, params["padding"], taps, rhs_dilation, stride, strict=True
+        )
     ]
     if min(out) <= 0:
         return None
@@ -91,14 +97,15 @@ def recognise(x: Any, w: Any, *, compiled: bool = False, **params: Any) -> Any:
         _forward,
         stride=stride,
         padding=params["padding"],
-        dilation=lhs_dilation,
+        spread=lhs_dilation,
+        dilation=rhs_dilation,
         size=out,
         compiled=compiled,
     )
     canonical = tuple(map(tuple, spec)) == ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
     if (
         canonical
-        and groups == lhs_dilation == plain
+        and groups == lhs_dilation == rhs_dilation == plain
         and min(min(p) for p in params["padding"]) >= 0  # XLA reads out of bounds where negative
         and choice.forward_way(x.shape, w.shape, stride=stride, size=out, compiled=compiled)
         == "xla"
@@ -182,29 +189,36 @@ def _forward(
     *,
     stride: Any,
     padding: Any,
+    spread: Any,
     dilation: Any,
     size: Any,
     compiled: bool,
     groups: int = 1,
 ) -> Array:
-    if dilation == (1, 1):
-        return choice.forward(
-            x, w, stride=stride, padding=padding, groups=groups, compiled=compiled
-        )
+    """Of stride, spread (zeros between pixels) and dilation (between taps) only one is not (1, 1)."""
+    product = partial(choice.forward, stride=stride, groups=groups, compiled=compiled)
+    if dilation != (1, 1):
+        return dilated.forward(x, w, dilation=dilation, padding=padding, product=product)
+    if spread == (1, 1):
+        return product(x, w, padding=padding)
     low = [p[0] for p in padding]
-    product = partial(choice.forward, stride=(1, 1), groups=groups, compiled=compiled)
     return blocked.input_gradient_strided(
-        x, w, dilation=dilation, size=size, low=low, product=product
+        x, w, dilation=spread, size=size, low=low, product=product
     )
 
 
 def _weight_gradient(
-    x: Array, g: Array, *, dilation: Any, padding: Any, compiled: bool, groups: int = 1
+    x: Array, g: Array, *, stride: Any, dilation: Any, padding: Any, compiled: bool, groups: int = 1
 ) -> Array:
     taps = tuple(
-        n + sum(p) - (m - 1) * d
-        for n, p, m, d in zip(x.shape[1:3], padding, g.shape[1:3], dilation, strict=True)
+        (n + sum(p) - (m - 1) * s - 1) // d + 1
+        for n, p, m, s, d in zip(x.shape[1:3], padding, g.shape[1:3], stride, dilation, strict=True)
     )
-    return choice.weight_gradient(
-        x, g, taps=taps, stride=dilation, padding=padding, groups=groups, compiled=compiled
+    product = partial(
+        choice.weight_gradient, taps=taps, stride=stride, groups=groups, compiled=compiled
     )
+    if dilation != (1, 1):
+        return dilated.weight_gradient(
+            x, g, taps=taps, dilation=dilation, padding=padding, product=product
+        )
+    return product(x, g, padding=padding)

@@ -101,6 +101,9 @@ GRID = {
     "crossed": (9, 32, 33, 16, 24, 3, 3, (1, 1), ((0, 2), (1, -1))),
     "2x2 images": (3, 2, 2, 16, 8, 3, 3, (1, 1), SAME3),
     "2x2 images, dense": (513, 2, 2, 4, 3, 3, 3, (1, 1), SAME3),
+    "1x1 images": (3, 1, 1, 64, 128, 3, 3, (1, 1), SAME3),
+    "2x2 images, stride 2": (3, 2, 2, 64, 128, 3, 3, (2, 2), SAME3),
+    "nothing but padding": (2, 1, 2, 3, 4, 2, 3, (1, 1), ((2, -1), (4, 4))),
     "few channels": (2, 9, 7, 3, 16, 3, 3, (1, 1), SAME3),
     "few channels, 5x5": (1, 10, 9, 1, 8, 5, 5, (1, 1), ((2, 2), (2, 2))),
     "1x1": (7, 5, 4, 3, 6, 1, 1, (1, 1), ((0, 0), (0, 0))),
@@ -237,6 +240,31 @@ def test_the_way_chosen_for_the_networks_weight_gradients(x, o, taps, stride, wa
     assert choice.weight_gradient_way(x, g, taps=taps, stride=(stride, stride)) == way
 
 
+@pytest.mark.parametrize(
+    ("x", "o", "stride", "forward", "gradient"),
+    [
+        ((32, 8, 8, 64), 64, 1, "direct", "direct"),
+        ((32, 4, 4, 128), 128, 1, "winograd", "winograd4"),
+        ((32, 16, 16, 128), 256, 2, "direct", "direct"),
+        ((32, 8, 8, 256), 512, 2, "direct", "blocked"),
+        ((32, 4, 4, 128), 256, 2, "blocked", "blocked"),
+        ((32, 4, 4, 8), 16, 2, "direct", "direct"),
+        ((32, 2, 2, 16), 16, 2, "blocked", "blocked"),
+    ],
+)
+def test_the_way_chosen_beside_compiled_ones(x, o, stride, forward, gradient, lowering):
+    if lowering != "compiled":
+        pytest.skip("of the compiled ones")
+    size = (x[1] // stride, x[2] // stride)
+    ways = (
+        choice.forward_way(x, (3, 3, x[3], o), stride=(stride, stride), size=size, compiled=True),
+        choice.weight_gradient_way(
+            x, (x[0], *size, o), taps=(3, 3), stride=(stride, stride), compiled=True
+        ),
+    )
+    assert ways == (forward, gradient)
+
+
 def loss(x, w, stride=(1, 1)):
     return jnp.sum(jnp.sin(0.1 * convolution(x, w, stride)))
 
@@ -338,13 +366,15 @@ def test_input_gradient_is_a_plain_forward_convolution(in_jax):
     "unrecognised",
     [
         lambda: (convolution, jnp.ones((2, 2, 2, 4), jnp.bfloat16), jnp.ones((3, 3, 4, 4), jnp.bfloat16)),
-        lambda: (partial(convolution, rhs_dilation=(2, 2)), jnp.ones((2, 6, 6, 3)), jnp.ones((3, 3, 3, 4))),
+        lambda: (
+            partial(convolution, stride=(2, 2), rhs_dilation=(2, 2)), jnp.ones((2, 6, 6, 3)), jnp.ones((3, 3, 3, 4))
+        ),
         lambda: (
             lambda x, w: lax.conv_general_dilated(x, w, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")),
             jnp.ones((2, 6, 3)), jnp.ones((3, 3, 4)),
         ),
     ],
-    ids=["bfloat16", "dilated", "one spatial axis"],
+    ids=["bfloat16", "dilated with a stride", "one spatial axis"],
 )  # fmt: skip
 def test_what_is_not_recognised_is_left_as_it_is(unrecognised):
     fn, x, w = unrecognised()
