@@ -59,7 +59,7 @@ def test_taps_are_the_outputs_of_convolutions_and_dense_layers(name):
     )
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", all_but(set(NETWORKS) - {"resnet8"}, NETWORKS))
 def test_a_permuted_copy_is_recovered(name):
     network, a, spec = created(name)
     moved = permute(spec, random_permutations(jax.random.key(1), spec), a)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slow import SLOW
 
 from mcjax import models
 from mcjax.alignment import (
@@ -38,7 +39,11 @@ def product(a, b):
 @pytest.mark.parametrize("by", ["weights", "activations", "random"])
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("cnn", {"width": 4}), ("cnn", {"width": 4, "batch_norm": True}), ("resnet8", {})],
+    [
+        ("cnn", {"width": 4}),
+        ("cnn", {"width": 4, "batch_norm": True}),
+        pytest.param("resnet8", {}, marks=SLOW),
+    ],
     ids=lambda v: str(v),
 )
 def test_a_copy_computes_the_same_and_lies_far_away(name, options, by):

@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slow import SLOW, all_but
 
 from mcjax import models
 from mcjax.alignment import permutation_spec, permute
 from mcjax.core.errors import UserError
+from mcjax.models import FAMILIES
 from mcjax.models.network import from_linen, in_bfloat16
 
 NETWORKS = [
@@ -43,7 +45,14 @@ def network_and_variables(name, options, shape):
     return network, jax.tree.map_with_path(drawn, shapes)
 
 
-@pytest.mark.parametrize(("name", "options", "shape"), NETWORKS, ids=lambda v: str(v))
+BIG = ("vgg16", "vgg16_wide", "preactresnet18", "resnet18")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shape"),
+    [pytest.param(*case, marks=SLOW) if case[0] in BIG else case for case in NETWORKS],
+    ids=lambda v: str(v),
+)
 def test_a_permuted_network_computes_the_same(name, options, shape):
     network, variables = network_and_variables(name, options, shape)
     spec = permutation_spec(network.apply, variables, shape)
@@ -67,7 +76,7 @@ def test_a_permuted_network_computes_the_same(name, options, shape):
 DEEP = ("preresnet56", "preresnet110", "preresnet164")
 
 
-@pytest.mark.parametrize("name", [name for name in models.names() if name not in DEEP])
+@pytest.mark.parametrize("name", all_but(FAMILIES, [n for n in models.names() if n not in DEEP]))
 def test_no_network_of_the_registry_has_an_operation_without_a_rule(name):
     network = from_linen(models.create(name, num_classes=10), (32, 32, 3))
     spec = permutation_spec(

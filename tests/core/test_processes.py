@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from slow import SLOW
 
 from mcjax.core import processes
 from mcjax.core.errors import UserError
@@ -165,9 +166,14 @@ def test_a_mistake_ends_all_of_them_with_one_line(tmp_path):
     ("flags", "message"),
     [
         ("--num_processes 2", "need coordinator=HOST:PORT"),
-        ("--coordinator here", "give HOST:PORT or auto"),
-        ("--coordinator a:1 --num_processes 2", "needs num_processes and process_id"),
-        ("--coordinator a:1 --num_processes 2 --process_id 2", "process ids count from 0"),
+        *(
+            pytest.param(*case, marks=SLOW)
+            for case in (
+                ("--coordinator here", "give HOST:PORT or auto"),
+                ("--coordinator a:1 --num_processes 2", "needs num_processes and process_id"),
+                ("--coordinator a:1 --num_processes 2 --process_id 2", "process ids count from 0"),
+            )
+        ),
         (
             "--coordinator 127.0.0.1:{port} --num_processes 2 --process_id 1 --connect_seconds 1",
             "process 1 can't reach the coordinator 127.0.0.1:",

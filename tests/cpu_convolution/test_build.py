@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from slow import SLOW
 
 from mcjax import cpu_convolution
 from mcjax.cpu_convolution import build
@@ -74,7 +75,7 @@ def test_a_failure_is_told_and_not_tried_again(tmp_path, monkeypatch):
     ("what", "message"),
     [
         ("abort();", "their check ended with -6"),
-        ("*(volatile int *)0 = 1;", "their check ended with -11"),
+        pytest.param("*(volatile int *)0 = 1;", "their check ended with -11", marks=SLOW),
         ("", "their check ended with 1: wrong numbers for"),
     ],
 )

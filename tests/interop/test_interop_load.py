@@ -72,7 +72,22 @@ NETWORKS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "options", "shape", "code", "arch"), NETWORKS)
+REPEATED = (
+    "vgg16_bn",
+    "vgg19_bn:published=True",
+    "resnet18:width=4,stem=cifar",
+    "preactresnet18:width=4",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shape", "code", "arch"),
+    [
+        # Of these families another one is quick.
+        pytest.param(*case, marks=SLOW) if case[-1] in REPEATED else case
+        for case in NETWORKS
+    ],
+)
 def test_logits_are_pytorchs_and_the_file_comes_back(
     name, options, shape, code, arch, random_net, tmp_path
 ):
@@ -151,7 +166,7 @@ def curve_file(path, random_net, name, options, shape, kind, num_points=3):
     [
         pytest.param("vgg16", {}, SMALL, "bezier", 3, marks=SLOW),
         ("preresnet", {"depth": 8, "width": 2}, SMALL, "bezier", 3),
-        ("wide_resnet", {"depth": 10, "width": 1}, SMALL, "polychain", 3),
+        pytest.param("wide_resnet", {"depth": 10, "width": 1}, SMALL, "polychain", 3, marks=SLOW),
         ("convfc", {}, (16, 16, 3), "polychain", 4),
     ],
 )

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slow import SLOW
 
 from mcjax import models
 from mcjax.core import named_options as spec
@@ -42,9 +43,15 @@ def images(count, seed=0):
     return np.random.default_rng(seed).uniform(size=(count, 8, 8, 1)).astype(np.float32)
 
 
+DEEP = ("preresnet110", "preresnet164")  # of the blocks of preresnet56
+
+
 @pytest.mark.parametrize(
     ("name", "image_shape"),
-    [(name, (32, 32, 3)) for name in models.names()]
+    [
+        pytest.param(name, (32, 32, 3), marks=SLOW) if name in DEEP else (name, (32, 32, 3))
+        for name in models.names()
+    ]
     + [(name, shape) for name in FAMILIES for shape in [(28, 28, 1), (8, 8, 1)]],
 )
 def test_every_network_maps_images_to_logits(name, image_shape):

@@ -93,6 +93,7 @@ def test_without_an_acceptable_point_the_suspect_comes_back_unchanged():
     assert repr(fixed) == "Repaired(ok=False, evidence of a backdoor: no, floor=0.9000)"
 
 
+@pytest.mark.slow(compiles=True)
 def test_same_key_same_network():
     a, b = 5 * jnp.eye(4), 3 * jnp.eye(4)
     one, two = (

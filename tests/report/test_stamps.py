@@ -15,7 +15,7 @@ def test_equal_images_equal_files(tmp_path, channels):
     shape = (8, 8, channels)
     image = np.random.default_rng(0).integers(0, 256, (9, *shape), np.uint8)
     examples = {"image": image, "label": np.arange(9) % 3}
-    named = {name: triggers.create(name, shape) for name in triggers.TRIGGERS}
+    named = {name: triggers.create(name, shape) for name in ("square", "blended")}
     for name in ("a", "b"):
         stamps.stamps_figure(tmp_path / f"{name}.png", examples, named)
     data = (tmp_path / "a.png").read_bytes()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow import SLOW
 
 from mcjax.attacks.images.apgd import apgd
 from mcjax.attacks.images.attack_losses import LABEL_LOSSES
@@ -78,7 +79,9 @@ def plain_apgd(key, x, y, eps, norm, num_steps, loss):
     return jnp.concatenate(best), np.array(highest), halvings
 
 
-@pytest.mark.parametrize(("norm", "loss"), [("linf", "cross_entropy"), ("l2", "dlr")])
+@pytest.mark.parametrize(
+    ("norm", "loss"), [("linf", "cross_entropy"), pytest.param("l2", "dlr", marks=SLOW)]
+)
 def test_against_the_algorithm_as_a_plain_loop(norm, loss):
     x, y = images()
     eps = {"linf": 0.05, "l2": 0.12}[norm]  # too small to succeed on all

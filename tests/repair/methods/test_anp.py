@@ -98,7 +98,7 @@ def test_masks_stay_in_their_interval_and_zero_prunes_nothing(options):
     [
         ("cnn", {"width": 2}, ["conv1", "conv2", "conv3"]),
         ("cnn", {"width": 2, "batch_norm": True}, ["bn1", "bn2", "bn3"]),
-        ("resnet8", {"width": 2}, None),
+        pytest.param("resnet8", {"width": 2}, None, marks=SLOW),
     ],
 )
 def test_pruned_channels_output_zero(model, options, layers):

@@ -50,7 +50,7 @@ def test_the_loss_by_hand():
         ("cnn", {"width": 2}, "fc2"),
         ("cnn", {"width": 2, "batch_norm": True}, "fc2"),
         pytest.param("resnet8", {"width": 2}, "fc", marks=SLOW),
-        ("mlp", {"hidden": (4,) * 10}, "fc11"),
+        pytest.param("mlp", {"hidden": (4,) * 10}, "fc11", marks=SLOW),
     ],
 )
 def test_the_last_layer_keeps_its_norm_and_moves(model, options, layer):

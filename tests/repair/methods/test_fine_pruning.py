@@ -92,7 +92,7 @@ def test_activity_is_the_mean_over_images_and_places():
     ("model", "options", "layer"),
     [
         ("cnn", {"width": 2, "hidden": 4}, "conv3"),
-        ("resnet8", {"width": 2}, "bn"),
+        pytest.param("resnet8", {"width": 2}, "bn", marks=SLOW),
         pytest.param("wide_resnet", {"depth": 10, "width": 1}, "bn1", marks=SLOW),
         ("mlp", {"hidden": (5, 6)}, "fc2"),
     ],

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_case
+from slow import all_but
 
 from mcjax.core.errors import UserError
 from mcjax.core.tree import by_name, check_same_structure, digest
@@ -22,7 +23,11 @@ def case():
     return tiny_case.case()
 
 
-@pytest.mark.parametrize("name", METHODS)
+# These have files of their own, and take the longest.
+LONG = ("i_bau", "nad", "taught_path", "tsc")
+
+
+@pytest.mark.parametrize("name", all_but(set(METHODS) - set(LONG), METHODS))
 def test_what_a_method_returns(name, case):
     method = METHODS[name]
     before = digest(case.suspect)
