@@ -10,7 +10,7 @@ hook.py       JAX's private table of lowerings, the only file that touches it
 rule.py       recognises what differentiation and batching make of a convolution
 choice.py     the way for each shape, by thresholds; measured.py: or as measured on this machine
 seen.py       the taps that see pixels; the others, which only meet padding, are cut
-dilated.py    taps with a distance, as plain convolutions of every d-th pixel
+dilated.py    taps with a distance, as plain convolutions of every d-th pixel (depthwise: direct.c itself)
 direct.py     compiled direct convolutions: direct.c, compiled and checked by build.py, self_test.py
 winograd.py, blocked.py, few.py   the ways that are written in JAX
 """

@@ -4,7 +4,8 @@
 // written to memory. XLA calls a handler through its typed foreign function interface (c_api.h, which comes with
 // jaxlib) and lends its own threads. Results do not depend on their number.
 //
-// Letters: images n, h, w, i; outputs p, q, o; weights kh, kw, i / groups, o; strides sh, sw.
+// Letters: images n, h, w, i; outputs p, q, o; weights kh, kw, i / groups, o; strides sh, sw; dilations dh, dw, which
+// only depthwise convolutions have here.
 
 #include <sched.h>
 #include <stdatomic.h>
@@ -40,7 +41,7 @@ static num up(num a, num b) { return (a + b - 1) / b; }
 static num whole(num floats) { return up(floats, LANES) * LANES; }
 
 typedef struct {
-  num n, h, w, i, p, q, o, kh, kw, sh, sw, top, left, groups;
+  num n, h, w, i, p, q, o, kh, kw, sh, sw, top, left, groups, dh, dw;
 } Conv;
 
 typedef struct Job {
@@ -177,7 +178,7 @@ static void depthwise(const Conv *c, const float *x, num row, num wide, const fl
         vec sum[4] = {{0}};
         for (num a = 0; a < c->kh; ++a)
           for (num b = 0; b < c->kw; ++b) {
-            const float *at = first + a * row + b * wide + o;
+            const float *at = first + a * c->dh * row + b * c->dw * wide + o;
             vec z = load(w + (a * c->kw + b) * wide + o);
             if (P == 4) {
               UNROLL for (int j = 0; j < 4; ++j) sum[j] += z * load(at + j * step);
@@ -195,7 +196,7 @@ static void forward_task(Job *job, num k) {
   num part = k % job->parts, p0 = c.p * part / job->parts, p1 = c.p * (part + 1) / job->parts;
   num slice = k / job->parts % job->slices;
   num n0 = k / job->parts / job->slices * job->images, images = least(job->images, c.n - n0);
-  num cols = (c.q - 1) * c.sw + c.kw, rows = (p1 - p0 - 1) * c.sh + c.kh;
+  num cols = (c.q - 1) * c.sw + (c.kw - 1) * c.dw + 1, rows = (p1 - p0 - 1) * c.sh + (c.kh - 1) * c.dh + 1;
   num i = c.i / c.groups, o = c.o / c.groups;
   int depth = i == 1 && o == 1;
   num take = depth ? c.i : i, wide = depth ? whole(take) : i, row = cols * wide, image = rows * row;
@@ -282,30 +283,30 @@ static void dtiles(const float *x, num row, num step, const float *g, num wide, 
   }
 }
 
-INLINE void dtaps(const float *x, num row, num step, num wide, const float *g, num rows, num q, float *dw, const int B) {
+INLINE void dtaps(const float *x, num row, num step, num tap, num wide, const float *g, num rows, num q, float *dw, const int B) {
   vec sum[MOST];
   UNROLL for (int b = 0; b < B; ++b) sum[b] = (vec){0};
   for (num r = 0; r < rows; ++r, x += row) {
     const float *at = x;
     for (num k = 0; k < q; ++k, at += step, g += wide) {
       vec z = load(g);
-      UNROLL for (int b = 0; b < B; ++b) sum[b] += z * load(at + b * wide);
+      UNROLL for (int b = 0; b < B; ++b) sum[b] += z * load(at + b * tap);
     }
   }
   UNROLL for (int b = 0; b < B; ++b) store(dw + b * wide, load(dw + b * wide) + sum[b]);
 }
 
 static void depthwise_gradient(const Conv *c, const float *x, num row, num wide, const float *g, float *dw) {
-  num step = c->sw * wide;
+  num step = c->sw * wide, tap = c->dw * wide;
   for (num o = 0; o < wide; o += LANES)
     for (num a = 0; a < c->kh; ++a)
       for (num b = 0; b < c->kw;) {
-        const float *at = x + a * row + b * wide + o;
+        const float *at = x + a * c->dh * row + b * tap + o;
         float *to = dw + (a * c->kw + b) * wide + o;
         num left = c->kw - b;
-        if (left >= 5) dtaps(at, c->sh * row, step, wide, g + o, c->p, c->q, to, 5), b += 5;
-        else if (left >= 3) dtaps(at, c->sh * row, step, wide, g + o, c->p, c->q, to, 3), b += 3;
-        else dtaps(at, c->sh * row, step, wide, g + o, c->p, c->q, to, 1), b += 1;
+        if (left >= 5) dtaps(at, c->sh * row, step, tap, wide, g + o, c->p, c->q, to, 5), b += 5;
+        else if (left >= 3) dtaps(at, c->sh * row, step, tap, wide, g + o, c->p, c->q, to, 3), b += 3;
+        else dtaps(at, c->sh * row, step, tap, wide, g + o, c->p, c->q, to, 1), b += 1;
       }
 }
 
@@ -317,7 +318,7 @@ static num gradient_size(const Conv *c) {
 
 static void gradient_task(Job *job, num k) {
   const Conv c = job->c;
-  num i = c.i / c.groups, o = c.o / c.groups, cols = (c.q - 1) * c.sw + c.kw, rows = (c.p - 1) * c.sh + c.kh;
+  num i = c.i / c.groups, o = c.o / c.groups, cols = (c.q - 1) * c.sw + (c.kw - 1) * c.dw + 1, rows = (c.p - 1) * c.sh + (c.kh - 1) * c.dh + 1;
   int depth = i == 1 && o == 1;
   num take = depth ? c.i : i, out = depth ? c.o : o, wide = whole(out), xs = depth ? wide : i, row = cols * xs;
   num taps = c.kw * i, size = gradient_size(&c) / (depth ? 1 : c.groups);
@@ -425,7 +426,7 @@ static XLA_FFI_Error *handle(XLA_FFI_CallFrame *f, int (*run)(const XLA_FFI_Call
   int done = 0;
   if (job) {
     job->c = (Conv){x->dims[0], x->dims[1], x->dims[2], x->dims[3], out->dims[1], out->dims[2], out->dims[3],
-                    v[0], v[1], v[2], v[3], v[4], v[5], v[6]};
+                    v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8]};
     job->x = x->data, job->w = w->data, job->y = y->data;
     atomic_store(&job->held, 1);
     done = run(f, job) && !atomic_load(&job->failed);

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array, lax
 from jax.interpreters import mlir
 
-from mcjax.cpu_convolution import blocked, build, choice, dilated
+from mcjax.cpu_convolution import blocked, build, choice, dilated, direct
 from mcjax.cpu_convolution.hook import ORIGINAL
 
 
@@ -196,6 +196,10 @@ def _forward(
     groups: int = 1,
 ) -> Array:
     """Of stride, spread (zeros between pixels) and dilation (between taps) only one is not (1, 1)."""
+    if dilation != (1, 1) and direct.depthwise((x.shape[3], w.shape[3]), groups):
+        return direct.forward(
+            x, w, stride=stride, padding=padding, groups=groups, dilation=dilation
+        )
     product = partial(choice.forward, stride=stride, groups=groups, compiled=compiled)
     if dilation != (1, 1):
         return dilated.forward(x, w, dilation=dilation, padding=padding, product=product)
@@ -214,6 +218,10 @@ def _weight_gradient(
         (n + sum(p) - (m - 1) * s - 1) // d + 1
         for n, p, m, s, d in zip(x.shape[1:3], padding, g.shape[1:3], stride, dilation, strict=True)
     )
+    if dilation != (1, 1) and direct.depthwise((x.shape[3], g.shape[3]), groups):
+        return direct.weight_gradient(
+            x, g, taps=taps, stride=stride, padding=padding, groups=groups, dilation=dilation
+        )
     product = partial(
         choice.weight_gradient, taps=taps, stride=stride, groups=groups, compiled=compiled
     )
