@@ -176,9 +176,11 @@ def check_logits(logits: Any, num_images: int, *, at_least: int = 2) -> Any:
         UserError: The shape is not [num_images, classes], or there are too few classes.
     """
     if len(logits.shape) != 2 or logits.shape[0] != num_images:
+        members = len(logits.shape) == 3 and logits.shape[1] == num_images
         raise UserError(
             f"logits_fn returned shape {list(logits.shape)} for {num_images} images; "
             f"return [{num_images}, classes]"
+            + (", for an ensemble by mcjax.attacks.ensemble_logits" if members else "")
         )
     if logits.shape[1] < at_least:
         raise UserError(

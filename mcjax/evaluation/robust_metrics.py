@@ -1,10 +1,12 @@
 """Per-image metrics for evasion attacks along a path: losses, attack, curvature, loss model."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from mcjax.attacks.images.ensemble_logits import ensemble_logits
 from mcjax.attacks.images.pgd import pgd
 from mcjax.attacks.images.zero_gradient import correct_and_flat
 from mcjax.core.bound_functions import Bound
@@ -14,7 +16,7 @@ from mcjax.core.tree import PyTree
 from mcjax.curvature import input_hessian_eigenvalue, quadratic_model
 from mcjax.data.batches import Batch
 from mcjax.models.network import Network
-from mcjax.training.ensemble import log_mean_probabilities
+from mcjax.training.ensemble import log_mean_probabilities, member_logits
 from mcjax.training.losses import MetricFn, accuracy, cross_entropy
 
 
@@ -135,6 +137,7 @@ def transfer(
     x, y = batch["image"], batch["label"]
 
     log_mean = functools.partial(log_mean_probabilities, network.apply, members)
+    attacked = functools.partial(_attacked_ensemble, network.apply, members)
 
     def attack(logits_fn) -> jax.Array:
         return pgd(key, logits_fn, x, y, eps, step_size, num_steps, norm=norm)
@@ -150,6 +153,12 @@ def transfer(
     return {
         "matrix": matrix,
         "ensemble_clean": accuracy(log_mean(x), y).mean(),
-        "ensemble_robust": accuracy(log_mean(attack(log_mean)), y).mean(),
+        "ensemble_robust": accuracy(log_mean(attack(attacked)), y).mean(),
         "ensemble_transfer": on_ensemble,
     }
+
+
+def _attacked_ensemble(
+    apply_fn: Callable[[PyTree, jax.Array], jax.Array], members: PyTree, x: jax.Array
+) -> jax.Array:
+    return ensemble_logits(member_logits(apply_fn, members, x))

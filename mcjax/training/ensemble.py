@@ -7,10 +7,32 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mcjax.attacks.images.ensemble_logits import log_mean_softmax
 from mcjax.core.errors import UserError
 from mcjax.core.tree import PyTree
 from mcjax.data.batches import Batch
 from mcjax.training import Augmentation, LossFn, init_state, train
+
+
+def member_logits(
+    apply_fn: Callable[[PyTree, jax.Array], jax.Array], members: PyTree, x: jax.Array
+) -> jax.Array:
+    """The logits of every member.
+
+    Args:
+        apply_fn: `apply_fn(variables, x) -> logits [B, classes]`.
+        members: Variables stacked along a leading axis, leaves [T, ...].
+        x: Images, [B, H, W, C].
+
+    Returns:
+        [T, B, classes].
+
+    Example:
+        >>> members = jnp.array([[[0.0, 10.0]], [[10.0, 0.0]]])
+        >>> member_logits(lambda w, x: x @ w, members, jnp.ones((1, 1))).tolist()
+        [[[0.0, 10.0]], [[10.0, 0.0]]]
+    """
+    return jax.lax.map(lambda variables: apply_fn(variables, x), members)
 
 
 def log_mean_probabilities(
@@ -24,7 +46,8 @@ def log_mean_probabilities(
         x: Images, [B, H, W, C].
 
     Returns:
-        Log-probabilities, [B, classes]; usable as logits.
+        Log-probabilities, [B, classes]. Attack `ensemble_logits` of `member_logits` instead: the gradient of
+        these underflows where the members are confident.
 
     Example:
         >>> members = jnp.array([[[0.0, 10.0]], [[10.0, 0.0]]])
@@ -32,8 +55,7 @@ def log_mean_probabilities(
         >>> jnp.exp(answer).round(3)
         Array([[0.5, 0.5]], dtype=float32)
     """
-    logits = jax.lax.map(lambda variables: apply_fn(variables, x), members)
-    return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0) - jnp.log(len(logits))
+    return log_mean_softmax(member_logits(apply_fn, members, x))
 
 
 def cyclic_schedule(high: float, low: float, cycle: int) -> optax.Schedule:

@@ -110,7 +110,7 @@ def test_the_ensemble_attacked_as_a_whole(shared):
 def test_a_positive_factor_on_the_logits_changes_no_transfer():
     """Between members. The ensemble averages probabilities: with a factor it is another classifier."""
     x = jax.random.uniform(jax.random.key(0), (200, 2, 2, 1))
-    members = jax.random.normal(jax.random.key(1), (2, 4, 2))
+    members = jax.random.normal(jax.random.key(1), (3, 4, 2))
     y = (x.reshape(200, -1) @ members.mean(0)).argmax(1)
     found = [
         transfer(
@@ -121,3 +121,5 @@ def test_a_positive_factor_on_the_logits_changes_no_transfer():
     ]  # fmt: skip
     for other in found[1:]:
         np.testing.assert_allclose(other["matrix"], found[0]["matrix"], atol=0.005)
+    for each in found:
+        assert each["ensemble_robust"] <= each["ensemble_transfer"].min()
