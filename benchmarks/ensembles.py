@@ -50,20 +50,20 @@ def main() -> None:
         each = [mcjax.train_network(key, network, digits.train, num_steps=200) for key in keys]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
 
-    def logits(of: str, factor: jax.Array, members: Any, x: jax.Array) -> jax.Array:
-        return LOGITS[of](factor * member_logits(network.apply, members, x))
+    def logits(form: Callable[..., jax.Array], factor: float, members: Any, x: jax.Array):
+        return form(factor * member_logits(network.apply, members, x))
 
     ensembles = [ensemble(seed) for seed in range(options.seeds)]
     print(f"{len(x)} images, factors {', '.join(f'{factor:,.0f}' for factor in FACTORS)}")
     robust_to_all = np.ones((len(FACTORS), options.seeds, len(x)), bool)
     for name in options.attacks:
-        for of in LOGITS:
+        for of, form in LOGITS.items():
+            attacked = partial(logits, form)  # one object, hence one program
 
-            @jax.jit
-            def robust(factor: jax.Array, members: Any, name=name, of=of) -> jax.Array:
-                logits_fn = jax.tree_util.Partial(partial(logits, of), factor, members)
+            def robust(factor: float, members: Any, name=name, attacked=attacked) -> jax.Array:
+                logits_fn = jax.tree_util.Partial(attacked, factor, members)
                 x_adv = ATTACKS[name](jax.random.key(0), logits_fn, x, y)
-                return logits("mean probabilities", factor, members, x_adv).argmax(-1) == y
+                return logits(log_mean_softmax, factor, members, x_adv).argmax(-1) == y
 
             found = np.array([[robust(factor, m) for m in ensembles] for factor in FACTORS])
             robust_to_all &= found

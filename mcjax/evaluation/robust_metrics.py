@@ -1,7 +1,6 @@
 """Per-image metrics for evasion attacks along a path: losses, attack, curvature, loss model."""
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -137,7 +136,9 @@ def transfer(
     x, y = batch["image"], batch["label"]
 
     log_mean = functools.partial(log_mean_probabilities, network.apply, members)
-    attacked = functools.partial(_attacked_ensemble, network.apply, members)
+
+    def attacked(x: jax.Array) -> jax.Array:
+        return ensemble_logits(member_logits(network.apply, members, x))
 
     def attack(logits_fn) -> jax.Array:
         return pgd(key, logits_fn, x, y, eps, step_size, num_steps, norm=norm)
@@ -156,9 +157,3 @@ def transfer(
         "ensemble_robust": accuracy(log_mean(attack(attacked)), y).mean(),
         "ensemble_transfer": on_ensemble,
     }
-
-
-def _attacked_ensemble(
-    apply_fn: Callable[[PyTree, jax.Array], jax.Array], members: PyTree, x: jax.Array
-) -> jax.Array:
-    return ensemble_logits(member_logits(apply_fn, members, x))

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -65,13 +66,15 @@ def test_the_page_on_evasion_attacks_a_network(monkeypatch, capsys):
     x = jax.random.uniform(jax.random.key(1), (8, 2, 2, 1))
     y = network.apply(w, x).argmax(1).at[:2].add(1) % 3
     page = DOCS / "evasion.md"
-    namespace = {"network": network, "variables": w, "x": x, "y": y}
+    members = jnp.stack([w, 2 * w, 3 * w])  # with the answers of one
+    namespace = {"network": network, "variables": w, "members": members, "x": x, "y": y}
     exec(compile(code(page), str(page), "exec"), namespace)
     accuracy, robust, *rest = capsys.readouterr().out.split(maxsplit=2)
     assert float(accuracy) == 0.75
     assert float(robust) == namespace["found"].robust.mean() <= 0.75
     assert rest[0].startswith("{'apgd_ce': ")
     assert rest[0].endswith("} 0.0\n")
+    assert namespace["ensemble_found"].accuracy == 0.75
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mcjax.attacks import apgd, apgd_targeted, fab, pgd, square
+from mcjax.attacks import apgd, apgd_targeted, autoattack, fab, pgd, square
 from mcjax.attacks.images.attack_losses import log_odds
 from mcjax.attacks.images.ensemble_logits import ensemble_logits, log_mean_softmax
 from mcjax.core.errors import UserError
@@ -98,10 +98,17 @@ ATTACKS = {
     "apgd_targeted": lambda *args: apgd_targeted(*args, **OPTIONS),
     "fab": lambda *args: fab(*args, **OPTIONS),
     "square": lambda *args: square(*args, eps=EPS, num_queries=300),
+    "autoattack": lambda *args: autoattack(*args, **OPTIONS, num_queries=300).images,
 }
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.slow(compiles=True) if n == "autoattack" else ())
+        for n in ATTACKS
+    ],
+)
 def test_every_attack_finds_nearly_what_can_be_fooled_at_every_factor(name, three, possible):
     """The smallest factor averages logits; from about 30 on, the same members vote: another classifier."""
     w, x, y = three
