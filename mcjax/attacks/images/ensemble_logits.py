@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-SURE = (
-    4.0  # largest mean gap of the members' two top logits at which attacks still see their margins
-)
+# Largest mean gap of the members' two top logits at which attacks still see their margins.
+SURE = 4.0
 
 
 def log_mean_softmax(logits: jax.Array) -> jax.Array:
