@@ -34,9 +34,9 @@ import numpy as np
 NETWORKS = ("standard", "adversarial", "batch_norm")
 EPS = {
     "digits": {
-        "standard": {"linf": 0.12, "l2": 0.8, "l1": 3.0},
-        "adversarial": {"linf": 0.2, "l2": 1.0, "l1": 4.0},
-        "batch_norm": {"linf": 0.08, "l2": 0.5, "l1": 2.0},
+        "standard": {"linf": 0.12, "l2": 0.8, "l1": 1.0},
+        "adversarial": {"linf": 0.2, "l2": 1.0, "l1": 1.0},
+        "batch_norm": {"linf": 0.08, "l2": 0.5, "l1": 0.7},
     },
     "fashion_mnist": {
         "standard": {"linf": 0.02, "l2": 0.3, "l1": 4.0},
