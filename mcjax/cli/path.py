@@ -41,7 +41,7 @@ from mcjax.models.given import as_network, check_variables, classes_of
 from mcjax.models.network import Network
 from mcjax.report.path_page import Table, write_look
 from mcjax.report.repaired_page import new_folder
-from mcjax.runs.suspect import Suspect, load_suspect, load_variables
+from mcjax.runs.suspect import Suspect, compare_with_torch, load_suspect, load_variables
 from mcjax.training.connect import connect
 from mcjax.training.losses import classification_metrics
 
@@ -152,12 +152,13 @@ def look(start: str, end: str, data: str, out: str) -> None:
     images = data_flags.read(data)
     suspect = load_suspect(local(start), options.arch, images["image"].shape[1:], options.normalise)
     other = load_variables(local(end), suspect)
-    check_variables("--start", suspect.variables, suspect.network)
-    check_variables("--end", other, suspect.network)
+    check_variables(f"--start {start}", suspect.variables, suspect.network)
+    check_variables(f"--end {end}", other, suspect.network)
     if digest(suspect.variables) == digest(other):
         raise UserError(f"{end} has the same weights as {start}; give two different networks")
-    cpu_convolution.enable()
     parts, num_classes = _split(suspect, images, settings["held_out"])
+    compare_with_torch(suspect, local(end))  # slow
+    cpu_convolution.enable()
     straight, curves = _paths(suspect, other, parts["train"], settings, options.seed)
     measured = _quantities(
         suspect.network, parts, num_classes, settings, options.eigenvalue, options.seed

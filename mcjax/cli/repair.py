@@ -27,11 +27,18 @@ from mcjax.interop import normalise
 from mcjax.interop.exported.load import is_exported
 from mcjax.interop.exported.onnx import check_packages, write_onnx
 from mcjax.repair.evidence.forms import FORMS
+from mcjax.repair.inputs import check_inputs
 from mcjax.repair.model import repair_model
 from mcjax.repair.options import DEFAULTS, changed
 from mcjax.repair.repaired import NothingRepaired
 from mcjax.report.repaired_page import new_folder, verdict, write_repaired
-from mcjax.runs.suspect import Suspect, load_suspect, load_variables, save_like
+from mcjax.runs.suspect import (
+    Suspect,
+    compare_with_torch,
+    load_suspect,
+    load_variables,
+    save_like,
+)
 
 
 def define_flags() -> None:
@@ -141,6 +148,8 @@ def repair(model: str, data: str, out: str) -> None:
     second = None
     if options.second:
         second = load_variables(local(options.second), suspect)
+    check_inputs(suspect.network, suspect.variables, images, second)
+    compare_with_torch(suspect)  # slow
     cpu_convolution.enable()
     with warnings.catch_warnings():  # told below
         warnings.simplefilter("ignore", NothingRepaired)

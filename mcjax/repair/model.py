@@ -12,21 +12,22 @@ import numpy as np
 import optax
 
 from mcjax.core import fields
-from mcjax.core.errors import UserError, shown
+from mcjax.core.errors import UserError
 from mcjax.core.keys import check_key, stream
 from mcjax.core.progress import progress, say
-from mcjax.core.tree import PyTree, check_same_structure, digest
+from mcjax.core.tree import PyTree
 from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.curves.geometry import distances
 from mcjax.data.batches import stack_batches
 from mcjax.evaluation.path import evaluate_path
-from mcjax.models.given import as_given, as_network, check_variables
+from mcjax.models.given import as_given, as_network
 from mcjax.models.network import Network
-from mcjax.repair.bonafide import check_images, check_suspect
+from mcjax.repair.bonafide import check_suspect
 from mcjax.repair.choose import choose_on_curve, path_ts
 from mcjax.repair.evidence import judge as evidence
 from mcjax.repair.evidence.invert import Inverted, invert
 from mcjax.repair.evidence.pictures import pictures
+from mcjax.repair.inputs import check_inputs
 from mcjax.repair.methods import METHODS
 from mcjax.repair.methods.method import Case
 from mcjax.repair.options import DEFAULTS, RepairOptions, changed
@@ -109,25 +110,13 @@ def repair_model(
     fields.check("tolerance", tolerance, fields.number(0, 1))
     fields.check("verbose", verbose, fields.flag())
     key = check_key(key)
-    if not callable(apply_fn) and not isinstance(apply_fn, Network):
-        raise UserError(
-            f"apply_fn is {shown(apply_fn)}; it must be a function apply_fn(variables, x) or a "
-            "mcjax.models.network.Network"
-        )
-    network, start = as_network(apply_fn, suspect)
     if second is None and second_is_clean:
         raise UserError(
             "second_is_clean needs second: a copy of the suspect is suspect too; give "
             "second, or leave second_is_clean out"
         )
-    check_variables("suspect", suspect, apply_fn)
-    if second is not None:
-        check_variables("second", second, apply_fn)
-        check_same_structure(suspect, second, ("the suspect", "the second network"))
-    parts = check_images(network, start, bonafide, selection)
+    network, start, parts = check_inputs(apply_fn, suspect, bonafide, second, selection)
     check_suspect(network, start, parts)
-    if second is not None and digest(suspect) == digest(second):
-        raise UserError("the second network is the suspect itself; give another, or none")
 
     images = jax.tree.map(jnp.asarray, parts["bonafide"])
     search = functools.partial(

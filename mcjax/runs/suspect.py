@@ -61,8 +61,7 @@ def load_suspect(
     """Reads a network.
 
     Args:
-        path: An mcjax checkpoint folder, or a .pt2, .pt, .pth or .safetensors file. A .pt2 file is
-            compared with PyTorch, if that is installed.
+        path: An mcjax checkpoint folder, or a .pt2, .pt, .pth or .safetensors file.
         arch: NAME or NAME:option=value,...; None takes it from the run that contains the folder or
             from the checkpoint, or infers it from the names and shapes in the file.
         image_shape: (height, width, channels) of its images.
@@ -130,16 +129,33 @@ def _exported_suspect(
             f"the images are {_times(image_shape)}, but {path} was exported for {_times(expected)}; give "
             "images of that shape, or export it with an example of yours"
         )
-    if importlib.util.find_spec("torch"):
-        say(f"{path}: read; comparing it with PyTorch on random images")  # a minute for large ones
-    if found := check_against_torch(loaded):
-        say(f"{path}: computes what PyTorch computes (relative errors: {found})")
     network = loaded.network
     if normalise:
         network = normalised(network, *normalisations.parse(normalise))
     return Suspect(
         network, loaded.variables, "exported program", path, image_shape, normalise or "", loaded
     )
+
+
+def compare_with_torch(suspect: Suspect, second: Path | None = None) -> None:
+    """Compares an exported program with PyTorch, if that is installed; it takes up to a minute.
+
+    Apart from `load_suspect`, so that all other checks come first.
+
+    Args:
+        suspect: The result of `load_suspect`; nothing happens if it is no exported program.
+        second: The file of a second network that runs in the same program, for the message.
+
+    Raises:
+        UserError: The program computes other numbers than in PyTorch.
+    """
+    if not isinstance(suspect.file, Exported):
+        return
+    if importlib.util.find_spec("torch"):
+        say(f"{suspect.path}: read; comparing it with PyTorch on random images")
+    if found := check_against_torch(suspect.file):
+        also = f"; {second} runs in the same program" if second else ""
+        say(f"{suspect.path}: computes what PyTorch computes (relative errors: {found}){also}")
 
 
 def load_variables(path: Path, suspect: Suspect) -> PyTree:
@@ -180,7 +196,7 @@ def load_variables(path: Path, suspect: Suspect) -> PyTree:
             )  # the user's `normalise` applies to both if neither records one
             recorded |= {k: v for k, v in metadata.items() if k == "normalise"}
     _check_same_kind(path, recorded, suspect)
-    check_same_structure(suspect.variables, variables, ("the suspect", str(path)))
+    check_same_structure(suspect.variables, variables, (str(suspect.path), str(path)))
     return variables
 
 
@@ -206,7 +222,7 @@ def _exported_variables(path: Path, suspect: Exported) -> PyTree:
             f"{path} lacks {listed(lacking)}; give a network of the same module as {suspect.archive.path}"
         )
     variables = variables_of(suspect.program, tensors)
-    check_same_structure(suspect.variables, variables, ("the suspect", str(path)))
+    check_same_structure(suspect.variables, variables, (str(suspect.archive.path), str(path)))
     return variables
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from mcjax.core.errors import UserError
 from mcjax.core.keys import check_key
-from mcjax.repair import model
+from mcjax.repair import inputs, model
 from mcjax.repair.model import repair_model
 
 NAN, INF = float("nan"), float("inf")
@@ -28,8 +28,9 @@ def nothing_is_computed(monkeypatch):
     def computed(*args, **kwargs):
         raise AssertionError("something was computed")
 
-    for name in ("check_suspect", "fit", "evaluate_path", "digest"):
+    for name in ("check_suspect", "fit", "evaluate_path"):
         monkeypatch.setattr(model, name, computed)
+    monkeypatch.setattr(inputs, "digest", computed)
 
 
 @pytest.mark.parametrize(

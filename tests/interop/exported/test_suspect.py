@@ -2,6 +2,7 @@
 
 import sys
 
+import in_process
 import jax
 import numpy as np
 import pytest
@@ -87,3 +88,45 @@ def test_onnx_without_the_packages(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(UserError, match=r'needs onnxscript; pip install "mcjax\[onnx\]"'):
         check_packages()
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (12, np.arange(12) % 6, "labels lie in [0, 5], but the network has 5 classes"),
+        (0, np.zeros(0, int), "images have shape (0, 8, 8, 3)"),
+        (12, np.zeros(12, int), "there is no bonafide image of classes 1, 2, 3, 4"),
+        (12, np.arange(12)[:, None] % 5, "label have shape (12, 1)"),
+    ],
+    ids=["out of range", "none", "one class", "two axes"],
+)
+def test_images_and_labels_are_checked_before_the_comparison(
+    exported, monkeypatch, tmp_path, images, labels, message
+):
+    def compared(loaded):
+        raise AssertionError("compared with PyTorch")
+
+    monkeypatch.setattr(suspects, "check_against_torch", compared)
+    np.savez(tmp_path / "my.npz", image=np.zeros((images, *SHAPE), np.uint8), label=labels)
+    words = f"--data {tmp_path}/my.npz --out {tmp_path}/out"
+    commands = [("mcjax.repair", f"--model {exported}")]
+    if "bonafide" not in message:  # one class is enough to look along a path
+        suspect = suspects.load_suspect(exported, None, SHAPE)
+        changed = jax.tree.map(lambda w: w + 1, suspect.variables)
+        save_exported(tmp_path / "other.safetensors", changed, suspect.file)
+        commands.append(
+            ("mcjax.path", f"--start {exported} --end {tmp_path / 'other.safetensors'}")
+        )
+    for command, networks in commands:
+        done = in_process.run(command, *f"{networks} {words}".split())
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_the_comparison_names_both_files_of_a_path(suspect, monkeypatch, capsys):
+    monkeypatch.setattr(suspects, "check_against_torch", lambda loaded: "logits 1e-07")
+    suspects.compare_with_torch(suspect, suspect.path.with_name("other.pt2"))
+    _, line = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{suspect.path}: computes what PyTorch computes (")
+    assert line.endswith("other.pt2 runs in the same program")
