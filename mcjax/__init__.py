@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mcjax.models.network import from_linen
     from mcjax.repair.model import repair_model
     from mcjax.repair.options import RepairOptions
+    from mcjax.repair.search import find_evidence
     from mcjax.report.plot import plot, plot_images
     from mcjax.report.repaired_page import save_repaired
     from mcjax.training.connect import connect
@@ -42,6 +43,7 @@ __all__ = [
     "evaluate_path",
     "fab",
     "fgsm",
+    "find_evidence",
     "from_linen",
     "from_torch",
     "input_hessian_eigenvalue",
@@ -72,6 +74,7 @@ _HOME = {
     "evaluate_path": "mcjax.evaluation.path",
     "fab": "mcjax.attacks",
     "fgsm": "mcjax.attacks",
+    "find_evidence": "mcjax.repair.search",
     "from_linen": "mcjax.models.network",
     "from_torch": "mcjax.interop.exported.load",
     "input_hessian_eigenvalue": "mcjax.curvature",

@@ -3,7 +3,7 @@
 if __name__ == "__main__":
     from mcjax.cli import command, path
 
-    with command.session(path.define_flags, path.__doc__ or ""):
+    with command.session(path.define_flags, path.__doc__ or "", resumes=False):
         path.main()
 else:
     import importlib

@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +20,7 @@ from mcjax import cpu_convolution
 from mcjax.cli.quiet import hide_storage_threads
 from mcjax.core import interrupt, processes
 from mcjax.core.errors import UserError
+from mcjax.core.progress import say
 from mcjax.runs import recipes
 from mcjax.runs.config import flat
 from mcjax.runs.schema import SETTINGS, Setting
@@ -55,7 +56,11 @@ def run(
 
 @contextlib.contextmanager
 def session(
-    define_flags: Callable[[], None], doc: str, *, takes_words: bool = False
+    define_flags: Callable[[], None],
+    doc: str,
+    *,
+    takes_words: bool = False,
+    resumes: bool = True,
 ) -> Iterator[list[str]]:
     """The frame of a command: flags, --help, and errors as exit codes.
 
@@ -66,6 +71,7 @@ def session(
         define_flags: Defines the command's flags.
         doc: The module's docstring, shown by --help.
         takes_words: Whether positional arguments, such as folders, are allowed.
+        resumes: Whether an interrupted command goes on where it stopped when it is run again.
 
     Yields:
         The positional arguments.
@@ -95,7 +101,8 @@ def session(
         # Exit immediately: after a failed restore Orbax's threads would print tracebacks.
         processes.end(getattr(error, "exit_code", 2))
     except KeyboardInterrupt:
-        print(f"{name}: interrupted; run the same command to resume", file=sys.stderr)
+        again = "run the same command to resume" if resumes else "the same command starts over"
+        print(f"{name}: interrupted; {again}", file=sys.stderr)
         if processes.several():
             processes.end(130)
         sys.exit(130)
@@ -105,6 +112,28 @@ def session(
         # A normal exit waits for the other processes, which wait for this one.
         traceback.print_exc()
         processes.end(1)
+
+
+def arguments(*modules: str) -> dict[str, Any]:
+    """The values of all flags that some modules have defined, also of those not given.
+
+    Args:
+        modules: Their names.
+    """
+    defined = flags.FLAGS.flags_by_module_dict()
+    return {flag.name: flag.value for name in modules for flag in defined.get(name, [])}
+
+
+def say_already(result: Mapping[str, Any], page: Path) -> None:
+    """Says that a command's output is complete already.
+
+    Args:
+        result: The contents of result.json.
+        page: The report.
+    """
+    seconds = result.get("seconds") or result["metrics"].get("seconds")
+    took = "" if seconds is None else f" (computed in {seconds:.0f} s)"
+    say(f"already complete: {page}{took}")
 
 
 def define_process_flags() -> None:

@@ -7,14 +7,15 @@
 
 Writes to --out: path.csv (one row per path and t), path.png, report.html and result.json. The curve is
 trained on most of the images; a fifth is held out to measure accuracy and loss. --num_steps 0 measures
-the straight line only.
+the straight line only. A complete folder is left as it is when the same command runs again.
 """
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -22,7 +23,7 @@ from absl import flags
 
 from mcjax import alignment, cpu_convolution, models
 from mcjax.alignment.by_name import WAYS, aligned
-from mcjax.cli import data_flags
+from mcjax.cli import command, data_flags
 from mcjax.core import fields
 from mcjax.core.bucket import local
 from mcjax.core.errors import UserError
@@ -39,11 +40,12 @@ from mcjax.evaluation.look import NUM_STEPS, Quantity, along, eigenvalue, robust
 from mcjax.interop import normalise
 from mcjax.models.given import as_network, check_variables, classes_of
 from mcjax.models.network import Network
-from mcjax.report.path_page import Table, write_look
-from mcjax.report.repaired_page import new_folder
-from mcjax.runs.suspect import Suspect, compare_with_torch, load_suspect, load_variables
+from mcjax.runs.output_folder import answered, asked, new_folder
 from mcjax.training.connect import connect
 from mcjax.training.losses import classification_metrics
+
+if TYPE_CHECKING:
+    from mcjax.runs.suspect import Suspect
 
 LINE, CURVE = "line", "curve"
 EPS = "8/255"
@@ -125,21 +127,34 @@ def main() -> None:
     for name, value in values.items():
         if not value:
             raise UserError(f"--{name} is missing; see --help")
-    look(**values)
+    given = command.arguments(__name__, data_flags.__name__)
+    folder = local(given.pop("out")).absolute()
+    question = asked(given, (values["start"], values["end"], values["data"]))
+    before = answered(folder, question)
+    if before is not None:
+        command.say_already(before, folder / "report.html")
+        return
+    folder = new_folder(folder, "--out", question)
+    look(values["start"], values["end"], values["data"], folder, question)
 
 
-def look(start: str, end: str, data: str, out: str) -> None:
+def look(start: str, end: str, data: str, folder: Path, question: Mapping[str, Any]) -> None:
     """Measures the paths between two networks, with the other settings from the flags.
 
     Args:
         start: Path of the first network.
         end: Path of the second.
         data: Path of the images.
-        out: A new folder.
+        folder: The output folder, a new one.
+        question: What is asked, for result.json.
 
     Raises:
         UserError: An input is invalid.
     """
+    # Imported here, because they take longer than all else where the folder is complete.
+    from mcjax.report.path_page import write_look
+    from mcjax.runs.suspect import compare_with_torch, load_suspect, load_variables
+
     options = flags.FLAGS
     settings: dict[str, Any] = {name: getattr(options, name) for name in CHECKS}
     settings["attack"], settings["eps"] = attack_of(options.attack, options.eps)
@@ -148,7 +163,6 @@ def look(start: str, end: str, data: str, out: str) -> None:
     for name, field in CHECKS.items():
         fields.check(f"--{name}", settings[name], field)
     check_seed(options.seed, "--seed")
-    folder = new_folder(out, "--out")
     images = data_flags.read(data)
     suspect = load_suspect(local(start), options.arch, images["image"].shape[1:], options.normalise)
     other = load_variables(local(end), suspect)
@@ -164,7 +178,7 @@ def look(start: str, end: str, data: str, out: str) -> None:
         suspect.network, parts, num_classes, settings, options.eigenvalue, options.seed
     )
     ts = np.linspace(0, 1, settings["num_points"])
-    tables: dict[str, Table] = {}
+    tables: dict[str, Mapping[str, np.ndarray]] = {}
     for name, curve in curves.items():
         with progress(name, len(ts), unit="point") as bar:
             tables[name] = along(measured, curve, ts, functools.partial(_advance, bar))
@@ -178,7 +192,7 @@ def look(start: str, end: str, data: str, out: str) -> None:
         "num_hessian": _count(options.eigenvalue, parts, settings["hessian_images"]),
     }
     rest = {"eigenvalue": options.eigenvalue, "seed": options.seed}
-    sentences = write_look(folder, ts, tables, numbers, {**facts, **settings, **rest})
+    sentences = write_look(folder, ts, tables, numbers, {**facts, **settings, **rest}, question)
     for sentence in sentences:
         say(sentence)
     say(f"results in {folder}: report.html, result.json, path.csv, path.png")
@@ -216,7 +230,7 @@ def attack_of(attack: str | None, eps: str | None) -> tuple[str, float]:
 
 
 def _split(
-    suspect: Suspect, images: dict[str, np.ndarray], share: float
+    suspect: "Suspect", images: dict[str, np.ndarray], share: float
 ) -> tuple[dict[str, Examples], int]:
     """The images to train on and those held out, stratified by class; the number of classes."""
     whole = given_examples("the", images)
@@ -232,7 +246,7 @@ def _split(
 
 
 def _paths(
-    suspect: Suspect, other: PyTree, images: Examples, settings: dict[str, Any], seed: int
+    suspect: "Suspect", other: PyTree, images: Examples, settings: dict[str, Any], seed: int
 ) -> tuple[Bezier, dict[str, CurveWithStats]]:
     """The straight line's parameters, and the paths; both have as many bends, so they share programs."""
     network, key = suspect.network, jax.random.key(seed)

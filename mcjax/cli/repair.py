@@ -5,19 +5,25 @@
     python -m mcjax.repair --model runs/.../checkpoints/endpoint_a --data clean.npz --out repaired
     python -m mcjax.repair --model suspect --arch cnn:width=16 --data clean.npz --out repaired --second other
     python -m mcjax.repair --model suspect.pt --arch preactresnet18 --normalise cifar10 --data clean.npz --out repaired
+    python -m mcjax.repair --model suspect.pt2 --data clean.npz --out evidence --evidence_only
 
 Writes to --out: the network `repaired` (in the suspect's format: a checkpoint, .pt, .safetensors, or
 .pt2 and a state dict beside it), path.csv, path.png, triggers.png, report.html and result.json. If no point of the
-path has sufficient accuracy, it writes a report but no repaired network, and exits with code 3.
+path has sufficient accuracy, it writes a report but no repaired network, and exits with code 3. With
+--evidence_only it looks for evidence of a backdoor, and writes triggers.png, report.html and result.json.
+A complete folder is left as it is when the same command runs again.
 """
 
 import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import jax
 from absl import flags
 
 from mcjax import cpu_convolution, models
-from mcjax.cli import data_flags
+from mcjax.cli import command, data_flags
 from mcjax.cli.command import NoAnswer
 from mcjax.core.bucket import local
 from mcjax.core.errors import UserError
@@ -31,14 +37,27 @@ from mcjax.repair.inputs import check_inputs
 from mcjax.repair.model import repair_model
 from mcjax.repair.options import DEFAULTS, changed
 from mcjax.repair.repaired import NothingRepaired
-from mcjax.report.repaired_page import new_folder, verdict, write_repaired
-from mcjax.runs.suspect import (
-    Suspect,
-    compare_with_torch,
-    load_suspect,
-    load_variables,
-    save_like,
+from mcjax.repair.search import OPTIONS, find_evidence
+from mcjax.runs.output_folder import COMPLETE, answered, asked, new_folder
+
+SEARCH = OPTIONS
+"""Flags of the search for evidence."""
+
+SETTINGS = (
+    "second_is_clean",
+    "align",
+    "unalign",
+    "fit",
+    "choose",
+    "tolerance",
+    "num_steps",
+    "batch_size",
+    "learning_rate",
+    "num_points",
+    "extrapolate",
+    *SEARCH,
 )
+"""Flags of a repair."""
 
 
 def define_flags() -> None:
@@ -57,6 +76,9 @@ def define_flags() -> None:
         "normalise",
         None,
         f"Normalisation of its images: {', '.join(normalise.KNOWN)}, or MEAN,.../STD,...",
+    )
+    flags.DEFINE_boolean(
+        "evidence_only", False, "Look for evidence of a backdoor, and train and repair nothing."
     )
     data_flags.define("Clean images")
     flags.DEFINE_string("out", None, "A new folder for the results.")
@@ -95,88 +117,87 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Reads the flags and repairs."""
+    """Reads the flags and repairs, unless the folder is complete for the same arguments."""
     values = {name: getattr(flags.FLAGS, name) for name in ("model", "data", "out")}
     for name, value in values.items():
         if not value:
             raise UserError(f"--{name} is missing; see --help")
-    repair(**values)
+    given = command.arguments(__name__, data_flags.__name__)
+    given.pop("out")
+    question = asked(given, (values["model"], flags.FLAGS.second, values["data"]))
+    folder = local(values["out"]).absolute()
+    before = answered(folder, question)
+    if before is None:
+        repair(values["model"], values["data"], new_folder(folder, "--out", question), question)
+        return
+    command.say_already(before, folder / "report.html")
+    if before["status"] != COMPLETE:
+        raise no_point(before["metrics"]["floor"], folder)
 
 
-def repair(model: str, data: str, out: str) -> None:
+def repair(model: str, data: str, folder: Path, question: Mapping[str, Any]) -> None:
     """Repairs a network, with the other settings from the flags.
 
     Args:
         model: Path of the suspect.
         data: Path of the images.
-        out: A new folder.
+        folder: The output folder, a new one.
+        question: What is asked, for result.json.
 
     Raises:
         UserError: An input is invalid; or, with exit code 3, no point has sufficient accuracy.
     """
+    # Imported here, because they take longer than all else where the folder is complete.
+    from mcjax.report.evidence_page import verdict, write_evidence
+    from mcjax.report.repaired_page import write_repaired
+    from mcjax.runs import suspect as suspects
+
     options = flags.FLAGS
-    folder = new_folder(out, "--out")
+    if options.evidence_only:
+        for name in ("second", "onnx"):
+            if getattr(options, name):
+                raise UserError(f"--evidence_only repairs nothing; leave out --{name}")
     if options.onnx:
         if not is_exported(local(model)):
             raise UserError(f"--onnx needs a .pt2 file, but --model is {model}; export the module")
         check_packages()
-    settings = {
-        name: getattr(options, name)
-        for name in (
-            "second_is_clean",
-            "align",
-            "unalign",
-            "fit",
-            "choose",
-            "tolerance",
-            "num_steps",
-            "batch_size",
-            "learning_rate",
-            "num_points",
-            "extrapolate",
-            "inversion_steps",
-            "forms",
-        )
-    }
+    names = SEARCH if options.evidence_only else SETTINGS
+    settings = {name: getattr(options, name) for name in names}
     # Before anything is read, which takes a while.
     changed(DEFAULTS, {k: v for k, v in settings.items() if hasattr(DEFAULTS, k)})
     key = jax.random.key(check_seed(options.seed, "--seed"))
     images = data_flags.read(data)
-    suspect: Suspect = load_suspect(
+    suspect = suspects.load_suspect(
         local(model), options.arch, images["image"].shape[1:], options.normalise
     )
     second = None
     if options.second:
-        second = load_variables(local(options.second), suspect)
+        second = suspects.load_variables(local(options.second), suspect)
     check_inputs(suspect.network, suspect.variables, images, second)
-    compare_with_torch(suspect)  # slow
+    suspects.compare_with_torch(suspect)  # slow
     cpu_convolution.enable()
-    with warnings.catch_warnings():  # told below
-        warnings.simplefilter("ignore", NothingRepaired)
-        repaired = repair_model(
-            key,
-            suspect.network,
-            suspect.variables,
-            images,
-            second,
-            verbose=True,
-            **settings,
-        )
-    written = None
-    if repaired.t is not None:
-        written = save_like(suspect, folder, repaired.variables, t=repaired.t)
-        if options.onnx:
-            write_onnx(written.with_suffix(".onnx"), written)
     facts = {"model": model, "second": options.second or "", "data": data, "arch": suspect.arch}
     facts |= {"normalise": suspect.normalise, **data_flags.settings()}
-    write_repaired(folder, repaired, {**facts, **settings, "seed": options.seed})
+    facts |= {**settings, "seed": options.seed}
+    given = suspect.network, suspect.variables, images
+    if options.evidence_only:
+        found = find_evidence(key, *given, verbose=True, **settings)
+        write_evidence(folder, found, facts, question)
+        say(verdict(found))
+        say(f"results in {folder}: report.html, result.json, triggers.png")
+        return
+    with warnings.catch_warnings():  # told below
+        warnings.simplefilter("ignore", NothingRepaired)
+        repaired = repair_model(key, *given, second, verbose=True, **settings)
+    written = None
+    if repaired.t is not None:
+        written = suspects.save_like(suspect, folder, repaired.variables, t=repaired.t)
+        if options.onnx:
+            write_onnx(written.with_suffix(".onnx"), written)
+    write_repaired(folder, repaired, facts, question)
     report = repaired.report
     if repaired.t is None or written is None:
-        raise NoAnswer(
-            f"no point of the path has accuracy {report['floor']:.4f} on the selection images, so "
-            f"there is no repaired network (see {folder / 'report.html'}); try more --num_steps, "
-            "more images, or a larger --tolerance"
-        )
+        raise no_point(report["floor"], folder)
     say(verdict(report))
     say(
         f"t = {repaired.t:.4f}: accuracy {report['repaired_accuracy']:.4f} on "
@@ -194,4 +215,18 @@ def repair(model: str, data: str, out: str) -> None:
         )
     say(
         f"results in {folder}: {written.name}, report.html, result.json, path.csv, path.png, triggers.png"
+    )
+
+
+def no_point(floor: float, folder: Path) -> NoAnswer:
+    """The end of a repair that found no point of sufficient accuracy.
+
+    Args:
+        floor: The accuracy that a point had to reach.
+        folder: The output folder.
+    """
+    return NoAnswer(
+        f"no point of the path has accuracy {floor:.4f} on the selection images, so "
+        f"there is no repaired network (see {folder / 'report.html'}); try more --num_steps, "
+        "more images, or a larger --tolerance"
     )

@@ -51,8 +51,11 @@ def main() -> None:
     result = before or experiments.get(config.experiment)(config, workdir)
     for name, value in result["metrics"].items():
         say(f"{name:32} {'not defined' if value is None else f'{value:.4f}'}")
-    how = "complete already, computed" if before else "done"
-    say(f"{how} in {result['seconds']:.0f} s: {as_path(workdir) / 'report.html'}")
+    page = as_path(workdir) / "report.html"
+    if before:
+        command.say_already(result, page)
+    else:
+        say(f"done in {result['seconds']:.0f} s: {page}")
     if result.get("problems"):
         raise NoAnswer("; ".join(result["problems"]))
 

@@ -69,7 +69,7 @@ def check_images(
     return parts
 
 
-def check_suspect(network: Network, variables: PyTree, parts: Mapping[str, Examples]) -> None:
+def check_suspect(network: Network, variables: PyTree, parts: Mapping[str, Examples]) -> float:
     """Checks that the suspect's accuracy on the images is above chance.
 
     A repair preserves this accuracy, so otherwise there is nothing to preserve.
@@ -78,6 +78,9 @@ def check_suspect(network: Network, variables: PyTree, parts: Mapping[str, Examp
         network: The network.
         variables: Its variables.
         parts: The result of `check_images`.
+
+    Returns:
+        The accuracy on all images, a fraction.
 
     Raises:
         UserError: The accuracy on all images is less than two standard deviations above
@@ -97,3 +100,4 @@ def check_suspect(network: Network, variables: PyTree, parts: Mapping[str, Examp
             "chance; check the labels, the order of the classes, the images' scale (uint8 means 0 to "
             "255) and the normalisation"
         )
+    return right / number

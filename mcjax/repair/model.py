@@ -25,17 +25,20 @@ from mcjax.models.network import Network
 from mcjax.repair.bonafide import check_suspect
 from mcjax.repair.choose import choose_on_curve, path_ts
 from mcjax.repair.evidence import judge as evidence
-from mcjax.repair.evidence.invert import Inverted, invert
-from mcjax.repair.evidence.pictures import pictures
+from mcjax.repair.evidence.invert import Inverted
 from mcjax.repair.inputs import check_inputs
 from mcjax.repair.methods import METHODS
 from mcjax.repair.methods.method import Case
 from mcjax.repair.options import DEFAULTS, RepairOptions, changed
 from mcjax.repair.repaired import NothingRepaired, Repaired
+from mcjax.repair.search import evidence_report, say_found, search, searched
 from mcjax.repair.second import Second, second_network
 from mcjax.training.curve import CurveOptions
 from mcjax.training.fit import Training, fit
 from mcjax.training.losses import classification_metrics
+
+STAGES = ("evidence", "second network", "path", "choice")
+"""The stages of a repair, in their order."""
 
 
 def repair_model(
@@ -118,23 +121,22 @@ def repair_model(
     network, start, parts = check_inputs(apply_fn, suspect, bonafide, second, selection)
     check_suspect(network, start, parts)
 
+    def tell(stage: str, what: str) -> None:
+        if verbose:
+            say(f"{1 + STAGES.index(stage)}/{len(STAGES)} {stage}: {what}")
+
     images = jax.tree.map(jnp.asarray, parts["bonafide"])
-    search = functools.partial(
-        _inverted, network=network, images=images, options=o, verbose=verbose
+    search_on = functools.partial(
+        search, network=network, images=images, options=o, verbose=verbose
     )
-    inverted = search(stream(key, "evidence"), start)
+    tell("evidence", searched(o, parts))
+    inverted = search_on(stream(key, "evidence"), start)
     if verbose:  # the owner's first question, long before the path is trained
-        ranked = evidence.findings(inverted)
-        for one in [one for one in ranked if one.evident] or ranked[:1]:
-            said = "evidence of a backdoor" if one.evident else "no evidence; nearest to it"
-            say(
-                f"{said}: class {one.target} by the form {one.form}, anomaly {one.anomaly:.1f} "
-                f"(threshold {one.threshold:g})"
-            )
+        say_found(inverted)
     again: list[dict[str, Inverted]] = []
 
     def invert_again(name: str, variables: PyTree) -> dict[str, Inverted]:
-        again.append(search(stream(key, f"evidence of {name}"), variables))
+        again.append(search_on(stream(key, f"evidence of {name}"), variables))
         return again[-1]
 
     @functools.cache
@@ -168,19 +170,21 @@ def repair_model(
             invert_fn=invert_again,
         )
 
+    tell("second network", "the given one" if second is not None else "a copy of the suspect")
+    other = end()
+    tell("path", f"trained on {len(parts['bonafide']['label'])} images")
     name = "path" if o.fit == "labels" and not o.unlearn else "taught_path"
     curve = METHODS[name].run(case(name))
     points = CurveWithStats(
         curve,
         start["batch_stats"],
-        end().variables["batch_stats"],
+        other.variables["batch_stats"],
         images["image"] if network.has_batch_stats else None,
         network.apply_train,
     )
     ts = path_ts(o.num_points, o.extrapolate)
-    if verbose:
-        num_images = sum(len(part["label"]) for part in parts.values())
-        say(f"path: {len(ts)} points, each on {num_images} images")
+    num_images = sum(len(part["label"]) for part in parts.values())
+    tell("choice", f"{len(ts)} points of the path, each on {num_images} images")
     table = _along(network, evidence.held_out(points, inverted, again), ts, parts)
     hits = table[evidence.MARK]
     estimated = evidence.estimated_success(hits, inverted)
@@ -201,8 +205,6 @@ def repair_model(
     there = here if chosen is None else chosen
     moved = float(distances(curve, ts, 0)[there])
     norm = float(optax.tree.norm(start["params"]))
-    findings = evidence.findings(inverted)
-    found = evidence.backdoor_found(inverted)
     report = {
         "ts": ts,
         "selection_accuracy": table["selection"]["accuracy"],
@@ -210,10 +212,7 @@ def repair_model(
         "distance": np.min([np.asarray(distances(curve, ts, s)) for s in suspects], axis=0),
         "estimated_attack_success": estimated,
         "success_by_form": evidence.success_by_form(hits),
-        "findings": findings,
-        "backdoor_found": found,
-        "target": findings[0].target if found else None,
-        "pictures": pictures(inverted, parts["selection"]),
+        **evidence_report(inverted, parts),
         "suspect_success": float(estimated[here]),
         "repaired_success": float(estimated[there]),
         "suspect_accuracy": choice.suspect_accuracy,
@@ -222,7 +221,7 @@ def repair_model(
         "num_acceptable": choice.num_acceptable,
         "moved": moved,
         "moved_relative": moved / norm if norm else float("nan"),
-        "second": end().name,
+        "second": other.name,
         "num_bonafide": len(parts["bonafide"]["label"]),
         "num_selection": len(parts["selection"]["label"]),
         "seconds": time.monotonic() - began,
@@ -232,37 +231,6 @@ def repair_model(
     if not result.ok:
         warnings.warn(f"nothing was repaired: {result.reason}", NothingRepaired, stacklevel=2)
     return result
-
-
-def _inverted(
-    key: jax.Array,
-    variables: PyTree,
-    *,
-    network: Network,
-    images: Mapping[str, Any],
-    options: RepairOptions,
-    verbose: bool,
-) -> dict[str, Inverted]:
-    """Inverts triggers form by form, which takes a while."""
-    search = functools.partial(
-        invert,
-        key,
-        network,
-        variables,
-        images,
-        forms=options.forms,
-        num_steps=options.inversion_steps,
-        num_restarts=2,  # one to unlearn, one to judge by
-    )
-    if not verbose:
-        return search()
-    with progress("evidence", len(options.forms), unit="form") as bar:
-
-        def tell(form: str, found: Inverted) -> None:
-            (best,) = evidence.findings({form: found})
-            bar.advance(1, anomaly=best.anomaly)
-
-        return search(tell=tell)
 
 
 def _along(

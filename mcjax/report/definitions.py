@@ -64,6 +64,8 @@ NUMBERS = (
     (r".*[_ ]interval", "half-width of the 95 % Student interval of the mean over seeds (and folds); of two, half their range"),
     (r"image", "number of images"),
     (r"floor", "lowest accuracy on the held-out images that a point had to reach"),
+    (r"accuracy", TERMS["accuracy"]),
+    (r"num_images", "images that were given"),
     (r"second", "where the second network came from"),
     (r"suspect_accuracy", "accuracy of the suspect on the held-out images"),
     (r"repaired_accuracy", "accuracy of the chosen point on the held-out images"),

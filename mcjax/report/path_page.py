@@ -1,13 +1,11 @@
 """The output of `python -m mcjax.path`: path.csv, a figure, a page, result.json."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mcjax.core.files import write
 from mcjax.report import page
 from mcjax.report.chart import chart
 from mcjax.report.figures import chart_figure
@@ -21,6 +19,7 @@ from mcjax.report.panels import (
     Panel,
     percent_band,
 )
+from mcjax.runs.output_folder import finish
 from mcjax.runs.workdir import write_csv
 
 Table = Mapping[str, np.ndarray]
@@ -55,6 +54,7 @@ def write_look(
     tables: Mapping[str, Table],
     numbers: Mapping[str, Any],
     settings: Mapping[str, Any],
+    question: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Writes path.csv, path.png, report.html and, last, result.json.
 
@@ -64,6 +64,7 @@ def write_look(
         tables: Columns by path: "line", and "curve" if one was trained.
         numbers: Numbers of images, and other facts.
         settings: The command's settings by name.
+        question: See `mcjax.runs.output_folder.finish`.
 
     Returns:
         What was found, in sentences.
@@ -93,7 +94,7 @@ def write_look(
         ),
     )
     result = {"status": "complete", "settings": dict(settings), "metrics": metrics}
-    write(folder / "result.json", json.dumps(result, indent=2) + "\n")
+    finish(folder, result, question)
     return sentences
 
 

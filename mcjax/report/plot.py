@@ -8,10 +8,11 @@ from matplotlib.figure import Figure
 
 from mcjax.core.errors import UserError, shown
 from mcjax.repair.repaired import Repaired
+from mcjax.report.evidence_page import trigger_rows
 from mcjax.report.figures import drawn
 from mcjax.report.image_grid import drawn_image_grid
 from mcjax.report.panels import COLOURS, Line, Panel, words
-from mcjax.report.repaired_page import path_panels, trigger_rows
+from mcjax.report.repaired_page import path_panels
 
 
 def plot(report: Any, ts: Any = None) -> Figure:
@@ -64,7 +65,7 @@ def plot_images(rows: Any) -> Figure:
 
     Args:
         rows: {label of the row: images [n, H, W, C], uint8 or in [0, 1]}, or what `repair_model`
-            returns: clean images, and for each form that is evidence of a backdoor the images with
+            or `find_evidence` returns: clean images, and for each form that is evidence of a backdoor the images with
             its trigger and the difference.
 
     Returns:
@@ -79,8 +80,9 @@ def plot_images(rows: Any) -> Figure:
         >>> len(figure.axes)
         6
     """
-    if isinstance(rows, Repaired):
-        return drawn_image_grid(trigger_rows(rows))
+    report = rows.report if isinstance(rows, Repaired) else rows
+    if isinstance(report, Mapping) and {"findings", "pictures"} <= report.keys():
+        return drawn_image_grid(trigger_rows(report))
     if not isinstance(rows, Mapping) or not rows:
         raise UserError(
             f"rows is {shown(rows)}; give {{label: images}}, or what repair_model returns"

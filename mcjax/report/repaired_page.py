@@ -1,6 +1,5 @@
 """The output of `python -m mcjax.repair` next to the checkpoint: path.csv, a figure, a page, result.json."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,16 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from mcjax.core.bucket import local
-from mcjax.core.errors import UserError
-from mcjax.core.files import write
-from mcjax.repair.evidence import judge as evidence
-from mcjax.repair.evidence.pictures import CLEAN
 from mcjax.repair.repaired import Repaired
 from mcjax.report import page
 from mcjax.report.chart import chart
+from mcjax.report.evidence_page import (
+    NO_CLEARANCE,
+    how_sure,
+    numbers_of,
+    trigger_rows,
+    triggers_caption,
+    verdict,
+)
 from mcjax.report.figures import chart_figure
-from mcjax.report.image_grid import difference, write_image_grid
+from mcjax.report.image_grid import write_image_grid
 from mcjax.report.panels import (
     BAND,
     BLUE,
@@ -30,6 +32,7 @@ from mcjax.report.panels import (
     percent_band,
 )
 from mcjax.runs.checkpoint import save
+from mcjax.runs.output_folder import finish, new_folder
 from mcjax.runs.workdir import write_csv
 
 QUESTION = (
@@ -42,28 +45,14 @@ CAPTION = (
     f"Dashed: the chosen point. {BAND}"
 )
 
-TRIGGERS = (
-    "Images held out, and the same images with the triggers that were inverted on the suspect: {}. "
-    "Below each, the difference, multiplied so that the largest change is black or white; grey is no change."
-)
-
 NO_PROMISE = (
-    "mcjax looks for triggers of a few forms: a patch, a faint pattern, a smooth pattern, a warp, "
-    "and a pattern that a small network makes for each image. A backdoor of another form can stay "
-    "unseen, and no measurement on clean images proves that one is gone. The path was learned "
+    f"{NO_CLEARANCE} The path was learned "
     "from the images that you gave: if some of them are tampered with, or do not cover what the "
     "network is used for, the repair has the same flaws. For known attacks, points in the middle "
     "of a path lose most of a backdoor that survives fine-tuning, and some keep part of it: see "
     "the project's results. Accuracy is measured on the held-out images, and has their sampling "
     "error."
 )
-
-NAMES = {
-    "pattern": "faint pattern",
-    "smooth": "smooth pattern",
-    "generated": "pattern generated for each image",
-}
-"""Forms as they are called in a sentence, where the name alone does not do."""
 
 
 def save_repaired(repaired: Repaired, folder: str | os.PathLike) -> Path:
@@ -87,34 +76,19 @@ def save_repaired(repaired: Repaired, folder: str | os.PathLike) -> Path:
     return folder
 
 
-def new_folder(path: str | os.PathLike, name: str) -> Path:
-    """An output folder that does not exist yet, or is empty.
-
-    Args:
-        path: The folder.
-        name: What messages call it.
-
-    Raises:
-        UserError: It holds something, or can't be made.
-    """
-    folder = local(path).absolute()
-    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
-        raise UserError(f"{folder} exists; give a new {name}, nothing is overwritten")
-    try:  # checked before what takes long
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.rmdir()
-    except OSError as error:
-        raise UserError(f"can't make {folder}: {error.strerror}; give another {name}") from None
-    return folder
-
-
-def write_repaired(folder: Path, repaired: Repaired, settings: Mapping[str, Any]) -> None:
+def write_repaired(
+    folder: Path,
+    repaired: Repaired,
+    settings: Mapping[str, Any],
+    question: Mapping[str, Any] | None = None,
+) -> None:
     """Writes path.csv, path.png, triggers.png, report.html and, last, result.json.
 
     Args:
         folder: The output folder.
         repaired: The result of `repair_model`.
         settings: The command's settings by name.
+        question: See `mcjax.runs.output_folder.finish`.
     """
     report = repaired.report
     columns = {"t": report["ts"]}
@@ -126,11 +100,8 @@ def write_repaired(folder: Path, repaired: Repaired, settings: Mapping[str, Any]
     path = Chart("path", path_panels(repaired), CAPTION)
     chart_figure(folder, path)
     triggers = folder / "triggers.png"
-    write_image_grid(triggers, trigger_rows(repaired))
-    numbers = {k: v for k, v in report.items() if not hasattr(v, "__len__") or isinstance(v, str)}
-    for one in report["findings"]:
-        numbers |= {f"{one.form}_class": one.target, f"{one.form}_anomaly": one.anomaly}
-    numbers = {"t": repaired.t, **numbers}
+    write_image_grid(triggers, trigger_rows(report))
+    numbers = {"t": repaired.t, **numbers_of(report)}
     page.write_document(
         folder / "report.html",
         "repaired.html",
@@ -138,7 +109,7 @@ def write_repaired(folder: Path, repaired: Repaired, settings: Mapping[str, Any]
         question=QUESTION,
         answer=what_happened(repaired),
         path=chart(path),
-        triggers=page.picture(triggers, triggers_caption(repaired)),
+        triggers=page.picture(triggers, triggers_caption(report)),
         no_promise=NO_PROMISE,
         numbers=page.numbers(numbers),
         settings=page.table(
@@ -147,7 +118,7 @@ def write_repaired(folder: Path, repaired: Repaired, settings: Mapping[str, Any]
     )
     status = "complete" if repaired.t is not None else "no acceptable point"
     result = {"status": status, "settings": dict(settings), "metrics": numbers}
-    write(folder / "result.json", json.dumps(result, indent=2) + "\n")
+    finish(folder, result, question)
 
 
 def what_happened(repaired: Repaired) -> list[str]:
@@ -173,71 +144,6 @@ def what_happened(repaired: Repaired) -> list[str]:
         f"{r['estimated_attack_success'][r['ts'] == repaired.t][0]:.4f}. Its weights are "
         f"{r['moved']:.3g} away from the suspect's, {100 * r['moved_relative']:.0f} % of their norm.",
     ]
-
-
-def verdict(report: Mapping[str, Any]) -> str:
-    """Whether there is evidence of a backdoor, in one sentence."""
-    best, *others = report["findings"]
-    seen = (
-        f"class {best.target} is the cheapest to reach by a {NAMES.get(best.form, best.form)}: anomaly "
-        f"{best.anomaly:.1f}, threshold {best.threshold:g}"
-    )
-    if not report["backdoor_found"]:
-        return f"No evidence of a backdoor was found, which does not clear the network: {seen}."
-    also = "".join(
-        f" Also above the threshold: class {one.target} by a {NAMES.get(one.form, one.form)}, anomaly "
-        f"{one.anomaly:.1f}; this may be a natural resemblance."
-        for one in others
-        if one.evident and one.target != best.target
-    )
-    return f"There is evidence of a backdoor: {seen}.{also}"
-
-
-def how_sure() -> str:
-    """How often the verdict was right where the truth is known, in one sentence."""
-    (clean, of_clean), (tampered, of_tampered) = evidence.CLEAN_ALARMS, evidence.TAMPERED_ALARMS
-    return (
-        f"On small networks of digits, evidence was found in {clean} of {of_clean} clean and "
-        f"{tampered} of {of_tampered} tampered ones; of other networks and attacks this is not known."
-    )
-
-
-def trigger_rows(repaired: Repaired) -> dict[str, np.ndarray]:
-    """Rows of images: clean, and per form that is evidence with its trigger and the difference.
-
-    Args:
-        repaired: The result of `repair_model`.
-
-    Returns:
-        {label: images [n, H, W, C] in [0, 1]}.
-    """
-    shown, targets = repaired.report["pictures"], _targets(repaired)
-    rows = {CLEAN: shown[CLEAN]}
-    for form, images in shown.items():
-        if form == CLEAN:
-            continue
-        change, factor = difference(images, shown[CLEAN])
-        rows[f"{form}, class {targets[form]}"] = images
-        rows[f"{form}: difference x {factor:.2g}"] = change
-    return rows
-
-
-def triggers_caption(repaired: Repaired) -> str:
-    """What the figure of `trigger_rows` shows."""
-    targets = _targets(repaired)
-    named = [
-        f"a {NAMES.get(form, form)} that sends them to class {targets[form]}"
-        for form in repaired.report["pictures"]
-        if form != CLEAN
-    ]
-    found = "; ".join(named)
-    if not repaired.report["backdoor_found"]:
-        found += " (the most suspicious one, which is not evidence)"
-    return TRIGGERS.format(found)
-
-
-def _targets(repaired: Repaired) -> dict[str, int]:
-    return {one.form: one.target for one in repaired.report["findings"]}
 
 
 def path_panels(repaired: Repaired) -> list[Panel]:

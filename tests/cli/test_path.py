@@ -117,6 +117,13 @@ def test_the_line_alone_and_aligned(folder):
     metrics = json.loads((folder / "line" / "result.json").read_text())["metrics"]
     assert metrics["distance_of_ends"] == pytest.approx(0, abs=1e-3)
     assert metrics["num_attacked"] == 0
+    words = "--start {d}/a --end {d}/turned --num_points 3 --num_steps 0 --align "
+    again = look(folder, words + "weights", "line")
+    assert (again.returncode, again.stderr) == (
+        0,
+        f"already complete: {folder}/line/report.html\n",
+    )
+    assert "results of other --align" in look(folder, words + "none", "line").stderr
 
 
 @pytest.mark.slow(compiles=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mcjax import models
+from mcjax.cli import data_flags
 from mcjax.core.tree import digest
 from mcjax.models.network import from_linen
 from mcjax.runs.checkpoint import restore, save
@@ -58,12 +59,63 @@ def test_a_repair(folder):
     assert read_csv(folder / "out" / "path.csv")["selection_accuracy"] == [1.0, 1.0, 1.0]
     assert "does not promise" in (folder / "out" / "report.html").read_text()
     assert json.loads((folder / "out" / "result.json").read_text())["metrics"]["t"] == 0.5
+    lines = [line for line in done.stderr.splitlines() if line[1:3] == "/4"]
+    assert [line.partition(":")[0] for line in lines] == [
+        "1/4 evidence",
+        "2/4 second network",
+        "3/4 path",
+        "4/4 choice",
+    ]
     words = f"--model {folder}/suspect --data {folder}/clean.npz --out {folder}/out".split()
     again = in_process.apart("mcjax.repair", *words)
     assert again.returncode == 2
     assert again.stderr.startswith("python -m mcjax.repair: error: ")
     assert again.stderr.count("\n") == 1
+    assert "exists (it has the results of other --second, " in again.stderr
     assert "nothing is overwritten" in again.stderr
+
+
+def no_work(monkeypatch):
+    """From here on a command that reads images fails."""
+
+    def read(path):
+        raise AssertionError("something was read")
+
+    monkeypatch.setattr(data_flags, "read", read)
+
+
+def test_evidence_only_trains_nothing_and_the_same_command_again_is_a_no_op(folder, monkeypatch):
+    words = "--model {d}/suspect --data {d}/clean.npz --out {d}/evidence --forms patch"
+    words += " --inversion_steps 2 --evidence_only"
+    with monkeypatch.context() as patch:
+        patch.setattr("mcjax.training.fit.train", None)
+        done = repair(words, folder)
+    assert done.returncode == 0, done.stderr
+    assert "No evidence of a backdoor was found" in done.stderr
+    out = folder / "evidence"
+    assert sorted(p.name for p in out.iterdir()) == [
+        "report.html",
+        "result.json",
+        "triggers.pdf",
+        "triggers.png",
+    ]
+    result = json.loads((out / "result.json").read_text())
+    assert result["status"] == "complete"
+    assert result["metrics"]["accuracy"] == 1.0
+    assert result["metrics"]["num_images"] == 40
+    assert "Does the network have a backdoor?" in (out / "report.html").read_text()
+    before = {p: p.stat().st_mtime_ns for p in out.iterdir()}
+    with monkeypatch.context() as patch:
+        no_work(patch)
+        again = repair(words, folder)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.startswith(f"already complete: {out}/report.html (computed in ")
+    assert {p: p.stat().st_mtime_ns for p in out.iterdir()} == before
+    other = repair(words + " --seed 1", folder)
+    assert other.returncode == 2
+    assert "exists (it has the results of other --seed); give a new --out" in other.stderr
+    (out / "triggers.png").unlink()
+    assert "exists; give a new --out" in repair(words, folder).stderr
 
 
 @pytest.mark.slow(compiles=True)
@@ -90,18 +142,20 @@ def test_a_repair_of_a_pytorch_file_leaves_another(folder):
     assert settings["normalise"] == "mnist"
 
 
-def test_no_acceptable_point(folder):
+def test_no_acceptable_point(folder, monkeypatch):
     before = digest(restore(folder / "suspect")[0])
-    done = repair(
-        "--model {d}/suspect --second {d}/turned --second_is_clean --data {d}/clean.npz "
-        "--out {d}/none " + QUICK,
-        folder,
-    )
+    words = "--model {d}/suspect --second {d}/turned --second_is_clean --data {d}/clean.npz "
+    words += "--out {d}/none " + QUICK
+    done = repair(words, folder)
     assert done.returncode == 3, done.stderr
     assert "no point of the path has accuracy 0.9800" in done.stderr
     assert not (folder / "none" / "repaired").exists()
     assert (folder / "none" / "report.html").exists()
     assert digest(restore(folder / "suspect")[0]) == before
+    no_work(monkeypatch)
+    again = repair(words, folder)
+    assert again.returncode == 3
+    assert again.stderr.splitlines()[1] == done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +167,10 @@ def test_no_acceptable_point(folder):
         ("--model {d}/suspect --data {d}/nope.npz --out {d}/x", "no such file"),
         ("--model {d}/suspect --data {d}/bytes.npz --out {d}/x", "outside [0, 1]"),
         ("--model {d}/suspect --data {d}/clean.npz --out {d}/x --onnx", "needs a .pt2 file"),
+        (
+            "--model {d}/suspect --second {d}/other --data {d}/clean.npz --out {d}/x --evidence_only",
+            "--evidence_only repairs nothing; leave out --second",
+        ),
         ("--model {d}/suspect --data {d}/clean.npz --out {d}/x --crop 2", "leave out sizes"),
         ("--model {d}/suspect --data {d} --out {d}/x --shorter_side 0", "give pixels, such as 256"),
         ("--model {d}/suspect --data hf:x --out {d}/x", "give hf:NAME@SPLIT"),

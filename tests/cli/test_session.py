@@ -48,7 +48,10 @@ def test_an_interrupt_is_one_line_and_130(session, capsys):
     with pytest.raises(SystemExit) as ended, session():
         raise KeyboardInterrupt
     assert ended.value.code == 130
-    assert capsys.readouterr().err.count("\n") == 1
+    assert capsys.readouterr().err.endswith("interrupted; run the same command to resume\n")
+    with pytest.raises(SystemExit), session(resumes=False):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err.endswith("interrupted; the same command starts over\n")
 
 
 def test_a_warning_is_one_line(session, capsys):

@@ -1,0 +1,175 @@
+"""The search for evidence of a backdoor: the first stage of a repair, or all that is asked."""
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mcjax.core import fields
+from mcjax.core.keys import check_key, stream
+from mcjax.core.progress import progress, say
+from mcjax.core.tree import PyTree
+from mcjax.models.network import Network
+from mcjax.repair.bonafide import check_suspect
+from mcjax.repair.evidence import judge as evidence
+from mcjax.repair.evidence.invert import Inverted, invert
+from mcjax.repair.evidence.pictures import pictures
+from mcjax.repair.inputs import check_inputs
+from mcjax.repair.options import DEFAULTS, RepairOptions, changed
+
+OPTIONS = ("forms", "inversion_steps")
+"""The fields of `RepairOptions` that the search has."""
+
+
+def find_evidence(
+    key: jax.Array,
+    apply_fn: Network | Callable[[PyTree, jax.Array], jax.Array],
+    suspect: PyTree,
+    bonafide: Mapping[str, Any],
+    *,
+    selection: Mapping[str, Any] | None = None,
+    verbose: bool = False,
+    **changes: Any,
+) -> dict[str, Any]:
+    """Looks for evidence of a backdoor, and trains no path.
+
+    Triggers that send clean images to one class are inverted on the suspect; a class that is
+    unusually cheap to reach is evidence (`mcjax.repair.evidence.judge`). `repair_model` with the same
+    key and images finds the same.
+
+    Args:
+        key: Random key.
+        apply_fn: The forward pass, or a `Network`, as in `repair_model`.
+        suspect: The variables of the network.
+        bonafide: Clean images: "image" [N, H, W, C] uint8 or in [0, 1], "label" [N].
+        selection: More clean images, for the pictures; a fifth of `bonafide` is held out if None.
+        verbose: Show progress on standard error.
+        **changes: `forms` and `inversion_steps` of `RepairOptions`.
+
+    Returns:
+        "findings", one `mcjax.repair.evidence.judge.Finding` per form, the most suspicious first;
+        "backdoor_found"; "target", the class, or None; "pictures", images with the triggers;
+        "accuracy" of the suspect on all images, "num_images", "seconds".
+
+    Raises:
+        UserError: As `repair_model`.
+        TypeError: There is no such option.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.eye(4, dtype=np.float32).reshape(4, 2, 2, 1)
+        >>> bonafide = {"image": np.tile(x, (5, 1, 1, 1)), "label": np.tile(np.arange(4), 5)}
+        >>> apply_fn = lambda w, x: x.reshape(len(x), -1) @ w
+        >>> found = find_evidence(
+        ...     jax.random.key(0), apply_fn, 2 * jnp.eye(4), bonafide, forms=("patch",)
+        ... )
+        >>> found["backdoor_found"], found["accuracy"]
+        (False, 1.0)
+
+    Source: see `mcjax.repair.evidence.invert`.
+    """
+    began = time.monotonic()
+    if others := sorted(changes.keys() - set(OPTIONS)):
+        raise TypeError(f"find_evidence has no option {others[0]!r}; use {', '.join(OPTIONS)}")
+    options = changed(DEFAULTS, changes)
+    fields.check("verbose", verbose, fields.flag())
+    key = check_key(key)
+    network, start, parts = check_inputs(apply_fn, suspect, bonafide, selection=selection)
+    accuracy = check_suspect(network, start, parts)
+    images = jax.tree.map(jnp.asarray, parts["bonafide"])
+    if verbose:
+        say(f"evidence: {searched(options, parts)}")
+    inverted = search(
+        stream(key, "evidence"), start, network=network, images=images, options=options,
+        verbose=verbose,
+    )  # fmt: skip
+    return {
+        **evidence_report(inverted, parts),
+        "accuracy": accuracy,
+        "num_images": sum(len(part["label"]) for part in parts.values()),
+        "seconds": time.monotonic() - began,
+    }
+
+
+def evidence_report(
+    inverted: Mapping[str, Inverted], parts: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What inverted triggers say, for a report.
+
+    Args:
+        inverted: The result of `search`.
+        parts: "selection", the images of the pictures.
+
+    Returns:
+        "findings", "backdoor_found", "target" and "pictures"; see `find_evidence`.
+    """
+    findings, found = evidence.findings(inverted), evidence.backdoor_found(inverted)
+    return {
+        "findings": findings,
+        "backdoor_found": found,
+        "target": findings[0].target if found else None,
+        "pictures": pictures(inverted, parts["selection"]),
+    }
+
+
+def searched(options: RepairOptions, parts: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the search does, for a line of progress."""
+    forms, number = len(options.forms), len(parts["bonafide"]["label"])
+    return f"triggers of {forms} form{'s' if forms > 1 else ''} on {number} images"
+
+
+def search(
+    key: jax.Array,
+    variables: PyTree,
+    *,
+    network: Network,
+    images: Mapping[str, Any],
+    options: RepairOptions,
+    verbose: bool,
+) -> dict[str, Inverted]:
+    """Inverts triggers form by form, which takes a while.
+
+    Args:
+        key: Random key.
+        variables: The network's variables.
+        network: The network.
+        images: Clean images.
+        options: Its `OPTIONS` count.
+        verbose: Show progress on standard error.
+
+    Returns:
+        The triggers by form, of two restarts: one to unlearn, one to judge by.
+    """
+    invert_fn = functools.partial(
+        invert,
+        key,
+        network,
+        variables,
+        images,
+        forms=options.forms,
+        num_steps=options.inversion_steps,
+        num_restarts=2,
+    )
+    if not verbose:
+        return invert_fn()
+    with progress("evidence", len(options.forms), unit="form") as bar:
+
+        def tell(form: str, found: Inverted) -> None:
+            (best,) = evidence.findings({form: found})
+            bar.advance(1, anomaly=best.anomaly)
+
+        return invert_fn(tell=tell)
+
+
+def say_found(inverted: Mapping[str, Inverted]) -> None:
+    """Says which triggers are evidence, or which one comes nearest to it."""
+    ranked = evidence.findings(inverted)
+    for one in [one for one in ranked if one.evident] or ranked[:1]:
+        said = "evidence of a backdoor" if one.evident else "no evidence; nearest to it"
+        say(
+            f"{said}: class {one.target} by the form {one.form}, anomaly {one.anomaly:.1f} "
+            f"(threshold {one.threshold:g})"
+        )
