@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcjax.core.errors import UserError
+from mcjax.core.errors import UserError, shown
 
 
 def check_choice(name: str, value: str, known: Sequence[str]) -> None:
     """Checks that a name is one of the known ones."""
-    if value not in known:
-        raise UserError(f"unknown {name} {value!r}; use one of {', '.join(known)}")
+    if not isinstance(value, str) or value not in known:
+        raise UserError(f"unknown {name} {shown(value)}; use one of {', '.join(known)}")
 
 
 def check_sizes(**sizes: Any) -> None:
@@ -27,7 +27,7 @@ def check_sizes(**sizes: Any) -> None:
         if isinstance(value, jax.core.Tracer):
             continue
         if not np.issubdtype(np.asarray(value).dtype, np.number):
-            raise UserError(f"{name} is {value!r}; give a number")
+            raise UserError(f"{name} is {shown(value)}; give a number")
         if not 0 <= value < np.inf:  # NaN too
             raise UserError(f"{name} is {value}; it must be finite and not negative")
 
@@ -57,7 +57,7 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
     if isinstance(value, jax.core.Tracer):
         return
     if np.shape(value) or not np.issubdtype(np.asarray(value).dtype, np.integer) or value < least:
-        raise UserError(f"{name} is {value}; give an integer of at least {least}")
+        raise UserError(f"{name} is {shown(value)}; give an integer of at least {least}")
 
 
 def check_examples(
@@ -140,6 +140,11 @@ def check_images(x: jax.Array, y: jax.Array) -> None:
         UserError: There are no images; they are not floats in [0, 1]; or there is not one integer
             label per image.
     """
+    for name, value in (("images", x), ("labels", y)):
+        try:
+            np.shape(value)
+        except ValueError:  # a tuple of images and labels
+            raise UserError(f"{name} are {shown(value)}; give an array") from None
     shape, dtype = jnp.shape(x), jnp.result_type(x)
     if len(shape) != 4 or not jnp.issubdtype(dtype, jnp.floating):
         raise UserError(f"images are {dtype} {list(shape)}; give floats [B, H, W, C] in [0, 1]")

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mcjax.core.errors import UserError
+from mcjax.core.errors import UserError, shown
 
 METHODS = ("power", "lanczos")
 MAX_ITERS = {"power": 300, "lanczos": 30}
@@ -95,7 +95,7 @@ def check_method(
 ) -> None:
     """Checks the method and its limits."""
     if method not in known:
-        raise UserError(f"unknown method {method!r}; use one of {', '.join(known)}")
+        raise UserError(f"unknown method {shown(method)}; use one of {', '.join(known)}")
     if max_iters is not None and max_iters < 1:
         raise UserError(f"max_iters is {max_iters}; give at least 1")
     if not tolerance >= 0:

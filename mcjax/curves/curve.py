@@ -16,7 +16,7 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
-from mcjax.core.errors import UserError
+from mcjax.core.errors import UserError, shown
 from mcjax.core.foreign import refuse_torch
 from mcjax.core.tree import PyTree, by_name, check_same_structure, size_in_words
 
@@ -81,7 +81,7 @@ class Curve:
                 )
         if not isinstance(num_bends, numbers.Integral) or not 0 <= num_bends <= MOST_BENDS:
             raise UserError(
-                f"num_bends is {num_bends!r}; give an integer from 0 (a straight line) to {MOST_BENDS}"
+                f"num_bends is {shown(num_bends)}; give an integer from 0 (a straight line) to {MOST_BENDS}"
             )
 
         def on_line(j: int) -> PyTree:

@@ -53,7 +53,8 @@ def given_examples(
         examples = found.examples
     if not isinstance(examples, Mapping):
         raise UserError(
-            f'{name} is {shown(examples)}; give a dict with "image" and "label", or a data set'
+            f"{name} images are {shown(examples)}; give a dict "
+            '{"image": images, "label": labels}, or a data set'
         )
     missing = [key for key in ("image", "label") if key not in examples]
     if missing:

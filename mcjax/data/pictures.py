@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mcjax.core.errors import UserError, listed
+from mcjax.core.errors import UserError, listed, shown
 from mcjax.core.extras import need
 from mcjax.data.npz import LARGEST, MOST_CLASSES
 from mcjax.data.transforms import Normalisation
@@ -263,7 +263,7 @@ def labels_of(where: str, values: Sequence[Any]) -> tuple[np.ndarray, tuple[str,
     for i, v in enumerate(values):
         if not isinstance(v, int) or isinstance(v, bool) or not 0 <= v < MOST_CLASSES:
             raise UserError(
-                f"{where}: the label of image {i} is {v!r}; give integers from 0, or names"
+                f"{where}: the label of image {i} is {shown(v)}; give integers from 0, or names"
             )
     return np.array(values, np.int32), ()
 

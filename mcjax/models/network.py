@@ -77,7 +77,7 @@ def from_linen(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
             f"module is {shown(module)}; give a linen module, or use from_apply for a function"
         )
     if len(image_shape) != 3 or not all(isinstance(n, int) and n > 0 for n in image_shape):
-        raise UserError(f"image_shape is {image_shape}; give (height, width, channels)")
+        raise UserError(f"image_shape is {shown(image_shape)}; give (height, width, channels)")
 
     init = Bound(_start_quickly, Bound(_init_linen, module, tuple(image_shape)))
     apply = Bound(_apply_linen, module)

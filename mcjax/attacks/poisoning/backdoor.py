@@ -8,7 +8,7 @@ import numpy as np
 
 from mcjax.attacks.poisoning.stamped import Trigger, decoy_examples, stamp_examples
 from mcjax.core import keys
-from mcjax.core.errors import UserError
+from mcjax.core.errors import UserError, shown
 from mcjax.core.keys import check_seed
 from mcjax.data.batches import Batch
 from mcjax.data.splits import Examples
@@ -140,7 +140,7 @@ def poison(
     label = examples["label"]
     _check(label, label_map, target, num_classes)
     if when not in WHEN:
-        raise UserError(f"when is {when!r}; use one of {', '.join(WHEN)}")
+        raise UserError(f"when is {shown(when)}; use one of {', '.join(WHEN)}")
     if not 0 < fraction <= 1:
         raise UserError(f"poison fraction is {fraction}; it must be in (0, 1]")
     check_seed(seed)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mcjax.core.errors import UserError
+from mcjax.core.errors import UserError, shown
 
 
 def whole(name: str, value: Any, *, least: int | None = None, most: int | None = None) -> int:
@@ -13,10 +13,10 @@ def whole(name: str, value: Any, *, least: int | None = None, most: int | None =
     try:
         number = operator.index(value)
     except TypeError:
-        raise UserError(f"{name} is {value!r}; give an integer") from None
+        raise UserError(f"{name} is {shown(value)}; give an integer") from None
     if (least is not None and number < least) or (most is not None and number > most):
         limits = f"from {least} on" if most is None else f"from {least} to {most}"
-        raise UserError(f"{name} is {value}; give an integer {limits}")
+        raise UserError(f"{name} is {shown(value)}; give an integer {limits}")
     return number
 
 
@@ -25,14 +25,14 @@ def numbers(name: str, value: Any) -> np.ndarray:
     try:
         return np.asarray(value, np.float64)
     except (TypeError, ValueError):
-        raise UserError(f"{name} is {value!r}; give numbers") from None
+        raise UserError(f"{name} is {shown(value)}; give numbers") from None
 
 
 def positive(name: str, value: Any) -> float:
     """A number in (0, 1]."""
     number = numbers(name, value)
     if number.shape or not 0 < number <= 1:
-        raise UserError(f"{name} is {value}; it must be in (0, 1]")
+        raise UserError(f"{name} is {shown(value)}; it must be in (0, 1]")
     return float(number)
 
 
@@ -40,5 +40,5 @@ def between(name: str, value: Any, least: float, most: float) -> float:
     """A number in [least, most]."""
     number = numbers(name, value)
     if number.shape or not least <= number <= most:
-        raise UserError(f"{name} is {value}; it must be in [{least:g}, {most:g}]")
+        raise UserError(f"{name} is {shown(value)}; it must be in [{least:g}, {most:g}]")
     return float(number)

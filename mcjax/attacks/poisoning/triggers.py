@@ -11,7 +11,7 @@ from mcjax.attacks.poisoning.options import numbers, positive, whole
 from mcjax.attacks.poisoning.partial import adaptive_blended
 from mcjax.attacks.poisoning.stamped import ImageShape, Stamp, Trigger, stamp_examples
 from mcjax.attacks.poisoning.warp import wanet
-from mcjax.core.errors import UserError
+from mcjax.core.errors import UserError, shown
 from mcjax.data.stratify import stream
 
 __all__ = [
@@ -76,7 +76,9 @@ def create(name: str, image_shape: Sequence[int], **options: Any) -> Trigger:
             )
     shape = tuple(whole("image_shape", size) for size in image_shape)
     if len(shape) != 3 or min(shape) < 1:
-        raise UserError(f"image_shape is {shape}; give (height, width, channels), each at least 1")
+        raise UserError(
+            f"image_shape is {shown(shape)}; give (height, width, channels), each at least 1"
+        )
     return TRIGGERS[name](shape, **options)
 
 
@@ -294,9 +296,11 @@ def _patch(
             )
     value = numbers("color", color)
     if value.shape not in ((), (1,), (channels,)):
-        raise UserError(f"color is {color}; give one number, or one per channel ({channels})")
+        raise UserError(
+            f"color is {shown(color)}; give one number, or one per channel ({channels})"
+        )
     if not (value.min() >= 0 and value.max() <= 1):
-        raise UserError(f"color is {color}; give numbers in [0, 1]")
+        raise UserError(f"color is {shown(color)}; give numbers in [0, 1]")
     scale, shift = np.ones(image_shape), np.zeros(image_shape)
     for i, j in pixels:
         scale[i, j], shift[i, j] = 0, value
