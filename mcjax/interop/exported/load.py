@@ -117,9 +117,7 @@ def from_torch(
     """
     normalisation = None if transform is None else read_transform(transform).normalisation
     if isinstance(source, str | Path):
-        if example_images is not None:
-            raise UserError("a .pt2 file has its own example; leave out example_images")
-        loaded = load_exported(Path(source))
+        loaded = _from_file(Path(source), example_images)
     else:
         loaded = _from_module(source, example_images)
     if check:
@@ -177,6 +175,22 @@ def _torch() -> Any:
     return torch
 
 
+def _from_file(path: Path, example_images: Any) -> Exported:
+    if example_images is not None and path.suffix == archives.SUFFIX:
+        raise UserError("a .pt2 file has its own example; leave out example_images")
+    try:
+        return load_exported(path)
+    except UserError:
+        if path.suffix == archives.SUFFIX:
+            raise
+        found = "is not a program of torch.export" if path.exists() else "does not exist"
+        raise UserError(
+            f"{path} {found}; load the module in PyTorch and give mcjax.from_torch(module, "
+            "example_images), or repair a file of weights from the shell: python -m mcjax.repair "
+            f"--model {path} --arch NAME"
+        ) from None
+
+
 def _from_module(module: Any, example_images: Any) -> Exported:
     torch = _torch()
     if not isinstance(module, torch.nn.Module):
@@ -195,11 +209,34 @@ def _from_module(module: Any, example_images: Any) -> Exported:
             program = torch.export.export(module.eval(), (images[[0, 0]],))
             torch.export.save(program, path)
         except Exception as error:  # PyTorch raises many kinds
-            reason = " ".join(str(error).strip().splitlines()[0].split())[:200]
-            raise UserError(
-                f"torch.export can't record this module ({type(error).__name__}: {reason}); it must "
-                "not branch on the values of tensors"
-            ) from None
+            raise _refused(module, images[[0, 0]], error) from None
         finally:
             module.train(was_training)
         return load_exported(path)
+
+
+def _refused(module: Any, images: Any, error: Exception) -> UserError:
+    """Why torch.export failed: the module does not run on the images, or it can't be recorded."""
+    try:
+        with _torch().no_grad():
+            module(images)
+    except Exception as own:
+        _, height, width, channels = images.shape
+        advice = "give images of the shape that it was trained on"
+        if channels <= 4 < min(height, width):
+            advice = (
+                "PyTorch's modules take [B, C, H, W], and these look like [B, H, W, C]: give "
+                "np.moveaxis(images, -1, 1)"
+            )
+        return UserError(
+            f"the module fails on example_images {list(images.shape)} ({_reason(own)}); {advice}"
+        )
+    return UserError(
+        f"torch.export can't record this module ({_reason(error)}); it must not branch on the "
+        "values of tensors"
+    )
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {' '.join(lines[0].split())[:200]}"

@@ -105,6 +105,12 @@ def test_double_precision():
         (3, None, "not a torch.nn.Module"),
         ("none.pt2", None, "no such file"),
         ("a.pt2", np.zeros(1), "leave out example_images"),
+        ("none.pt", np.zeros(1), r"none.pt does not exist; load the module in PyTorch and give "),
+        (
+            __file__,
+            None,
+            r"py is not a program of torch.export; .* mcjax.repair --model /.* --arch",
+        ),
     ],
 )
 def test_arguments(source, example, words):
@@ -112,6 +118,16 @@ def test_arguments(source, example, words):
         mcjax.from_torch(source, example)
     with pytest.raises(UserError, match="needs example_images"):
         mcjax.from_torch(torch.nn.Linear(2, 2))
+
+
+def test_images_that_the_module_fails_on():
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.Flatten())
+    with pytest.raises(
+        UserError, match=r"\[2, 8, 8, 3\] .*\); PyTorch's modules take \[B, C, H, W"
+    ):
+        from_torch(net, np.ones((2, 8, 8, 3), np.float32))
+    with pytest.raises(UserError, match=r"\[2, 1, 8, 8\] .*\); give images of the shape that"):
+        from_torch(net, np.ones((2, 1, 8, 8), np.float32))
 
 
 def test_the_check_finds_a_wrong_operator(exported, monkeypatch):
