@@ -1,5 +1,6 @@
 """The flags for a user's images, shared by the commands that take --data."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -79,10 +80,26 @@ def read(path: str) -> dict[str, np.ndarray]:
     finally:
         for bar in bars:
             bar.close()
-    numbered = [f"{i} = {name}" for i, name in enumerate(found.class_names) if name != str(i)]
-    if numbered:
-        say(f"classes of {path}: {listed(numbered, 10)}; the network must number them so")
+    if found.class_names:
+        say(numbering(path, found.class_names))
     return found.examples
+
+
+def numbering(path: str, class_names: Sequence[str]) -> str:
+    """Which label each class has, also of names that are numbers: in sorted order 10 precedes 2.
+
+    Args:
+        path: The images.
+        class_names: Names of the classes 0, 1, ...
+
+    Example:
+        >>> numbering("my", ["1", "10", "2"])
+        'classes of my (label = name): 0 = 1, 1 = 10, 2 = 2; the network must number them so'
+    """
+    numbered = [f"{i} = {name}" for i, name in enumerate(class_names)]
+    return (
+        f"classes of {path} (label = name): {listed(numbered, 10)}; the network must number them so"
+    )
 
 
 def settings() -> dict[str, Any]:

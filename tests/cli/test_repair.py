@@ -191,6 +191,20 @@ def test_mistakes(arguments, message, folder):
     assert not (folder / "x").exists()
 
 
+@pytest.mark.parametrize("names", ["abcd", "0123", ("1", "10", "2", "x")])
+def test_the_numbers_of_classes_are_said_once(names, tmp_path, folder):
+    """Also of names that are numbers."""
+    image = pytest.importorskip("PIL.Image")
+    for i, name in enumerate(names):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        image.fromarray(np.full((3, 3), i, np.uint8)).save(tmp_path / "images" / name / "1.png")
+    done = repair(f"--model {{d}}/suspect --data {tmp_path}/images --out {tmp_path}/x", folder)
+    assert done.returncode == 2  # other images than the network's
+    words = ", ".join(f"{i} = {name}" for i, name in enumerate(names))
+    assert done.stderr.count("classes of") == 1
+    assert f"images (label = name): {words}; the network must number them so\n" in done.stderr
+
+
 @pytest.mark.slow(compiles=True)
 def test_a_folder_of_images(folder):
     from PIL import Image
