@@ -4,8 +4,8 @@
 
 The first table has the rows that use no bonafide images (the networks, the straight line, noise), the second has one
 row per method and one column per number of bonafide images. A cell is "clean accuracy / success of the attack", each
-as `mean ± half-width` of the 95 % interval over seeds (and folds; of two, half their range), or the mean
-alone where there is one seed.
+as `mean ± half-width` of the 95 % interval over seeds (and folds), as both numbers where there are two, or as one
+number where there is one seed.
 """
 
 import csv
@@ -40,8 +40,8 @@ def read_summary(path: Path) -> list[Row]:
         path: The file.
 
     Returns:
-        One row per (method, number of bonafide images): "method", "bonafide", and the means and
-        half-widths as floats, NaN where there is no interval.
+        One row per (method, number of bonafide images): "method", "bonafide", "num" (of the numbers
+        that were averaged), and the means and half-widths as floats, NaN where there is no interval.
 
     Raises:
         UserError: The file cannot be read, or is not a summary.csv.
@@ -54,6 +54,7 @@ def read_summary(path: Path) -> list[Row]:
             {
                 "method": unescape(line["method"]),
                 "bonafide": int(line["bonafide"]),
+                "num": int(line.get("num") or 0),
                 **{name: float(line[name]) for name in numbers},
             }
             for line in lines
@@ -103,8 +104,14 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def _cell(row: Row) -> str:
     measure = next(name for name in SUCCESS if name in row)
-    return " / ".join(_mean(row[c], row[f"{c}_interval"]) for c in ("clean_accuracy", measure))
+    num = row.get("num", 0)
+    means = ((row[c], row[f"{c}_interval"]) for c in ("clean_accuracy", measure))
+    return " / ".join(_mean(value, half, num) for value, half in means)
 
 
-def _mean(value: float, half: float) -> str:
-    return f"{value:.3f}" if math.isnan(half) else f"{value:.3f} ± {half:.3f}"
+def _mean(value: float, half: float, num: float) -> str:
+    if math.isnan(half):
+        return f"{value:.3f}"
+    if num == 2:  # the interval is half their range
+        return f"{value - half:.3f} and {value + half:.3f}"
+    return f"{value:.3f} ± {half:.3f}"

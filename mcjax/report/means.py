@@ -23,12 +23,25 @@ class Mean:
             interval of two is wider than any accuracy; nan for a single number.
         num: How many numbers were averaged: one per seed, or per seed and fold.
         num_seeds: How many different seeds they have.
+        both: The numbers themselves, if they are two.
     """
 
     value: float
     half: float
     num: int
     num_seeds: int
+    both: tuple[float, float] | None = None
+
+    def __str__(self) -> str:
+        """The number; of two numbers both, and of more the mean with its interval.
+
+        Example:
+            >>> print(Mean(0.5, 0.25, 3, 3), "/", Mean(0.5, 0.25, 2, 2, (0.75, 0.25)))
+            0.500 ± 0.250 / 0.750 and 0.250
+        """
+        if self.both is not None:
+            return " and ".join(map(_number, self.both))
+        return _number(self.value) + (f" ± {_number(self.half)}" if self.num > 1 else "")
 
 
 def mean(rows: Sequence[Row], column: str) -> Mean | None:
@@ -43,7 +56,7 @@ def mean(rows: Sequence[Row], column: str) -> Mean | None:
 
     Example:
         >>> mean([{"seed": 0, "t": 0.5}, {"seed": 1, "t": 0.5}, {"seed": 2, "t": ""}], "t")
-        Mean(value=0.5, half=0.0, num=2, num_seeds=2)
+        Mean(value=0.5, half=0.0, num=2, num_seeds=2, both=(0.5, 0.5))
     """
     having = [row for row in rows if row.get(column) not in ("", None)]
     if not having:
@@ -51,9 +64,15 @@ def mean(rows: Sequence[Row], column: str) -> Mean | None:
     with np.errstate(invalid="ignore", over="ignore"):  # the mean of infinite losses is infinite
         values = [row[column] for row in having]
         value, half = mean_interval(values)
+        both = None
         if len(values) == 2:
             half = float(np.ptp(np.asarray(values, np.float64)) / 2)
-    return Mean(value, half, len(having), len({row.get("seed") for row in having}))
+            both = float(values[0]), float(values[1])
+    return Mean(value, half, len(having), len({row.get("seed") for row in having}), both)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.4g}"
 
 
 def grouped(rows: Sequence[Row], by: Sequence[str]) -> dict[tuple[Any, ...], list[Row]]:

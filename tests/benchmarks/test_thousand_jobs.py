@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from benchmarks import thousand_jobs
-from mcjax.report.__main__ import gather
+from mcjax.cli.report import gather
 from mcjax.sweeps import declare, store
 
 

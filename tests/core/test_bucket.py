@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from mcjax.core import files
+from mcjax.core.bucket import in_bucket
 from mcjax.core.errors import UserError
 from mcjax.runs import config as base
-from mcjax.runs import logs, workdir
+from mcjax.runs import metric_log, workdir
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,46 +42,46 @@ def bucket(monkeypatch):
         monkeypatch.setitem(registry, name, Bucket)
     one = Bucket()
     monkeypatch.setattr(epath.backend.fsspec_backend, "_get_filesystem", lambda name: one)
-    return workdir.as_path("gs://bucket/runs/a")
+    return files.as_path("gs://bucket/runs/a")
 
 
 def test_a_path_is_a_folder_or_a_place_in_a_bucket(bucket, tmp_path):
     assert str(bucket / "checkpoints" / "a") == "gs://bucket/runs/a/checkpoints/a"
-    assert workdir.in_bucket(bucket / "a")
-    assert workdir.as_path(str(tmp_path)) == tmp_path
-    assert isinstance(workdir.as_path(tmp_path), Path)
-    assert not workdir.in_bucket(tmp_path)
+    assert in_bucket(bucket / "a")
+    assert files.as_path(str(tmp_path)) == tmp_path
+    assert isinstance(files.as_path(tmp_path), Path)
+    assert not in_bucket(tmp_path)
 
 
 def test_a_bucket_without_its_package():
     if importlib.util.find_spec("gcsfs"):
         pytest.skip("gcsfs is installed")
     with pytest.raises(UserError, match=r"gs://bucket/a needs .* pip install 'mcjax\[gcs\]'"):
-        workdir.as_path("gs://bucket/a")
+        files.as_path("gs://bucket/a")
 
 
 @pytest.mark.parametrize("place", ["folder", "bucket"])
 def test_files_come_and_go_alike(place, tmp_path, bucket):
-    root = bucket if place == "bucket" else workdir.as_path(tmp_path / "a")
+    root = bucket if place == "bucket" else files.as_path(tmp_path / "a")
     assert not (root / "x.txt").exists()
-    workdir.write(root / "x.txt", "one")
-    workdir.write(root / "x.txt", "two")
+    files.write(root / "x.txt", "one")
+    files.write(root / "x.txt", "two")
     assert (root / "x.txt").read_text() == "two"
-    assert workdir.publish(root / "result.json", "first")
-    assert not workdir.publish(root / "result.json", "second")
+    assert files.publish(root / "result.json", "first")
+    assert not files.publish(root / "result.json", "second")
     assert (root / "result.json").read_text() == "first"
     workdir.write_csv(root / "deep" / "a.csv", ("t",), [{"t": 0.1}])
     assert workdir.read_csv(root / "deep" / "a.csv") == {"t": [0.1]}
     assert sorted(path.name for path in root.iterdir()) == ["deep", "result.json", "x.txt"]
-    workdir.delete(root / "deep")
-    workdir.delete(root / "deep")
+    files.delete(root / "deep")
+    files.delete(root / "deep")
     assert not (root / "deep" / "a.csv").exists()
 
 
 def test_a_run_belongs_to_one_config_in_a_bucket_too(bucket):
     workdir.open_workdir("gs://bucket/runs/a", base.connect())
     workdir.open_workdir("gs://bucket/runs/a", base.connect())
-    workdir.write(bucket / "checkpoints" / "x", "")
+    files.write(bucket / "checkpoints" / "x", "")
     other = base.connect()
     other.seed = 1
     with pytest.raises(UserError, match=r"gs://bucket/runs/a holds .* \(seed: 0 there, 1 now\)"):
@@ -88,16 +90,16 @@ def test_a_run_belongs_to_one_config_in_a_bucket_too(bucket):
 
 def test_the_log_in_a_bucket_is_put_whole_and_rewound(bucket, monkeypatch):
     path = bucket / "metrics.jsonl"
-    log = logs.MetricLog(path)
+    log = metric_log.MetricLog(path)
     for step in (1, 2, 3):
         log.append(stage="curve", step=step)
     assert not path.exists()  # not a put a line
     log.flush()
     log.append(stage="curve", step=4)
-    again = logs.MetricLog(path)  # killed before it was put
+    again = metric_log.MetricLog(path)  # killed before it was put
     again.rewind("curve", 2)
     again.append(stage="curve", step=3)
-    monkeypatch.setattr(logs, "SECONDS_BETWEEN_PUTS", 0)
+    monkeypatch.setattr(metric_log, "SECONDS_BETWEEN_PUTS", 0)
     again.append(stage="curve", step=4)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
@@ -113,7 +115,7 @@ def test_a_bucket_that_says_no(bucket, monkeypatch):
     with pytest.raises(
         UserError, match=r"can't write gs://bucket/runs/a/x.txt: Forbidden: bucket;"
     ):
-        workdir.write(bucket / "x.txt", "one")
+        files.write(bucket / "x.txt", "one")
 
 
 WHOLE_RUN = """
@@ -130,9 +132,9 @@ WHOLE_RUN = """
     config.evaluation.plane_points = 0
     config.run.checkpoint_seconds = 1e-3
     first = connect.run_experiment(config, "gs://bucket/runs/a")
-    place = workdir.as_path("gs://bucket/runs/a")
+    place = files.as_path("gs://bucket/runs/a")
     assert connect.run_experiment(config, "gs://bucket/runs/a") == first
-    workdir.delete(place / "checkpoints" / ".walks")
+    files.delete(place / "checkpoints" / ".walks")
     (place / "result.json").unlink()
     again = connect.run_experiment(config, "gs://bucket/runs/a")
     assert again["metrics"] == first["metrics"]  # from the checkpoints

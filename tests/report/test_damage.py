@@ -13,7 +13,7 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from made_runs import COLUMNS, CONFIG, FIELDS, RESULT
 
-from mcjax.report.__main__ import gather
+from mcjax.cli.report import gather
 from mcjax.runs import csv_text, records
 from mcjax.runs.records import Damaged
 from mcjax.sweeps.gathered import groups, page, tidy_tables

@@ -17,9 +17,9 @@ from made_runs import COLUMNS, CONFIG, FIELDS, RESULT, repaired
 from markupsafe import Markup
 
 from mcjax.cli import evaluate
+from mcjax.cli.report import gather
 from mcjax.experiments import connect
 from mcjax.report import chart, html, page, repaired_page
-from mcjax.report.__main__ import gather
 from mcjax.report.figures import chart_figure, label
 from mcjax.report.panels import Chart, Line, Panel
 from mcjax.report.repaired_page import write_repaired

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stand_in import TRAIN
 
-from mcjax.sweeps import attempts, launcher, store
+from mcjax.cli import sweep as launcher
+from mcjax.sweeps import attempts, store
 from mcjax.sweeps.engines import Options, slurm
 from mcjax.sweeps.progress_board import Board, failures
 from mcjax.sweeps.store import Job

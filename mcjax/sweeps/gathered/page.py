@@ -21,8 +21,9 @@ from mcjax.sweeps.gathered.markdown import plain
 from mcjax.sweeps.store import count_statuses
 
 WORDS = {
-    "a ± b": "mean over seeds (and folds), and the half-width of its 95 % interval by Student's t; "
-    "of two seeds half their range; one seed has no interval",
+    "a ± b": "mean over three or more seeds (or folds), and the half-width of its 95 % interval by Student's t; "
+    "one seed has no interval",
+    "a and b": "the numbers of two seeds (or folds), in the order of the runs",
     "n": "how many numbers a mean is taken over; every seed counts once, whether it had its own job "
     "or shared one",
     "bonafide images": "clean labelled images given to a repair",
@@ -96,7 +97,7 @@ def write_index(
                 "compared": tables.compared(same),
                 "groups": [
                     {
-                        "name": group.title or "All jobs",
+                        "name": group.title or "One setting",
                         "jobs": _done_jobs(group),
                         "tables": tables.of_group(group),
                     }

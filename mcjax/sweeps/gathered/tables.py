@@ -192,15 +192,5 @@ def _words(num: tuple[int, int]) -> str:
 def _cell(cell: Sequence[Mean | None], usual: tuple[int, int]) -> str:
     if not any(cell):
         return ""
-    text = " / ".join("-" if one is None else _pm(one) for one in cell)
+    text = " / ".join("-" if one is None else str(one) for one in cell)
     return text if _num(cell) == usual else f"{text} ({_words(_num(cell))})"
-
-
-def _pm(one: Mean) -> str:
-    if one.num == 1:
-        return _number(one.value)
-    return f"{_number(one.value)} ± {_number(one.half)}"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.4g}"
