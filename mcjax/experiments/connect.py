@@ -221,10 +221,25 @@ def barrier(losses: np.ndarray) -> float:
 
 QUESTION = "Are the two networks joined by a path of low loss?"
 
+MOST_LOST = 0.02
+"""Test accuracy that a point of a path may lose against the worse network, for the answer yes."""
+
 
 def answer(metrics: Mapping[str, Any]) -> list[str]:
-    """The conclusions, in sentences."""
+    """The conclusions, in sentences; the first says yes or no.
+
+    Example:
+        >>> names = ("curve_test_loss_barrier", "line_test_loss_barrier")
+        >>> metrics = dict.fromkeys(names, 0.0) | {"curve_worst_test_accuracy": 0.9375}
+        >>> metrics |= {"start_test_accuracy": 0.95, "end_test_accuracy": 0.9375 + 2**-8}
+        >>> print(answer({**metrics, "line_worst_test_accuracy": 0.5})[0])
+        Yes: the curve loses at most 0.0039 of test accuracy against the worse network (yes: up to 0.02). The straight line loses 0.4414.
+    """
+    worse = min(metrics["start_test_accuracy"], metrics["end_test_accuracy"])
+    curve, line = (worse - metrics[f"{name}_worst_test_accuracy"] for name in ("curve", "line"))
     return [
+        f"{'Yes' if curve <= MOST_LOST else 'No'}: the curve loses at most {curve:.4f} of test accuracy "
+        f"against the worse network (yes: up to {MOST_LOST}). The straight line loses {line:.4f}.",
         "The worst point of the curve has "
         f"test accuracy {metrics['curve_worst_test_accuracy']:.4f}, the worst of the "
         f"straight line {metrics['line_worst_test_accuracy']:.4f}; the networks "
