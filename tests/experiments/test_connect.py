@@ -40,6 +40,16 @@ def load_config(name, arg="quick"):
     return module.get_config(arg)
 
 
+@pytest.mark.parametrize(("worst", "word"), [(0.875, "Yes"), (0.75, "No")])
+def test_the_question_is_answered(worst, word):
+    barriers = dict.fromkeys(("curve_test_loss_barrier", "line_test_loss_barrier"), 0.0)
+    ends = {"start_test_accuracy": 0.95, "end_test_accuracy": 0.89}
+    paths = {"curve_worst_test_accuracy": worst, "line_worst_test_accuracy": 0.5}
+    first, *_ = connect.answer({**barriers, **ends, **paths})
+    assert first.startswith(f"{word}: the curve loses at most {0.89 - worst:.4f} of test accuracy")
+    assert first.endswith("The straight line loses 0.3900.")
+
+
 def quick(**changes):
     config = base.quick(base.connect())
     config.model.name = "mlp"
