@@ -102,6 +102,17 @@ def numbering(path: str, class_names: Sequence[str]) -> str:
     )
 
 
+def place(path: str) -> str:
+    """The files or the folder that --data names.
+
+    Example:
+        >>> place("torchvision:SVHN:data@test"), place("clean.npz")
+        ('data', 'clean.npz')
+    """
+    kind, _, rest = path.partition(":")
+    return rest.partition(":")[2].rpartition("@")[0] if kind == "torchvision" else path
+
+
 def settings() -> dict[str, Any]:
     """The flags beside --data, for result.json; those that were given."""
     names = ("resize", "shorter_side", "crop", "interpolation", "channels")

@@ -129,7 +129,7 @@ def main() -> None:
             raise UserError(f"--{name} is missing; see --help")
     given = command.arguments(__name__, data_flags.__name__)
     folder = local(given.pop("out")).absolute()
-    question = asked(given, (values["start"], values["end"], values["data"]))
+    question = asked(given, (values["start"], values["end"], data_flags.place(values["data"])))
     before = answered(folder, question)
     if before is not None:
         command.say_already(before, folder / "report.html")

@@ -124,7 +124,7 @@ def main() -> None:
             raise UserError(f"--{name} is missing; see --help")
     given = command.arguments(__name__, data_flags.__name__)
     given.pop("out")
-    question = asked(given, (values["model"], flags.FLAGS.second, values["data"]))
+    question = asked(given, (values["model"], flags.FLAGS.second, data_flags.place(values["data"])))
     folder = local(values["out"]).absolute()
     before = answered(folder, question)
     if before is None:

@@ -114,12 +114,21 @@ def _differing(result: Mapping[str, Any], question: Mapping[str, Any]) -> list[s
 
 
 def _state(path: Path) -> str:
-    """A digest of the names, sizes and times of change of a file, or of all files of a folder."""
+    """A digest of the names, sizes and times of change of a file, of a folder's or of a pattern's files."""
     found = []
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+    for file in _files(path):
         try:
             about = file.stat()
         except OSError:  # there is no such file: the command will say so
             continue
-        found.append((str(file.relative_to(path)), about.st_size, about.st_mtime_ns))
+        found.append((str(file), about.st_size, about.st_mtime_ns))
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:12] if found else ""
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(path.rglob("*"))
+    try:
+        return [path] if path.exists() else sorted(path.parent.glob(path.name))
+    except (OSError, ValueError):  # no name and no pattern of files
+        return []

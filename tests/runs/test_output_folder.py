@@ -47,6 +47,16 @@ def test_another_question_is_not(folder, data, tmp_path):
         new_folder(folder, "d", question)
 
 
+def test_a_pattern_stands_for_its_files(data, tmp_path):
+    pattern = f"{data}/a/*.png"
+    before = asked({}, [pattern])
+    assert before["files"][pattern]
+    (tmp_path / "images" / "a" / "2.png").write_bytes(b"")
+    assert asked({}, [pattern]) != before
+    names = ["hf:ylecun/mnist@test[:500]", "gs://bucket/a", "a**", "/none/at/all.npz", "x\0"]
+    assert set(asked({}, names)["files"].values()) == {""}
+
+
 @pytest.mark.parametrize("damage", ["[]", "", "[[", '{"status": "complete"}', "changed"])
 def test_a_damaged_folder_is_not_complete(folder, data, damage):
     question = asked({"forms": ["patch"]}, [data])
