@@ -334,7 +334,7 @@ JSON = st.recursive(
 FILES = {"result.json": RESULT, "config.json": CONFIG}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_wrong_values_in_json(runs, data):
     """Any value of a file is replaced: the job is damaged, or has the numbers of the file."""
@@ -378,6 +378,7 @@ def test_damaged_bytes(runs, file, data):
 NUMBER = st.floats() | st.sampled_from([-1e308, 1e308, 5e-324, math.inf, math.nan, None, 10**300])
 
 
+@pytest.mark.slow(compiles=True)
 @settings(max_examples=6, deadline=None, phases=[Phase.explicit, Phase.generate])
 @example([(0.5, 0.5, 0.0), (0.5, 0.5, 1e154), (0.5, 0.5, 0.0), (0.5, math.nan, -1e308)])
 @example([(None, None, None)] * 4)

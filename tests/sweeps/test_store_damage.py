@@ -128,7 +128,15 @@ def test_only_an_attempt_of_the_jobs_config_is_handed_on_and_never_its_result(jo
     assert json.loads((new / "config.json").read_text())["hash"] == "h"
 
 
-@pytest.mark.parametrize("content", ["", json.dumps({**GOOD, "config_hash": "k"})])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        pytest.param(
+            json.dumps({**GOOD, "config_hash": "k"}), marks=pytest.mark.slow(compiles=True)
+        ),
+    ],
+)
 def test_a_worker_keeps_a_foreign_result_and_computes_its_own(job_dir, content):
     write(job_dir, "result.json", content)
     write(job_dir.parents[1], "train.py", TRAIN)
