@@ -213,8 +213,9 @@ def repair(model: str, data: str, folder: Path, question: Mapping[str, Any]) -> 
             f"the second endpoint is {report['second']}; a path to it often keeps a backdoor: give "
             "--second if you have another network (docs/repair.md)"
         )
+    networks = ", ".join(sorted(file.name for file in folder.glob(f"{written.stem}*")))
     say(
-        f"results in {folder}: {written.name}, report.html, result.json, path.csv, path.png, triggers.png"
+        f"results in {folder}: {networks}, report.html, result.json, path.csv, path.png, triggers.png"
     )
 
 

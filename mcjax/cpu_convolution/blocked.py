@@ -18,6 +18,33 @@ Pads = Sequence[tuple[int, int]]
 Pair = Sequence[int]
 
 
+def output_size(
+    size: Pair,
+    taps: Pair,
+    *,
+    padding: Pads,
+    stride: Pair = (1, 1),
+    dilation: Pair = (1, 1),
+    spread: Pair = (1, 1),
+) -> list[int]:
+    """Pixels of the output per axis: floor((s' (n - 1) + low + high - d (k - 1)) / s) + 1.
+
+    Args:
+        size: n, pixels of the images.
+        taps: k.
+        padding: (low, high).
+        stride: s.
+        dilation: d, between taps.
+        spread: s', between pixels.
+
+    Example:
+        >>> output_size((28, 28), (3, 5), padding=((1, 1), (0, 0)), stride=(2, 1))
+        [14, 24]
+    """
+    axes = zip(size, taps, padding, stride, dilation, spread, strict=True)
+    return [(f * (n - 1) + sum(p) - d * (k - 1)) // s + 1 for n, k, p, s, d, f in axes]
+
+
 def by_blocks(f: Callable[[Array], Array], x: Array, images: int) -> Array:
     """Applies f, which keeps the batch axis, to blocks of at most `images` images."""
     batch = x.shape[0]
@@ -51,10 +78,7 @@ def shifted(x: Array, taps: Pair, size: Pair, *, stride: Pair) -> list[Array]:
 def forward(x: Array, w: Array, *, stride: Pair, padding: Pads, images: int) -> Array:
     """y[n, p, q, o] = sum over a, b, i of x[n, p*s + a, q*s + b, i] w[a, b, i, o]."""
     kh, kw, i, o = w.shape
-    size = [
-        (n + sum(p) - k) // s + 1
-        for n, p, k, s in zip(x.shape[1:3], padding, (kh, kw), stride, strict=True)
-    ]
+    size = output_size(x.shape[1:3], (kh, kw), padding=padding, stride=stride)
 
     def block(x: Array) -> Array:
         patches = jnp.concatenate(shifted(pad(x, padding), (kh, kw), size, stride=stride), -1)

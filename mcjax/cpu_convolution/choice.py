@@ -71,10 +71,7 @@ def forward(
     way: str | None = None,
 ) -> Array:
     """Convolves x (batch, h, w, i) with w (kh, kw, i, o), by the fastest or a given method."""
-    size = [
-        (n + sum(p) - k) // s + 1
-        for n, p, k, s in zip(x.shape[1:3], padding, w.shape[:2], stride, strict=True)
-    ]
+    size = blocked.output_size(x.shape[1:3], w.shape[:2], padding=padding, stride=stride)
     cut, padding = seen.of(x.shape[1:3], w.shape[:2], size, stride=stride, padding=padding)
     w = seen.only(w, cut)
     way = way or forward_way(

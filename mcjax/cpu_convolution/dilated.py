@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from jax import Array
 
-from mcjax.cpu_convolution.blocked import Pads, Pair, pad
+from mcjax.cpu_convolution.blocked import Pads, Pair, output_size, pad
 
 NONE = ((0, 0), (0, 0))
 
@@ -25,10 +25,7 @@ def forward(
         padding: Of the images.
         product: (images, weights, padding=) -> outputs, without dilation.
     """
-    out = [
-        n + sum(p) - (k - 1) * d
-        for n, p, k, d in zip(x.shape[1:3], padding, w.shape[:2], dilation, strict=True)
-    ]
+    out = output_size(x.shape[1:3], w.shape[:2], padding=padding, dilation=dilation)
     y = product(_images(x, out, w.shape[:2], dilation, padding), w, padding=NONE)
     return _together(y, dilation)[:, : out[0], : out[1]]
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mcjax.cpu_convolution.blocked import Pads, Pair
+from mcjax.cpu_convolution.blocked import Pads, Pair, output_size
 
 PLAIN = (1, 1)
 
@@ -24,10 +24,7 @@ def forward(
     x: Array, w: Array, *, stride: Pair, padding: Pads, groups: int = 1, dilation: Pair = PLAIN
 ) -> Array:
     """y[n, p, q, o] = sum over a, b, i of x[n, p*s + a*d, q*s + b*d, i] w[a, b, i, o]."""
-    size = [
-        (n + sum(p) - (k - 1) * d - 1) // s + 1
-        for n, p, k, s, d in zip(x.shape[1:3], padding, w.shape[:2], stride, dilation, strict=True)
-    ]
+    size = output_size(x.shape[1:3], w.shape[:2], padding=padding, stride=stride, dilation=dilation)
     shape = (x.shape[0], *size, w.shape[3])
     window = _window(w.shape[:2], stride, padding, groups, dilation)
     return _call("mcjax_convolution", shape, x, w, window)

@@ -12,16 +12,13 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import Array
 
-from mcjax.cpu_convolution.blocked import Pads, Pair, pad
+from mcjax.cpu_convolution.blocked import Pads, Pair, output_size, pad
 
 
 def dense(x: Array, w: Array, *, stride: Pair, padding: Pads) -> Array:
     """y[n, p, q, o] as one product of (batch, h*w*i) with (h*w*i, h'*w'*o)."""
     (kh, kw, i, o), (n, *size, _) = w.shape, x.shape
-    out = [
-        (m + sum(p) - k) // s + 1
-        for m, p, k, s in zip(size, padding, (kh, kw), stride, strict=True)
-    ]
+    out = output_size(size, (kh, kw), padding=padding, stride=stride)
 
     def seen(p: int, q: int) -> Array:
         """The weights (h, w, i, o) of the image's pixels for output pixel p, q."""

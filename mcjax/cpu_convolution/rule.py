@@ -85,12 +85,14 @@ def recognise(x: Any, w: Any, *, compiled: bool = False, **params: Any) -> Any:
         return None
     taps = tuple(w.shape[d] for d in spec.rhs_spec[2:])
     size = tuple(x.shape[d] for d in spec.lhs_spec[2:])
-    out = [
-        (s * (n - 1) + sum(p) - d * (k - 1)) // t + 1
-        for n, s, p, k, d, t in zip(
-            size, lhs_dilation, params["padding"], taps, rhs_dilation, stride, strict=True
-        )
-    ]
+    out = blocked.output_size(
+        size,
+        taps,
+        padding=params["padding"],
+        stride=stride,
+        dilation=rhs_dilation,
+        spread=lhs_dilation,
+    )
     if min(out) <= 0:
         return None
     one = partial(

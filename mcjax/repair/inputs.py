@@ -57,9 +57,10 @@ def check_inputs(
         )
     network, start = as_network(apply_fn, suspect)
     check_variables("suspect", suspect, apply_fn)
+    parts = check_images(network, start, bonafide, selection)
     if second is not None:
         check_variables("second", second, apply_fn)
         check_same_structure(suspect, second, ("the suspect", "the second network"))
         if digest(suspect) == digest(second):
             raise UserError("the second network is the suspect itself; give another, or none")
-    return Inputs(network, start, check_images(network, start, bonafide, selection))
+    return Inputs(network, start, parts)
