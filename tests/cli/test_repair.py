@@ -60,6 +60,9 @@ def test_a_repair(folder):
     assert "does not promise" in (folder / "out" / "report.html").read_text()
     assert json.loads((folder / "out" / "result.json").read_text())["metrics"]["t"] == 0.5
     lines = [line for line in done.stderr.splitlines() if line[1:3] == "/4"]
+    told = done.stderr.splitlines()[-1].partition(f"results in {folder / 'out'}: ")[2].split(", ")
+    there = {file.name for file in (folder / "out").iterdir() if file.suffix != ".pdf"}
+    assert set(told) == there
     assert [line.partition(":")[0] for line in lines] == [
         "1/4 evidence",
         "2/4 second network",
