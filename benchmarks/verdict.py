@@ -161,7 +161,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         "# Is it backdoored? Anomalies of inverted triggers",
         "",
         f"What {len(clean)} clean networks reach by chance, by form, and the threshold of mcjax: a trigger is evidence "
-        "from there on. Thresholds were set by the clean networks with odd seeds.",
+        "from there on. Thresholds were set by hand, from the clean networks with odd seeds before more were trained.",
         "",
         "| form | median | 90 % quantile | largest, odd seeds | largest, even seeds | threshold |",
         "|---|---|---|---|---|---|",

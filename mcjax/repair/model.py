@@ -136,7 +136,10 @@ def repair_model(
     again: list[dict[str, Inverted]] = []
 
     def invert_again(name: str, variables: PyTree) -> dict[str, Inverted]:
-        again.append(search_on(stream(key, f"evidence of {name}"), variables))
+        inverted_again = search_on(
+            stream(key, f"evidence of {name}"), variables, name="search anew"
+        )
+        again.append(inverted_again)
         return again[-1]
 
     @functools.cache

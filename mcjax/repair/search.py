@@ -86,6 +86,8 @@ def find_evidence(
         stream(key, "evidence"), start, network=network, images=images, options=options,
         verbose=verbose,
     )  # fmt: skip
+    if verbose:
+        say_found(inverted)
     return {
         **evidence_report(inverted, parts),
         "accuracy": accuracy,
@@ -129,6 +131,7 @@ def search(
     images: Mapping[str, Any],
     options: RepairOptions,
     verbose: bool,
+    name: str = "evidence",
 ) -> dict[str, Inverted]:
     """Inverts triggers form by form, which takes a while.
 
@@ -139,6 +142,7 @@ def search(
         images: Clean images.
         options: Its `OPTIONS` count.
         verbose: Show progress on standard error.
+        name: What the search is called there.
 
     Returns:
         The triggers by form, of two restarts: one to unlearn, one to judge by.
@@ -155,11 +159,12 @@ def search(
     )
     if not verbose:
         return invert_fn()
-    with progress("evidence", len(options.forms), unit="form") as bar:
+    with progress(name, len(options.forms), unit="form") as bar:
 
         def tell(form: str, found: Inverted) -> None:
             (best,) = evidence.findings({form: found})
-            bar.advance(1, anomaly=best.anomaly)
+            shown: dict[str, Any] = {f"{form}_anomaly": best.anomaly}
+            bar.advance(1, **shown)
 
         return invert_fn(tell=tell)
 

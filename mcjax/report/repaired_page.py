@@ -167,6 +167,6 @@ def path_panels(repaired: Repaired) -> list[Panel]:
     distance = Line("distance to the nearest suspect", r["distance"], ORANGE)
     return [
         Panel(ts, accuracy, "t", "accuracy (%)", chosen=repaired.t),
-        Panel(ts, [estimate, *forms], "t", "success of inverted triggers (%)", chosen=repaired.t),
+        Panel(ts, [estimate, *forms], "t", "trigger success (%)", chosen=repaired.t),
         Panel(ts, [distance], "t", "distance in weight space", ylim=(0, None), chosen=repaired.t),
     ]
