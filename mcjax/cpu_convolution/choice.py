@@ -4,9 +4,9 @@ The thresholds come from timing the methods on single layers of VGG16, PreResNet
 images, on two otherwise idle cores (`python -m benchmarks.ways`): those with the compiled direct
 convolution on AVX2, the others on AVX-512. They may not be optimal on other machines; `--write` keeps
 what is fastest on one's own (`measured`). Where there is a direct convolution, only Winograd from
-64 * 128 channel pairs on is faster, and a product of patches on images of a few pixels. Without one, XLA's NHWC forward convolution is good for
-images larger than 2x2, and Winograd is faster above about 32 * 64 pairs. Weight gradients never use
-XLA, which is many times slower for them in a loop.
+64 * 128 channel pairs on is faster, and a product of patches on images of a few pixels. Without one,
+XLA's NHWC forward convolution is good for images larger than 2x2, and Winograd is faster above about
+32 * 64 pairs. Weight gradients never use XLA, which is many times slower for them in a loop.
 """
 
 from functools import partial

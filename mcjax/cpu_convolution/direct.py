@@ -2,7 +2,8 @@
 
 A tile of output pixels and channels stays in the processor's registers while all taps are added to it,
 where a matrix product of patches would write every pixel kh * kw times. Any stride, padding and number
-of groups; dilated taps only where each channel is a group. `mcjax.cpu_convolution.build` compiles and registers the functions.
+of groups; dilated taps only where each channel is a group. `mcjax.cpu_convolution.build` compiles and
+registers the functions.
 """
 
 import jax

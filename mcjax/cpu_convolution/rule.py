@@ -198,12 +198,12 @@ def _forward(
     groups: int = 1,
 ) -> Array:
     """Of stride, spread (zeros between pixels) and dilation (between taps) only one is not (1, 1)."""
-    if dilation != (1, 1) and direct.depthwise((x.shape[3], w.shape[3]), groups):
-        return direct.forward(
-            x, w, stride=stride, padding=padding, groups=groups, dilation=dilation
-        )
     product = partial(choice.forward, stride=stride, groups=groups, compiled=compiled)
     if dilation != (1, 1):
+        if direct.depthwise((x.shape[3], w.shape[3]), groups):
+            return direct.forward(
+                x, w, stride=stride, padding=padding, groups=groups, dilation=dilation
+            )
         return dilated.forward(x, w, dilation=dilation, padding=padding, product=product)
     if spread == (1, 1):
         return product(x, w, padding=padding)
@@ -220,14 +220,14 @@ def _weight_gradient(
         (n + sum(p) - (m - 1) * s - 1) // d + 1
         for n, p, m, s, d in zip(x.shape[1:3], padding, g.shape[1:3], stride, dilation, strict=True)
     )
-    if dilation != (1, 1) and direct.depthwise((x.shape[3], g.shape[3]), groups):
-        return direct.weight_gradient(
-            x, g, taps=taps, stride=stride, padding=padding, groups=groups, dilation=dilation
-        )
     product = partial(
         choice.weight_gradient, taps=taps, stride=stride, groups=groups, compiled=compiled
     )
     if dilation != (1, 1):
+        if direct.depthwise((x.shape[3], g.shape[3]), groups):
+            return direct.weight_gradient(
+                x, g, taps=taps, stride=stride, padding=padding, groups=groups, dilation=dilation
+            )
         return dilated.weight_gradient(
             x, g, taps=taps, dilation=dilation, padding=padding, product=product
         )
