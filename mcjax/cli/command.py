@@ -84,6 +84,7 @@ def session(
     own = [name for name in flags.FLAGS if name not in others]
     try:
         interrupt.ready()
+        interrupt.repeat_where_swallowed()
         wants_help = any(word in HELP for word in sys.argv[1:])
         argv = [word for word in sys.argv if word not in HELP]
         words = _parse(argv, optional=wants_help, takes_words=takes_words)

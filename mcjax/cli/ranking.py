@@ -4,8 +4,10 @@
 
 The score of a repair is (attack success removed) - (clean accuracy lost), both against the run's suspect. A method's
 score is its mean over the attacks, an attack's the mean over its seeds (and folds). The first table ranks the methods
-at every number of bonafide images; the second has "clean accuracy / attack success" per attack. Rows that somebody
-without the trigger could not have chosen ("at the oracle's", fixed t) are left out.
+at every number of bonafide images; where all attacks have the same seeds it has the 95 % interval over them, of two seeds
+both scores. The second has "clean accuracy / attack success" per attack, means over seeds, with the highest attack
+success of a seed in brackets. Rows that somebody without the trigger could not have chosen ("at the oracle's", fixed t)
+are left out.
 """
 
 import csv
@@ -18,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from mcjax.core.errors import UserError
-from mcjax.report.means import grouped
+from mcjax.report.means import grouped, mean
 from mcjax.runs.csv_text import unescape
 
 Row = dict[str, Any]
@@ -125,10 +127,27 @@ def ranking(rows: Sequence[Row]) -> str:
         return -float(np.nan_to_num(np.mean([score(name, size) for size in sizes]), nan=-9))
 
     best = sorted(names, key=place)
-    first = [
-        [name, *(f"{s:.3f}" if np.isfinite(s := score(name, size)) else "" for size in sizes)]
-        for name in best
-    ]
+
+    def shown(name: str, size: int) -> str:
+        if not np.isfinite(value := score(name, size)):
+            return ""
+        seeds = [
+            list(dict.fromkeys(row["seed"] for row in cells[name, size, attack]))
+            for attack in attacks
+        ]
+        if any(set(other) != set(seeds[0]) for other in seeds):
+            return f"{value:.3f}"
+        scores = [{"seed": seed, "score": of_seed(name, size, seed)} for seed in seeds[0]]
+        return str(mean(scores, "score"))
+
+    def of_seed(name: str, size: int, seed: Any) -> float:
+        found = [
+            np.mean([row["score"] for row in cells[name, size, attack] if row["seed"] == seed])
+            for attack in attacks
+        ]
+        return float(np.mean(found))
+
+    first = [[name, *(shown(name, size) for size in sizes)] for name in best]
     tables = [_table(["method", *map(str, sizes)], first)]
     suspects = grouped([row for row in rows if row["method"] == "suspect"], ("attack",))
     for size in sizes:
@@ -148,7 +167,8 @@ def _rates(rows: Sequence[Row]) -> str:
         np.mean([row[column] for row in rows])
         for column in ("clean_accuracy", "attack_success_rate")
     )
-    return f"{clean:.3f} / {attack:.3f}"
+    worst = max(row["attack_success_rate"] for row in rows)
+    return f"{clean:.3f} / {attack:.3f}" + (f" ({worst:.3f})" if len(rows) > 1 else "")
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

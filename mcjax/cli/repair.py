@@ -15,7 +15,7 @@ A complete folder is left as it is when the same command runs again.
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,8 @@ def main() -> None:
     if before is None:
         repair(values["model"], values["data"], new_folder(folder, "--out", question), question)
         return
+    for sentence in before["answer"]:
+        say(sentence)
     command.say_already(before, folder / "report.html")
     if before["status"] != COMPLETE:
         raise no_point(before["metrics"]["floor"], folder)
@@ -148,7 +150,7 @@ def repair(model: str, data: str, folder: Path, question: Mapping[str, Any]) -> 
         UserError: An input is invalid; or, with exit code 3, no point has sufficient accuracy.
     """
     # Imported here, because they take longer than all else where the folder is complete.
-    from mcjax.report.evidence_page import verdict, write_evidence
+    from mcjax.report.evidence_page import write_evidence
     from mcjax.report.repaired_page import write_repaired
     from mcjax.runs import suspect as suspects
 
@@ -182,41 +184,31 @@ def repair(model: str, data: str, folder: Path, question: Mapping[str, Any]) -> 
     given = suspect.network, suspect.variables, images
     if options.evidence_only:
         found = find_evidence(key, *given, verbose=True, **settings)
-        write_evidence(folder, found, facts, question)
-        say(verdict(found))
-        say(f"results in {folder}: report.html, result.json, triggers.png")
+        answer = write_evidence(folder, found, facts, question)
+        say_results(answer, folder)
         return
     with warnings.catch_warnings():  # told below
         warnings.simplefilter("ignore", NothingRepaired)
         repaired = repair_model(key, *given, second, verbose=True, **settings)
-    written = None
-    if repaired.t is not None:
+    if repaired.ok:
         written = suspects.save_like(suspect, folder, repaired.variables, t=repaired.t)
         if options.onnx:
             write_onnx(written.with_suffix(".onnx"), written)
-    write_repaired(folder, repaired, facts, question)
-    report = repaired.report
-    if repaired.t is None or written is None:
-        raise no_point(report["floor"], folder)
-    say(verdict(report))
-    say(
-        f"t = {repaired.t:.4f}: accuracy {report['repaired_accuracy']:.4f} on "
-        f"{report['num_selection']} selection images (suspect: {report['suspect_accuracy']:.4f})"
-    )
-    if report["backdoor_found"]:
-        say(
-            f"estimated attack success {report['repaired_success']:.4f} "
-            f"(suspect: {report['suspect_success']:.4f})"
-        )
-    if "fine-tuned" in report["second"]:
-        say(
-            f"the second endpoint is {report['second']}; a path to it often keeps a backdoor: give "
-            "--second if you have another network (docs/repair.md)"
-        )
-    networks = ", ".join(sorted(file.name for file in folder.glob(f"{written.stem}*")))
-    say(
-        f"results in {folder}: {networks}, report.html, result.json, path.csv, path.png, triggers.png"
-    )
+    say_results(write_repaired(folder, repaired, facts, question), folder)
+    if not repaired.ok:
+        raise no_point(repaired.report["floor"], folder)
+
+
+def say_results(answer: Sequence[str], folder: Path) -> None:
+    """Says what was found, and where it is written.
+
+    Args:
+        answer: Sentences.
+        folder: The output folder.
+    """
+    for sentence in answer:
+        say(sentence)
+    say(f"results in {folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
 
 
 def no_point(floor: float, folder: Path) -> NoAnswer:

@@ -49,8 +49,8 @@ def main() -> None:
     before = complete(config, workdir)
     # An experiment's imports take as long as all the rest of a complete run.
     result = before or experiments.get(config.experiment)(config, workdir)
-    for name, value in result["metrics"].items():
-        say(f"{name:32} {'not defined' if value is None else f'{value:.4f}'}")
+    for sentence in result.get("answer", ()):  # none in a result that an earlier version wrote
+        say(sentence)
     page = as_path(workdir) / "report.html"
     if before:
         command.say_already(result, page)

@@ -32,7 +32,7 @@ class Progress:
 
     def __init__(self, name: str, total: int, done: int = 0, *, unit: str):
         self.name, self.total, self.done, self.unit = name, total, done, unit
-        self._first = done
+        self._first: int | None = None  # done when the rate begins to be measured
         self._start = self._last = time.monotonic()
         on_terminal = sys.stderr.isatty() and is_first()
         self._bar = tqdm(
@@ -51,16 +51,19 @@ class Progress:
         self.done += units
         shown = {name: f"{value:.4g}" for name, value in values.items()}
         now = time.monotonic()
-        elapsed = max(now - self._start, 1e-9)
-        if images:
-            per_unit = images / units
-            shown["images/s"] = f"{per_unit * (self.done - self._first) / elapsed:,.0f}"
+        rate = None  # the first units include compilation
+        if self._first is None:
+            self._first, self._start = self.done, now
+        else:
+            rate = (self.done - self._first) / max(now - self._start, 1e-9)
+        if images and rate:
+            shown["images/s"] = f"{images / units * rate:,.0f}"
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(units)
         if self._lines and now - self._last >= SECONDS_BETWEEN_LINES:
-            left = elapsed / (self.done - self._first) * (self.total - self.done)
-            text = "  ".join(f"{name} {value}" for name, value in shown.items())
-            say(f"{self.name}: {self.unit} {self.done}/{self.total}  {text}  {_clock(left)} left")
+            left = [f"{_clock((self.total - self.done) / rate)} left"] if rate else []
+            told = [f"{name} {value}" for name, value in shown.items()]
+            say("  ".join([f"{self.name}: {self.unit} {self.done}/{self.total}", *told, *left]))
             self._last = now
 
     def close(self) -> None:

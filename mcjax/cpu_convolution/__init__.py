@@ -1,10 +1,12 @@
-"""Fast float32 convolutions on CPU, without changes to networks.
+"""Fast float32 convolutions and max-pools on CPU, without changes to networks.
 
 XLA's CPU convolutions are slow where there are few channels, and very slow in a few common cases:
 weight gradients, groups, images of 2x2 pixels, and anything but a plain forward convolution inside a
 loop. :func:`enable` registers a different CPU lowering of ``jax.lax.conv_general_dilated``. It is
 applied after differentiation, batching and ``shard_map``, so all of these keep working. Other dtypes
-and ranks, and convolutions with both a stride and a dilation, are left to XLA.
+and ranks, and convolutions with both a stride and a dilation, are left to XLA. Where there is a C
+compiler the same is done with ``lax.reduce_window`` of a maximum (``flax.linen.max_pool``), whose
+gradient is slow in XLA.
 
 hook.py       JAX's private table of lowerings, the only file that touches it
 rule.py       recognises what differentiation and batching make of a convolution
@@ -12,6 +14,7 @@ choice.py     the way for each shape, by thresholds; measured.py: or as measured
 seen.py       the taps that see pixels; the others, which only meet padding, are cut
 dilated.py    taps with a distance, as plain convolutions of every d-th pixel (depthwise: direct.c itself)
 direct.py     compiled direct convolutions: direct.c, compiled and checked by build.py, self_test.py
+pooling.py    compiled max-pools: pool.c
 winograd.py, blocked.py, few.py   the ways that are written in JAX
 """
 
@@ -19,13 +22,12 @@ import functools
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import jax
 
 from mcjax.cpu_convolution import hook
 
-_registered: Any = None  # the rule in place of JAX's own
+_on: bool | None = None  # whether C functions may be used; None: all is XLA's
 
 
 def enable(*, compiled: bool = True) -> None:
@@ -51,12 +53,10 @@ def enable(*, compiled: bool = True) -> None:
         [4.0, 6.0, 6.0, 4.0]
         >>> cpu_convolution.disable()
     """
-    from mcjax.cpu_convolution import rule
-
-    if hook.ORIGINAL is None:
+    if hook.ORIGINAL[hook.CONVOLUTION] is None:
         _warn()
         return
-    _register(rule.with_direct if compiled else rule.in_jax)
+    _register(compiled)
 
 
 @functools.cache  # once per process
@@ -82,7 +82,7 @@ def disabled() -> Iterator[None]:
     inside and outside is compiled twice. What matters is where a program is first called, not where
     it is defined.
     """
-    was = _registered
+    was = _on
     disable()
     try:
         yield
@@ -90,10 +90,25 @@ def disabled() -> Iterator[None]:
         _register(was)
 
 
-def _register(rule: Any) -> None:
-    global _registered
-    if rule is _registered:
+def has_compiled_pools(dtype: jax.typing.DTypeLike) -> bool:
+    """Whether programs that are traced now pool images of a dtype by ``pool.c``."""
+    from mcjax.cpu_convolution import build, pooling
+
+    known = all(hook.ORIGINAL[pool] for pool in hook.POOLS) and dtype in pooling.DTYPES
+    return bool(_on) and known and jax.default_backend() == "cpu" and build.load()
+
+
+def _register(on: bool | None) -> None:
+    global _on
+    if on is _on:
         return
-    hook.register(rule or hook.ORIGINAL)
+    from mcjax.cpu_convolution import pooling, rule
+
+    rules = {hook.CONVOLUTION: rule.with_direct if on else rule.in_jax} if on is not None else {}
+    if on:
+        rules |= {pool: pooling.rule(pool) for pool in hook.POOLS}
+    for primitive, original in hook.ORIGINAL.items():
+        if original is not None:
+            hook.register(primitive, rules.get(primitive, original))
     jax.clear_caches()
-    _registered = rule
+    _on = on

@@ -1,4 +1,4 @@
-"""Compiles direct.c with the machine's C compiler, once, into the user's cache folder.
+"""Compiles direct.c and pool.c with the machine's C compiler, once, into the user's cache folder.
 
 A library is kept only after it computed a few convolutions correctly in a process of its own, so that
 one that this processor or this jaxlib cannot run ends that process and not the user's. What failed is
@@ -22,8 +22,14 @@ from pathlib import Path
 import jax
 import jaxlib
 
-SOURCE = Path(__file__).with_name("direct.c")
-FUNCTIONS = ("mcjax_convolution", "mcjax_weight_gradient")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("direct.c", "pool.c"))
+FUNCTIONS = (
+    "mcjax_convolution",
+    "mcjax_weight_gradient",
+    "mcjax_max_pool",
+    "mcjax_max_pool_taken",
+    "mcjax_max_pool_spread",
+)
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-shared", "-fPIC")
 NATIVE = ("-march=native", "-mcpu=native")
 """Flags for this very processor, of which compilers know one or the other."""
@@ -34,22 +40,38 @@ class NotBuilt(Exception):
     """Why there is no library, in words for the user."""
 
 
-@functools.cache
 def load() -> bool:
-    """Registers direct.c's functions with XLA; False, after one warning, where they cannot be had.
+    """Registers the C functions with XLA; False, after one warning, where they cannot be had.
 
     Compiling and checking takes some 5 seconds, once for a machine.
     """
+    return _library() is not None
+
+
+def sums_pairs() -> bool:
+    """Whether this processor adds two products of bfloat16 at once, and the C functions use it."""
+    library = _library()
+    return library is not None and bool(library.mcjax_sums_pairs())
+
+
+def lanes() -> int:
+    """The floats of a vector of this processor, by which the fastest way differs; 0 without a library."""
+    library = _library()
+    return 0 if library is None else int(library.mcjax_lanes())
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(str(library_file(cache_folder())))
     except (NotBuilt, OSError) as reason:
         warnings.warn(
             f"convolutions on CPU run up to three times slower than they could: {reason}",
-            stacklevel=4,
+            stacklevel=5,
         )
-        return False
+        return None
     register(library)
-    return True
+    return library
 
 
 def register(library: ctypes.CDLL) -> None:
@@ -120,7 +142,7 @@ def description(compiler: Sequence[str]) -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     processor = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
     texts = [
-        SOURCE.read_text(),
+        *(file.read_text() for file in sorted(SOURCES[0].parent.glob("*.[ch]"))),
         jaxlib.__version__,
         version.stdout,
         *compiler,
@@ -133,12 +155,12 @@ def description(compiler: Sequence[str]) -> str:
 
 
 def compile_to(library: Path, compiler: Sequence[str]) -> None:
-    """Compiles direct.c for this processor, with the headers of the installed jaxlib.
+    """Compiles the sources for this processor, with the headers of the installed jaxlib.
 
     Raises:
         NotBuilt: With the compiler's first line of complaint.
     """
-    place = ["-I", jax.ffi.include_dir(), "-o", str(library), str(SOURCE)]
+    place = ["-I", jax.ffi.include_dir(), "-o", str(library), *map(str, SOURCES)]
     for native in NATIVE:
         done = _run([*compiler, *FLAGS, native, *place])
         if done.returncode == 0:

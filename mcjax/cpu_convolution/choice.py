@@ -1,19 +1,21 @@
 """Chooses the fastest method for each shape, from measurements.
 
 The thresholds come from timing the methods on single layers of VGG16, PreResNet-26 and ConvFC, 128
-images, on two otherwise idle cores (`python -m benchmarks.ways`): those with the compiled direct
-convolution on AVX2, the others on AVX-512. They may not be optimal on other machines; `--write` keeps
-what is fastest on one's own (`measured`). Where there is a direct convolution, only Winograd from
-64 * 128 channel pairs on is faster, and a product of patches on images of a few pixels. Without one,
-XLA's NHWC forward convolution is good for images larger than 2x2, and Winograd is faster above about
-32 * 64 pairs. Weight gradients never use XLA, which is many times slower for them in a loop.
+images, on two otherwise idle cores with AVX2 and with AVX-512 (`python -m benchmarks.ways`). They may
+not be optimal on other machines; `--write` keeps what is fastest on one's own (`measured`). Where there
+is a direct convolution, only these are faster: Winograd from 64 * 128 channel pairs on (from 64 * 64 on
+AVX-512 for single layers, but not in a whole step), a product of patches on images of a few pixels, and
+on AVX-512 XLA's own to 3 channels by 5x5 taps. Without one, XLA's NHWC forward convolution is good for
+images larger than 2x2, and Winograd is faster above about 32 * 64 pairs. Weight gradients never use XLA,
+which is many times slower for them in a loop.
 """
 
 from functools import partial
 
+import jax.numpy as jnp
 from jax import Array, lax
 
-from mcjax.cpu_convolution import blocked, direct, few, measured, seen, winograd
+from mcjax.cpu_convolution import blocked, build, direct, few, measured, seen, winograd
 from mcjax.cpu_convolution.blocked import Pads, Pair
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -50,6 +52,8 @@ def forward_way(
             return known
         if plain and kh == kw == 3 and min(i, o) >= 64 and i * o >= 8192 and min(size) >= 2:
             return "winograd"
+        if plain and build.lanes() == 16 and kh == 5 and i >= 32 and o <= 4:
+            return "xla"  # three of sixteen lanes would be used
         # Few pixels leave the tiles short, each of which reads all weights.
         return "blocked" if pixels == 1 or (pixels <= 4 and i * o >= 8192) else "direct"
     if plain and i <= 4 and kh * kw * i <= 128 and (o <= 32 or kh >= 5):
@@ -77,6 +81,11 @@ def forward(
     way = way or forward_way(
         x.shape, w.shape, stride=stride, size=size, groups=groups, compiled=compiled
     )
+    if x.dtype == jnp.bfloat16:
+        if way in ("direct", "winograd") and direct.sums_pairs(x.shape[3], groups):
+            way = "direct"  # half the time, where Winograd saves no more
+        else:
+            x, w = x.astype(jnp.float32), w.astype(jnp.float32)
     if way == "direct":
         return direct.forward(x, w, stride=stride, padding=padding, groups=groups)
     if way == "dense":
@@ -138,6 +147,7 @@ def weight_gradient(
     way: str | None = None,
 ) -> Array:
     """The gradient (kh, kw, i, o) of the convolution's weights, by the fastest or a given method."""
+    x, g = x.astype(jnp.float32), g.astype(jnp.float32)
     cut, padding = seen.of(x.shape[1:3], taps, g.shape[1:3], stride=stride, padding=padding)
     taps = [k - sum(ends) for k, ends in zip(taps, cut, strict=True)]
     way = way or weight_gradient_way(

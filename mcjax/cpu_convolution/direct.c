@@ -1,103 +1,9 @@
 // Direct float32 convolutions for XLA's CPU programs: images NHWC, weights HWIO, any stride, padding and groups.
 //
 // A tile of output pixels and channels stays in registers while all taps are added to it, so that no patches are
-// written to memory. XLA calls a handler through its typed foreign function interface (c_api.h, which comes with
-// jaxlib) and lends its own threads. Results do not depend on their number.
-//
-// Letters: images n, h, w, i; outputs p, q, o; weights kh, kw, i / groups, o; strides sh, sw; dilations dh, dw, which
-// only depthwise convolutions have here.
+// written to memory. Letters are those of tasks.h; weights are kh, kw, i / groups, o.
 
-#include <sched.h>
-#include <stdatomic.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "xla/ffi/api/c_api.h"
-
-// Accumulators of two vectors: enough to hide the latency of a multiply-add, few enough for the registers.
-#if defined(__AVX512F__)
-#define LANES 16
-#define TALL 8
-#elif defined(__AVX__)
-#define LANES 8
-#define TALL 6
-#else
-#define LANES 4
-#define TALL 6
-#endif
-#define MOST 8  // rows of a tile of one vector, and of the arrays of accumulators
-#define UNROLL _Pragma("GCC unroll 8")
-#define INLINE static inline __attribute__((always_inline))
-
-typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef int64_t num;
-
-INLINE vec load(const float *x) { return *(const vec *)x; }
-INLINE void store(float *x, vec v) { *(vec *)x = v; }
-static num least(num a, num b) { return a < b ? a : b; }
-static num most(num a, num b) { return a > b ? a : b; }
-static num up(num a, num b) { return (a + b - 1) / b; }
-static num whole(num floats) { return up(floats, LANES) * LANES; }
-
-typedef struct {
-  num n, h, w, i, p, q, o, kh, kw, sh, sw, top, left, groups, dh, dw;
-} Conv;
-
-typedef struct Job {
-  void (*run)(struct Job *, num);
-  num count;                      // tasks
-  atomic_llong next, done, held;  // task to be taken, tasks done, holders of this struct
-  atomic_int failed;              // no memory
-  Conv c;
-  const float *x, *w;  // images and weights, or images and output gradients
-  float *y, *packed;   // result; packed weights, or one weight gradient a task
-  num images, parts;   // forward: images of a task, tasks that share an image's rows
-  num slices;          // forward: tasks that share the output channels
-  num sums;            // weight gradients to be added
-} Job;
-
-// ---- tasks on XLA's threads ----------------------------------------------------------------------------------
-
-static float *scratch(Job *job, num floats) {
-  float *x = aligned_alloc(64, up(4 * (floats + LANES), 64) * 64);
-  if (!x) atomic_store(&job->failed, 1);
-  return x;
-}
-
-static void work(Job *job) {
-  for (num k; (k = atomic_fetch_add(&job->next, 1)) < job->count; atomic_fetch_add(&job->done, 1)) job->run(job, k);
-}
-
-static void leave(Job *job) {
-  if (atomic_fetch_sub(&job->held, 1) == 1) free(job);
-}
-
-static void help(void *job) {
-  work(job);
-  leave(job);
-}
-
-// Runs all tasks. A helper that XLA starts late finds none left, so nothing waits for a thread that is not free.
-static void spread(const XLA_FFI_CallFrame *f, Job *job) {
-  num threads = 1;
-  XLA_FFI_ThreadPool_NumThreads_Args ask = {XLA_FFI_ThreadPool_NumThreads_Args_STRUCT_SIZE, NULL, f->ctx, &threads};
-  XLA_FFI_Error *error = f->api->XLA_FFI_ThreadPool_NumThreads(&ask);
-  atomic_store(&job->next, 0);
-  atomic_store(&job->done, 0);
-  for (num k = 1; !error && k < least(threads, job->count); ++k) {
-    atomic_fetch_add(&job->held, 1);
-    XLA_FFI_ThreadPool_Schedule_Args plan = {XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE, NULL, f->ctx, help, job};
-    error = f->api->XLA_FFI_ThreadPool_Schedule(&plan);
-    if (error) atomic_fetch_sub(&job->held, 1);
-  }
-  if (error) {  // no pool: this thread does it all
-    XLA_FFI_Error_Destroy_Args drop = {XLA_FFI_Error_Destroy_Args_STRUCT_SIZE, NULL, error};
-    f->api->XLA_FFI_Error_Destroy(&drop);
-  }
-  work(job);
-  while (atomic_load(&job->done) < job->count) sched_yield();
-}
+#include "tasks.h"
 
 // ---- copies --------------------------------------------------------------------------------------------------
 
@@ -130,7 +36,15 @@ static void widen(const float *x, num rows, num from, num take, num wide, float 
 
 // ---- forward: y[j, o] = sum over a, k of x[j][a * row + k] w[a, k, o], k running over a row of taps ------------
 
-INLINE void tile(const float *const *x, num row, num kh, num k, const float *w, float *y, num step, num take, const int P, const int V) {
+// A product, or with bfloat16 two: every 32 bits of x and w are a pair of input channels then.
+INLINE vec add(vec sum, vec w, float x, const int pairs) {
+#ifdef __AVX512BF16__
+  if (pairs) return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)_mm512_set1_ps(x));
+#endif
+  return sum + w * x;
+}
+
+INLINE void tile(const float *const *x, num row, num kh, num k, const float *w, float *y, num step, num take, const int pairs, const int P, const int V) {
   vec sum[MOST][2];
   UNROLL for (int j = 0; j < P; ++j) UNROLL for (int v = 0; v < V; ++v) sum[j][v] = (vec){0};
   for (num a = 0; a < kh * row; a += row)
@@ -138,7 +52,7 @@ INLINE void tile(const float *const *x, num row, num kh, num k, const float *w, 
     _Pragma("GCC unroll 2") for (num b = a; b < a + k; ++b, w += V * LANES) {
       vec z[2];
       UNROLL for (int v = 0; v < V; ++v) z[v] = load(w + v * LANES);
-      UNROLL for (int j = 0; j < P; ++j) UNROLL for (int v = 0; v < V; ++v) sum[j][v] += z[v] * x[j][b];
+      UNROLL for (int j = 0; j < P; ++j) UNROLL for (int v = 0; v < V; ++v) sum[j][v] = add(sum[j][v], z[v], x[j][b], pairs);
     }
   if (take == V * LANES) {
     UNROLL for (int j = 0; j < P; ++j) UNROLL for (int v = 0; v < V; ++v) store(y + j * step + v * LANES, sum[j][v]);
@@ -160,12 +74,17 @@ INLINE void tile(const float *const *x, num row, num kh, num k, const float *w, 
     case 8: F(__VA_ARGS__, 8, V); break;      \
   }
 
-static void tiles(const float *const *x, num row, num kh, num k, const float *w, float *y, num step, num take, int rows, int V) {
+INLINE void tiles_of(const float *const *x, num row, num kh, num k, const float *w, float *y, num step, num take, int rows, int V, const int pairs) {
   if (V == 2) {
-    ROWS(2, tile, x, row, kh, k, w, y, step, take)
+    ROWS(2, tile, x, row, kh, k, w, y, step, take, pairs)
   } else {
-    ROWS(1, tile, x, row, kh, k, w, y, step, take)
+    ROWS(1, tile, x, row, kh, k, w, y, step, take, pairs)
   }
+}
+
+static void tiles(const float *const *x, num row, num kh, num k, const float *w, float *y, num step, num take, int rows, int V, int pairs) {
+  if (pairs) tiles_of(x, row, kh, k, w, y, step, take, rows, V, 1);
+  else tiles_of(x, row, kh, k, w, y, step, take, rows, V, 0);
 }
 
 // One channel a group: every channel is its own sum, a vector of them at a time, for four pixels of a row at once.
@@ -233,7 +152,7 @@ static void forward_task(Job *job, num k) {
           if (p == p1 - p0) p = 0, ++n;
         }
         tiles(at, row, c.kh, taps, w + v * c.kh * taps * LANES, y + from * c.o + g * o + v * LANES, c.o,
-              least(V * LANES, o - v * LANES), (int)size, V);
+              least(V * LANES, o - v * LANES), (int)size, V, job->pairs);
       }
     }
   }
@@ -253,6 +172,17 @@ static void pack(const Conv *c, const float *w, float *out) {
       widen(w + g * o + v * LANES, taps, c->o, least(wide, o - v * LANES), wide, out);
       out += taps * wide;
     }
+}
+
+// The same of bfloat16, [kh, kw, 2 * i, o]: each 32 bits are the weights of two input channels.
+static void pack_pairs(const Conv *c, const uint16_t *w, float *out) {
+  uint16_t *to = (uint16_t *)out;
+  for (num v = 0; v < up(c->o, LANES); v += 2) {
+    num wide = least(2, up(c->o, LANES) - v) * LANES;
+    for (num pair = 0; pair < c->kh * c->kw * c->i; ++pair)
+      for (num o = v * LANES; o < v * LANES + wide; ++o)
+        for (int k = 0; k < 2; ++k) *to++ = o < c->o ? w[(2 * pair + k) * c->o + o] : 0;
+  }
 }
 
 // ---- gradient of the weights: dw[m, o] += sum over rows and pixels of x[r * row + q * step + m] g[r, q, o] -----
@@ -406,38 +336,37 @@ static int convolution(const XLA_FFI_CallFrame *f, Job *job) {
   job->count = blocks * job->slices;
   job->packed = scratch(job, c->kh * c->kw * i * (depth ? whole(c->o) : c->groups * whole(o)));
   if (!job->packed) return 0;
-  pack(c, job->w, job->packed);
+  if (job->pairs) pack_pairs(c, (const uint16_t *)job->w, job->packed);
+  else pack(c, job->w, job->packed);
   job->run = forward_task;
   spread(f, job);
   return 1;
 }
 
+// The window is an attribute: [kh, kw, sh, sw, top, left, groups, dh, dw]. Images and weights are float32, or bfloat16
+// with an even number of channels; the result is float32.
 static XLA_FFI_Error *handle(XLA_FFI_CallFrame *f, int (*run)(const XLA_FFI_CallFrame *, Job *)) {
-  if (f->extension_start && f->extension_start->type == XLA_FFI_Extension_Metadata) {
-    XLA_FFI_Api_Version *version = &((XLA_FFI_Metadata_Extension *)f->extension_start)->metadata->api_version;
-    version->major_version = XLA_FFI_API_MAJOR;
-    version->minor_version = XLA_FFI_API_MINOR;
-    return NULL;
-  }
+  if (asks_version(f)) return NULL;
   const XLA_FFI_Buffer *x = f->args.args[0], *w = f->args.args[1], *y = f->rets.rets[0];
   const XLA_FFI_Buffer *out = run == convolution ? y : w;
-  const num *v = ((const XLA_FFI_Array *)f->attrs.attrs[0])->data;
-  Job *job = calloc(1, sizeof(Job));
-  int done = 0;
-  if (job) {
-    job->c = (Conv){x->dims[0], x->dims[1], x->dims[2], x->dims[3], out->dims[1], out->dims[2], out->dims[3],
-                    v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8]};
-    job->x = x->data, job->w = w->data, job->y = y->data;
-    atomic_store(&job->held, 1);
-    done = run(f, job) && !atomic_load(&job->failed);
-    free(job->packed);
-    leave(job);
-  }
-  if (done) return NULL;
-  XLA_FFI_Error_Create_Args error = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, NULL, "mcjax: no memory for a convolution",
-                                     XLA_FFI_Error_Code_RESOURCE_EXHAUSTED};
-  return f->api->XLA_FFI_Error_Create(&error);
+  const num *v = window(f);
+  int pairs = x->dtype == XLA_FFI_DataType_BF16;
+  return finish(f, run, (Job){.x = x->data, .w = w->data, .y = y->data, .pairs = pairs,
+                              .c = {x->dims[0], x->dims[1], x->dims[2], x->dims[3] / (pairs ? 2 : 1), out->dims[1], out->dims[2], out->dims[3],
+                                    v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8]}});
 }
 
 XLA_FFI_Error *mcjax_convolution(XLA_FFI_CallFrame *f) { return handle(f, convolution); }
 XLA_FFI_Error *mcjax_weight_gradient(XLA_FFI_CallFrame *f) { return handle(f, weight_gradient); }
+
+// Floats of a vector.
+int mcjax_lanes(void) { return LANES; }
+
+// Whether convolutions of bfloat16 can be computed.
+int mcjax_sums_pairs(void) {
+#ifdef __AVX512BF16__
+  return 1;
+#else
+  return 0;
+#endif
+}

@@ -12,13 +12,14 @@ one of a few forms:
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.interpreters import mlir
 
 from mcjax.cpu_convolution import blocked, build, choice, dilated, direct
-from mcjax.cpu_convolution.hook import ORIGINAL
+from mcjax.cpu_convolution.hook import CONVOLUTION, ORIGINAL
 
 
 def with_direct(ctx: mlir.LoweringRuleContext, lhs: Any, rhs: Any, **params: Any) -> Any:
@@ -36,12 +37,12 @@ def _rule(
 ) -> Any:
     """Lowers one convolution by the fastest known method or by the original rule."""
     fn = recognise(*ctx.avals_in, compiled=compiled, **params)
-    if fn is None or _partitioned(ctx):
-        return ORIGINAL(ctx, lhs, rhs, **params)
+    if fn is None or partitioned(ctx):
+        return ORIGINAL[CONVOLUTION](ctx, lhs, rhs, **params)
     return mlir.lower_fun(fn, multiple_results=False)(ctx, lhs, rhs)
 
 
-def _partitioned(ctx: mlir.LoweringRuleContext) -> bool:
+def partitioned(ctx: mlir.LoweringRuleContext) -> bool:
     """Whether XLA partitions the program, in which case blocks of a sharded batch would be gathered."""
     context = ctx.module_context.axis_context
     return isinstance(context, mlir.ShardingContext) and context.num_devices > 1
@@ -56,6 +57,8 @@ def recognise(x: Any, w: Any, *, compiled: bool = False, **params: Any) -> Any:
         compiled: Whether compiled direct convolutions are there.
         **params: Of `lax.conv_general_dilated_p`.
     """
+    if x.dtype == w.dtype == jnp.bfloat16:
+        return _of_halves(x, w, compiled=compiled, **params)
     spec = params["dimension_numbers"]
     stride, rhs_dilation = params["window_strides"], params["rhs_dilation"]
     lhs_dilation = params["lhs_dilation"]
@@ -114,6 +117,23 @@ def recognise(x: Any, w: Any, *, compiled: bool = False, **params: Any) -> Any:
     ):
         return None  # also inside our methods that use XLA's convolution
     return partial(_forward_form, spec=spec, groups=groups, one=one, grouped=compiled)
+
+
+def _of_halves(x: Any, w: Any, *, preferred_element_type: Any, **params: Any) -> Any:
+    """The same for bfloat16: sums in float32, rounded at the end. XLA's own take the slow forms."""
+    wider = [jax.ShapeDtypeStruct(one.shape, jnp.float32) for one in (x, w)]
+    fn = recognise(*wider, preferred_element_type=jnp.float32, **params)
+    result = preferred_element_type or jnp.bfloat16
+    if fn is not None:
+        return lambda lhs, rhs: fn(lhs, rhs).astype(result)
+    params = {k: v for k, v in params.items() if k != "compiled"}
+
+    def in_float32(lhs: Array, rhs: Array) -> Array:
+        wide = lhs.astype(jnp.float32), rhs.astype(jnp.float32)
+        y = CONVOLUTION.bind(*wide, preferred_element_type=jnp.float32, **params)
+        return y.astype(result)
+
+    return in_float32
 
 
 def _forward_form(
@@ -201,6 +221,7 @@ def _forward(
     product = partial(choice.forward, stride=stride, groups=groups, compiled=compiled)
     if dilation != (1, 1):
         if direct.depthwise((x.shape[3], w.shape[3]), groups):
+            x, w = x.astype(jnp.float32), w.astype(jnp.float32)
             return direct.forward(
                 x, w, stride=stride, padding=padding, groups=groups, dilation=dilation
             )
@@ -225,6 +246,7 @@ def _weight_gradient(
     )
     if dilation != (1, 1):
         if direct.depthwise((x.shape[3], g.shape[3]), groups):
+            x, g = x.astype(jnp.float32), g.astype(jnp.float32)
             return direct.weight_gradient(
                 x, g, taps=taps, stride=stride, padding=padding, groups=groups, dilation=dilation
             )

@@ -1,13 +1,15 @@
-"""`python -m mcjax.cpu_convolution.self_test LIBRARY`: exit code 0 if a compiled direct.c is right here."""
+"""`python -m mcjax.cpu_convolution.self_test LIBRARY`: exit code 0 if the compiled functions are right here."""
 
 import ctypes
 import sys
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from mcjax.cpu_convolution import build, direct
+from mcjax.cpu_convolution import build, direct, pooling
 
 # batch, h, w, i, o, taps, stride, padding, groups: all branches of direct.c
 CASES = (
@@ -18,6 +20,41 @@ CASES = (
     (3, 7, 7, 12, 24, 3, (2, 2), ((1, 1), (0, 1)), 3),
     (3, 9, 9, 21, 21, 7, (1, 1), ((3, 3), (3, 3)), 21),
 )
+
+
+# batch, h, w, channels, window, stride
+POOLS = ((2, 7, 9, 21, 3, 2), (3, 6, 6, 16, 2, 2), (1, 5, 4, 3, 4, 1))
+
+
+def exact_pool(x, t, g, window, stride):
+    """The maximum over windows, t where it is, and g spread to there, window by window."""
+    y, taken, dx = np.zeros(g.shape, x.dtype), np.zeros(g.shape, t.dtype), np.zeros(x.shape)
+    for n, p, q, c in np.ndindex(*g.shape):
+        rows = slice(p * stride[0], p * stride[0] + window[0])
+        columns = slice(q * stride[1], q * stride[1] + window[1])
+        seen = x[n, rows, columns, c]
+        place = np.unravel_index(seen.argmax(), seen.shape)
+        y[n, p, q, c], taken[n, p, q, c] = seen[place], t[n, rows, columns, c][place]
+        dx[n, rows, columns, c][place] += g[n, p, q, c]
+    return y, taken, dx
+
+
+def pools(window, stride):
+    """The three functions of pool.c: of x, of (t, x), of (g, x)."""
+    options = {
+        "window_dimensions": (1, *window, 1),
+        "window_strides": (1, *stride, 1),
+        "padding": ((0, 0),) * 4,
+    }
+
+    def compiled(primitive):
+        def call(*operands):
+            return pooling.recognise(primitive, *operands, **options)(*operands)
+
+        return jax.jit(call)
+
+    gather, scatter = lax.select_and_gather_add_p, lax.select_and_scatter_add_p
+    return [compiled(one) for one in (lax.reduce_window_max_p, gather, scatter)]
 
 
 def exact(x, w, g, stride, padding, groups):
@@ -44,7 +81,8 @@ def exact(x, w, g, stride, padding, groups):
 
 def main() -> None:
     """Compares all cases."""
-    build.register(ctypes.CDLL(sys.argv[1]))
+    library = ctypes.CDLL(sys.argv[1])
+    build.register(library)
     random = np.random.default_rng(0)
     for batch, h, width, i, o, k, stride, padding, groups in CASES:
         x = random.normal(size=(batch, h, width, i)).astype(np.float32)
@@ -54,11 +92,33 @@ def main() -> None:
             direct.weight_gradient, taps=(k, k), stride=stride, padding=padding, groups=groups
         )
         y = jax.jit(forward)(x, w)
+        if groups == 1 and i % 2 == 0 and library.mcjax_sums_pairs():
+            halves = [z.astype(jnp.bfloat16) for z in (x, w)]
+            wide = [z.astype(np.float32) for z in halves]
+            found, (expected, _) = (
+                jax.jit(forward)(*halves),
+                exact(*wide, y, stride, padding, groups),
+            )
+            if not np.abs(found - expected).max() <= 4e-6 * np.abs(expected).max():
+                sys.exit(
+                    f"wrong numbers of bfloat16 for {batch, h, width, i, o, k, stride, padding}"
+                )
         g = random.normal(size=y.shape).astype(np.float32)
         dw = jax.jit(gradient)(x, g)
         for found, expected in zip((y, dw), exact(x, w, g, stride, padding, groups), strict=True):
             if not np.abs(found - expected).max() <= 4e-6 * np.abs(expected).max():
                 sys.exit(f"wrong numbers for {batch, h, width, i, o, k, stride, padding, groups}")
+    for *shape, window, stride in POOLS:
+        x, t = random.normal(size=(2, *shape)).astype(np.float32)
+        size, step = (window, window), (stride, stride)
+        largest, taken, spread = pools(size, step)
+        y = largest(x)
+        g = random.normal(size=y.shape).astype(np.float32)
+        for found, expected in zip(
+            (y, taken(t, x), spread(g, x)), exact_pool(x, t, g, size, step), strict=True
+        ):
+            if not np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max():
+                sys.exit(f"wrong numbers for pools of {*shape, window, stride}")
 
 
 if __name__ == "__main__":

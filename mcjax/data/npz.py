@@ -155,22 +155,24 @@ def _part(
         image = image[..., None]
     if image.ndim != 4:
         raise UserError(
-            f"{path}: {images} have shape {image.shape}; give [N, H, W, C], or [N, H, W] for one channel"
+            f"{path}: {images} has shape {image.shape}; give [N, H, W, C], or [N, H, W] for one channel"
         )
     check_channels_last(f"{path}: {images}", image.shape)
     if np.issubdtype(image.dtype, np.floating):
         with np.errstate(over="ignore"):  # gives inf, which `Dataset` rejects
             image = image.astype(np.float32)
     if not np.issubdtype(label.dtype, np.integer):
-        raise UserError(f"{path}: {labels} are {label.dtype}; give integers, 0 for the first class")
+        raise UserError(
+            f"{path}: {labels} has type {label.dtype}; give integers, 0 for the first class"
+        )
     if label.ndim != 1 or label.shape != image.shape[:1]:
         raise UserError(
-            f"{path}: {labels} have shape {label.shape}, {images} {image.shape}; "
+            f"{path}: {labels} has shape {label.shape}, {images} {image.shape}; "
             "give one label per image, shape [N] (label.reshape(-1))"
         )
     if label.size and not 0 <= label.min() <= label.max() < MOST_CLASSES:
         raise UserError(
-            f"{path}: {labels} lie in [{label.min()}, {label.max()}]; give 0 or more, and less than "
+            f"{path}: the numbers of {labels} lie in [{label.min()}, {label.max()}]; give 0 or more, and less than "
             f"{MOST_CLASSES}: the largest label sets the number of classes"
         )
     return {"image": image, "label": label.astype(np.int32)}

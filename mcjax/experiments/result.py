@@ -57,6 +57,7 @@ def write_result(
         "config_hash": run.config_hash,
         "status": "complete",
         "seconds": round(time.monotonic() - run.began, 3),
+        "answer": list(answer),
         "metrics": {name: defined(value) for name, value in metrics.items()},
         "data": describe(run),
         "batch_stats": run.config.evaluation.batch_stats if run.network.has_batch_stats else None,

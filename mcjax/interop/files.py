@@ -151,7 +151,8 @@ def write_state_dict(path: Path, state: StateDict) -> None:
         if path.suffix == SAFETENSORS:
             metadata = {"format": "pt", "normalise": state.normalise}
             kept = {name: text for name, text in metadata.items() if text}
-            safetensors.numpy.save_file(tensors, path, metadata=kept)
+            # `save_file` would make a file that only its owner can read.
+            path.write_bytes(safetensors.numpy.save(tensors, metadata=kept))
             return
         torch = _torch(path)
         held: dict[str, Any] = {name: torch.from_numpy(w.copy()) for name, w in tensors.items()}

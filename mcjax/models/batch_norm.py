@@ -5,6 +5,7 @@ for these networks, the unbiased one. They differ for small batches with small f
 """
 
 import math
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -68,8 +69,9 @@ class BatchNorm(nn.Module):
             return v.reshape((1,) * (x.ndim - 1) + (channels,))
 
         if train:
-            mean = self._batch_mean(x)
-            var = self._batch_mean((x - per_channel(mean)) ** 2)
+            axes = tuple(range(x.ndim - 1))
+            mean = batch_mean(x, axes, self.axis_name)
+            var = batch_variance(x, per_channel(mean), axes, self.axis_name)
             if not self.is_initializing():
                 n = self._batch_count(x)
                 # Affine in the old statistics with slope `momentum`, which mcjax.curves.batch_stats relies
@@ -81,13 +83,71 @@ class BatchNorm(nn.Module):
             mean, var = running_mean.value, running_var.value
 
         factor = scale * jax.lax.rsqrt(var + self.eps)
-        y = (x - per_channel(mean)) * per_channel(factor) + per_channel(bias)
+        scale_fn = scaled if train else scaled.fun  # statistics that are constants have no gradient
+        y = scale_fn(x, per_channel(mean), per_channel(factor), per_channel(bias))
         return y.astype(dtype)
-
-    def _batch_mean(self, x: jax.Array) -> jax.Array:
-        mean = x.mean(axis=tuple(range(x.ndim - 1)))
-        return mean if self.axis_name is None else jax.lax.pmean(mean, self.axis_name)
 
     def _batch_count(self, x: jax.Array) -> int:
         count = math.prod(x.shape[:-1])
         return count if self.axis_name is None else count * jax.lax.axis_size(self.axis_name)
+
+
+Axes = tuple[int, ...]
+
+
+def batch_mean(x: jax.Array, axes: Axes, axis_name: str | None = None) -> jax.Array:
+    """The mean of each channel.
+
+    Args:
+        x: Activations.
+        axes: All axes but the channels'.
+        axis_name: Mapped axis over which the batch is sharded, if any.
+    """
+    mean = x.mean(axes)
+    return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def batch_variance(
+    x: jax.Array, mean: jax.Array, axes: Axes, axis_name: str | None = None
+) -> jax.Array:
+    """The variance of each channel (biased), with one sum less in its gradient.
+
+    It does not change with the mean to first order, because deviations from the mean sum to zero. That is
+    given here; JAX would add up these zeros.
+
+    Args:
+        x: Activations.
+        mean: `batch_mean` of x, with axes of length 1.
+        axes: See `batch_mean`.
+        axis_name: See `batch_mean`.
+    """
+    return batch_mean((x - mean) ** 2, axes, axis_name)
+
+
+@batch_variance.defjvp
+def _(axes, axis_name, primals, tangents):
+    (x, mean), (dx, _) = primals, tangents
+    changed = 2 * batch_mean((x - mean) * dx, axes, axis_name)
+    return batch_variance(x, mean, axes, axis_name), changed
+
+
+@jax.custom_jvp
+def scaled(x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array) -> jax.Array:
+    """(x - mean) * factor + bias, whose gradient adds up the output's gradient once.
+
+    That of the mean is that of the bias times -factor; JAX would compute it by a sum of its own.
+
+    Args:
+        x: Activations.
+        mean: Per channel, with axes of length 1, as factor and bias.
+        factor: Per channel.
+        bias: Per channel.
+    """
+    return (x - mean) * factor + bias
+
+
+@scaled.defjvp
+def _(primals, tangents):
+    (x, mean, factor, _), (dx, dmean, dfactor, dbias) = primals, tangents
+    return scaled(*primals), dx * factor + (x - mean) * dfactor + (dbias - factor * dmean)

@@ -265,7 +265,7 @@ def in_bfloat16(network: Network) -> Network:
     BatchNorm computes batch statistics in float32 too. Logits differ from those in float32 by about
     1 %.
 
-    Intended for accelerators: on CPU `mcjax.cpu_convolution` does not cover bfloat16.
+    Intended for accelerators; on CPU `mcjax.cpu_convolution` sums in float32 and rounds at the end.
 
     Args:
         network: Any network; a tree of variables without "batch_stats" is cast completely.

@@ -1,6 +1,7 @@
 """Max-pooling with a gradient that is fast on CPU.
 
-XLA's gradient of a windowed maximum (select-and-scatter) is slow on CPU. Windows that touch but
+XLA's gradient of a windowed maximum (select-and-scatter) is slow on CPU. Where mcjax's C functions
+are used, JAX's own rule is as good, because `mcjax.cpu_convolution` computes it. Else, windows that touch but
 do not overlap are a reshape of the image: the index of each window's maximum is stored, and the
 gradient is one pass that compares with it. For overlapping windows, pixel (a, b) of all windows is a
 slice of one of the image's stride x stride phases, and the gradient is a sum over these slices.
@@ -10,7 +11,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
+
+from mcjax import cpu_convolution
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
@@ -38,15 +42,22 @@ def max_pool(x: Array, window: int, stride: int) -> Array:
         >>> jax.grad(lambda x: max_pool(x, 2, 2).sum())(x)[0, :, :, 0].tolist()
         [[0.0, 1.0], [0.0, 0.0]]
     """
-    lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
+    return _largest(x, window, stride)
+
+
+def _largest(x: Array, window: int, stride: int) -> Array:
+    lowest = -np.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
     shape, strides = (1, window, window, 1), (1, stride, stride, 1)
-    return lax.reduce_window(x, jnp.array(lowest, x.dtype), lax.max, shape, strides, "VALID")
+    # A constant of NumPy's, so that JAX sees a maximum, which it can differentiate.
+    return lax.reduce_window(x, np.array(lowest, x.dtype), lax.max, shape, strides, "VALID")
 
 
 @max_pool.defjvp
 def _max_pool_jvp(
     window: int, stride: int, primals: tuple[Array], tangents: tuple[Array]
 ) -> tuple[Array, Array]:
+    if cpu_convolution.has_compiled_pools(primals[0].dtype):
+        return jax.jvp(partial(_largest, window=window, stride=stride), primals, tangents)
     (x,), (dx,) = primals, tangents
     y = max_pool(x, window, stride)
     if window == stride:

@@ -42,10 +42,11 @@ class ResNet(nn.Module):
         """Maps images [B, H, W, C] to logits [B, num_classes]."""
         size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         x = conv(self.width, size, stride=stride, use_bias=False, name="conv1")(x)
-        x = nn.relu(BatchNorm(name="bn1")(x, train))
+        x = BatchNorm(name="bn1")(x, train)
         if self.stem == "imagenet":
-            # Zero padding does not change the maximum, because values are non-negative after ReLU.
+            # Zeros do not change the result, because ReLU follows: the same values, a quarter of the pixels.
             x = max_pool(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), 3, 2)
+        x = nn.relu(x)
         for stage, blocks in enumerate(self.blocks):
             for i in range(blocks):
                 stride = 2 if stage > 0 and i == 0 else 1

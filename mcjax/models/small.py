@@ -73,9 +73,9 @@ class CNN(nn.Module):
             x = layer(x)
             if self.batch_norm:
                 x = BatchNorm(name=f"bn{i + 1}")(x, train=train)
-            x = nn.relu(x)
             if min(x.shape[1:3]) >= 2:
                 x = max_pool_2x2(x)
+            x = nn.relu(x)  # after the pool: the same values, a quarter of the pixels
         x = x.reshape(x.shape[0], -1)
         x = nn.relu(Dense(self.hidden, name="fc1")(x))
         return Dense(self.num_classes, name="fc2")(x)

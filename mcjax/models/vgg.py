@@ -66,9 +66,9 @@ class VGG(nn.Module):
                     x = nn.relu(x)
                 if self.batch_norm and not (self.published and 2 * i > convolutions):
                     x = BatchNorm(name=f"bn{block}_{i}")(x, train)
-                x = nn.relu(x)
-            if min(x.shape[1:3]) >= 2:
-                x = max_pool_2x2(x)
+                if i == last and min(x.shape[1:3]) >= 2:
+                    x = max_pool_2x2(x)
+                x = nn.relu(x)  # after the pool: the same values, a quarter of the pixels
 
         x = x.reshape(x.shape[0], -1)
         for i in (1, 2):

@@ -63,9 +63,9 @@ class VGGTorchvision(nn.Module):
                 x = conv(self.width * min(2 ** (block - 1), 8), 3, name=f"conv{block}_{i}")(x)
                 if self.batch_norm:
                     x = BatchNorm(name=f"bn{block}_{i}")(x, train)
-                x = nn.relu(x)
-            if min(x.shape[1:3]) >= 2:
-                x = max_pool_2x2(x)
+                if i == convolutions and min(x.shape[1:3]) >= 2:
+                    x = max_pool_2x2(x)
+                x = nn.relu(x)  # after the pool: the same values, a quarter of the pixels
         x = adaptive_mean_pool(x, 7)
         x = x.reshape(x.shape[0], -1)
         for i in (1, 2):

@@ -38,7 +38,7 @@ def write_evidence(
     report: Mapping[str, Any],
     settings: Mapping[str, Any],
     question: Mapping[str, Any] | None = None,
-) -> None:
+) -> list[str]:
     """Writes triggers.png, report.html and, last, result.json.
 
     Args:
@@ -46,21 +46,25 @@ def write_evidence(
         report: The result of `find_evidence`.
         settings: The command's settings by name.
         question: See `mcjax.runs.output_folder.finish`.
+
+    Returns:
+        What was found, in sentences.
     """
     triggers = folder / "triggers.png"
     write_image_grid(triggers, trigger_rows(report))
     numbers = numbers_of(report)
+    answer = [
+        verdict(report),
+        how_sure(),
+        f"The network's accuracy is {report['accuracy']:.4f} on the {report['num_images']} images "
+        "given. It was not changed, and no path was trained.",
+    ]
     page.write_document(
         folder / "report.html",
         "repaired.html",
         title="Evidence of a backdoor",
         question=QUESTION,
-        answer=[
-            verdict(report),
-            how_sure(),
-            f"The network's accuracy is {report['accuracy']:.4f} on the {report['num_images']} images "
-            "given. It was not changed, and no path was trained.",
-        ],
+        answer=answer,
         triggers=page.picture(triggers, triggers_caption(report)),
         no_promise=NO_CLEARANCE,
         numbers=page.numbers(numbers),
@@ -68,8 +72,14 @@ def write_evidence(
             ("setting", "value"), settings.items(), caption="Settings of the command"
         ),
     )
-    result = {"status": "complete", "settings": dict(settings), "metrics": numbers}
+    result = {
+        "status": "complete",
+        "answer": answer,
+        "settings": dict(settings),
+        "metrics": numbers,
+    }
     finish(folder, result, question)
+    return answer
 
 
 def numbers_of(report: Mapping[str, Any]) -> dict[str, Any]:

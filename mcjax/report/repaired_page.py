@@ -41,7 +41,8 @@ QUESTION = (
 
 CAPTION = (
     "Accuracy along the path, the success of the triggers that were inverted on the suspect, and the "
-    "distance of each point to its nearest suspect. Dotted and grey: the lowest accepted accuracy. "
+    "distance of each point to its nearest suspect. Only triggers that are evidence, and lead to the most "
+    "suspicious class, count in the estimated attack success. Dotted and grey: the lowest accepted accuracy. "
     f"Dashed: the chosen point. {BAND}"
 )
 
@@ -81,7 +82,7 @@ def write_repaired(
     repaired: Repaired,
     settings: Mapping[str, Any],
     question: Mapping[str, Any] | None = None,
-) -> None:
+) -> list[str]:
     """Writes path.csv, path.png, triggers.png, report.html and, last, result.json.
 
     Args:
@@ -89,6 +90,9 @@ def write_repaired(
         repaired: The result of `repair_model`.
         settings: The command's settings by name.
         question: See `mcjax.runs.output_folder.finish`.
+
+    Returns:
+        What happened, in sentences.
     """
     report = repaired.report
     columns = {"t": report["ts"]}
@@ -102,12 +106,13 @@ def write_repaired(
     triggers = folder / "triggers.png"
     write_image_grid(triggers, trigger_rows(report))
     numbers = {"t": repaired.t, **numbers_of(report)}
+    answer = what_happened(repaired)
     page.write_document(
         folder / "report.html",
         "repaired.html",
         title="Repair of a suspect network",
         question=QUESTION,
-        answer=what_happened(repaired),
+        answer=answer,
         path=chart(path),
         triggers=page.picture(triggers, triggers_caption(report)),
         no_promise=NO_PROMISE,
@@ -117,19 +122,25 @@ def write_repaired(
         ),
     )
     status = "complete" if repaired.t is not None else "no acceptable point"
-    result = {"status": status, "settings": dict(settings), "metrics": numbers}
+    result = {"status": status, "answer": answer, "settings": dict(settings), "metrics": numbers}
     finish(folder, result, question)
+    return answer
 
 
 def what_happened(repaired: Repaired) -> list[str]:
     """What was found, in sentences."""
     r = repaired.report
+    second = (
+        f"The second network is {r['second']}; the path was trained on {r['num_bonafide']} images."
+    )
+    if "fine-tuned" in r["second"]:
+        second += " Such a path often keeps a backdoor; another network of the architecture helps."
     asked = [
-        f"The suspect's accuracy is {r['suspect_accuracy']:.4f} on the {r['num_selection']} images "
-        f"held out to choose t; a point had to reach {r['floor']:.4f}.",
-        f"The second network is {r['second']}; the path was trained on {r['num_bonafide']} images.",
         verdict(r),
         how_sure(),
+        second,
+        f"The suspect's accuracy is {r['suspect_accuracy']:.4f} on the {r['num_selection']} images "
+        f"held out to choose t; a point had to reach {r['floor']:.4f}.",
     ]
     if repaired.t is None:
         return [
@@ -137,11 +148,15 @@ def what_happened(repaired: Repaired) -> list[str]:
             "No point of the path reaches that, except the suspects: nothing was repaired, and the "
             "suspect is unchanged.",
         ]
+    estimate = (
+        f", estimated attack success {r['repaired_success']:.4f} (suspect: {r['suspect_success']:.4f})"
+        if r["backdoor_found"]
+        else ""
+    )
     return [
         *asked,
-        f"{r['num_acceptable']} points do. Of these, t = {repaired.t:.4f} was chosen, with accuracy "
-        f"{r['repaired_accuracy']:.4f} and estimated attack success "
-        f"{r['estimated_attack_success'][r['ts'] == repaired.t][0]:.4f}. Its weights are "
+        f"{r['num_acceptable']} of {len(r['ts'])} points do. Of these, t = {repaired.t:.4f} was chosen: "
+        f"accuracy {r['repaired_accuracy']:.4f}{estimate}. Its weights are "
         f"{r['moved']:.3g} away from the suspect's, {100 * r['moved_relative']:.0f} % of their norm.",
     ]
 

@@ -49,8 +49,8 @@ def test_scores_are_means_over_attacks_of_means_over_seeds(runs, capsys):
     first, second = capsys.readouterr().out.strip().split("\n\n")
     # fine-tuning: (0.96 + 0.80) / 2; path: ((0.88 + 0.70) / 2 + 0.90) / 2; clp has one attack only.
     assert first.splitlines()[2:] == ["| fine tune | 0.880 |", "| path | 0.845 |", "| clp |  |"]
-    assert "| suspect | 0.850 / 1.000 | 0.900 / 0.900 |" in second
-    assert "| path | 0.840 / 0.200 | 0.900 / 0.000 |" in second
+    assert "| suspect | 0.850 / 1.000 (1.000) | 0.900 / 0.900 |" in second
+    assert "| path | 0.840 / 0.200 (0.300) | 0.900 / 0.000 |" in second
     assert "oracle" not in second
     assert "t = 0.5" not in second
     assert "clean twin" not in second
@@ -59,8 +59,22 @@ def test_scores_are_means_over_attacks_of_means_over_seeds(runs, capsys):
 def test_a_method_without_images_counts_at_every_size(runs, capsys):
     ranking.main(str(runs[0]))
     first = capsys.readouterr().out.split("\n\n")[0]
-    # ((1 - 0.5) - (0.90 - 0.70) + (1 - 0.5) - (0.80 - 0.70)) / 2
-    assert "| clp | 0.350 |" in first
+    # (1 - 0.5) - (0.90 - 0.70), (1 - 0.5) - (0.80 - 0.70)
+    assert "| clp | 0.300 and 0.400 |" in first
+
+
+def test_the_interval_is_over_seeds_that_all_attacks_have(tmp_path, capsys):
+    def of(trigger, rates):
+        lines = [f"suspect,0,{seed},,0.9,1.0" for seed in range(len(rates))]
+        return [*lines, *(f"path,100,{seed},,0.9,{rate}" for seed, rate in enumerate(rates))]
+
+    two = [run(tmp_path / name, name, of(name, (0.0, 0.2))) for name in ("square", "wanet")]
+    ranking.main(*map(str, two))
+    assert "| path | 1.000 and 0.800 |" in capsys.readouterr().out
+    three = [run(tmp_path / f"{name}3", name, of(name, (0.0, 0.1, 0.2))) for name in ("a", "b")]
+    ranking.main(*map(str, three))
+    # Student: 4.303 * 0.1 / sqrt(3)
+    assert "| path | 0.900 ± 0.248 |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("broken", ["config.json", "table.csv", "both"])

@@ -26,6 +26,7 @@ def session(monkeypatch):
 
     monkeypatch.setattr(processes, "end", end)
     monkeypatch.setattr(command, "hide_storage_threads", lambda: None)
+    monkeypatch.setattr(command.interrupt, "repeat_where_swallowed", lambda: None)
     monkeypatch.setattr(command, "_keep_compiled_programs", lambda: None)
     monkeypatch.setattr(
         warnings, "formatwarning", warnings.formatwarning

@@ -1,5 +1,6 @@
 """Ctrl-C while a command imports, and nothing of ours in somebody else's program."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -72,3 +73,46 @@ def test_other_programs_keep_their_handler(monkeypatch):
         assert signal.getsignal(signal.SIGINT) is handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_that_python_drops_comes_again(monkeypatch, capfd):
+    """As in JAX's callback of the garbage collector, where Python prints it and runs on."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupted = []
+
+    def callback(phase, info):
+        if phase == "start" and not interrupted:
+            interrupted.append(phase)
+            signal.raise_signal(signal.SIGINT)
+
+    def collect_and_go_on():
+        gc.collect()
+        time.sleep(10)
+
+    gc.callbacks.append(callback)
+    try:
+        gc.collect()  # Python's own: dropped
+        assert "KeyboardInterrupt" in capfd.readouterr().err
+        interrupt.repeat_where_swallowed()
+        interrupted.clear()
+        with pytest.raises(KeyboardInterrupt):
+            collect_and_go_on()
+        assert interrupted
+        assert capfd.readouterr().err == ""
+    finally:
+        gc.callbacks.remove(callback)
+        signal.signal(signal.SIGINT, before)
+
+
+def test_other_errors_that_python_drops_are_shown(monkeypatch, capfd):
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    interrupt.repeat_where_swallowed()
+
+    class Failing:
+        def __del__(self):
+            raise ZeroDivisionError
+
+    Failing()
+    gc.collect()
+    assert "ZeroDivisionError" in capfd.readouterr().err

@@ -27,6 +27,9 @@ static XLA_FFI_Error *handle(XLA_FFI_CallFrame *f) {{
 }}
 XLA_FFI_Error *mcjax_convolution(XLA_FFI_CallFrame *f) {{ return handle(f); }}
 XLA_FFI_Error *mcjax_weight_gradient(XLA_FFI_CallFrame *f) {{ return handle(f); }}
+XLA_FFI_Error *mcjax_max_pool(XLA_FFI_CallFrame *f) {{ return handle(f); }}
+XLA_FFI_Error *mcjax_max_pool_taken(XLA_FFI_CallFrame *f) {{ return handle(f); }}
+XLA_FFI_Error *mcjax_max_pool_spread(XLA_FFI_CallFrame *f) {{ return handle(f); }}
 """
 
 
@@ -84,7 +87,7 @@ def test_a_library_that_crashes_or_errs_does_so_in_another_process(
 ):
     source = tmp_path / "direct.c"
     source.write_text(BAD.format(what=what))
-    monkeypatch.setattr(build, "SOURCE", source)
+    monkeypatch.setattr(build, "SOURCES", (source,))
     with pytest.raises(build.NotBuilt, match=message):
         build.library_file(tmp_path / "cache")
     (left,) = (tmp_path / "cache").iterdir()
@@ -96,7 +99,7 @@ def test_without_a_compiler_one_warning_and_convolutions_in_jax(tmp_path, monkey
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CC", "no-such-compiler")
     monkeypatch.setenv("MCJAX_CACHE_DIR", str(tmp_path / "cache"))
-    build.load.cache_clear()
+    build._library.cache_clear()
     cpu_convolution.enable()
     x, w = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
 
@@ -115,18 +118,18 @@ def test_without_a_compiler_one_warning_and_convolutions_in_jax(tmp_path, monkey
             np.testing.assert_allclose(convolve(x, w)[0, 1, 1], 27)
     finally:
         cpu_convolution.disable()
-        build.load.cache_clear()
+        build._library.cache_clear()
 
 
 def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MCJAX_CACHE_DIR", str(tmp_path / "file"))
-    build.load.cache_clear()
+    build._library.cache_clear()
     try:
         with pytest.warns(UserWarning, match="slower than they could"):
             assert not build.load()
     finally:
-        build.load.cache_clear()
+        build._library.cache_clear()
 
 
 def test_where_the_library_is_kept(monkeypatch, tmp_path):

@@ -65,6 +65,21 @@ def test_any_shape_equals_float64(batch, size, channels, taps, stride, padding, 
     close(*both(x, w, stride, padding, groups))
 
 
+@pytest.mark.parametrize(
+    ("shape", "channels"), [((3, 9, 8), (6, 19)), ((20, 8, 8), (32, 48)), ((300, 2, 2), (16, 40))]
+)
+@pytest.mark.parametrize("stride", [(1, 1), (2, 1)])
+def test_bfloat16_equals_float64(shape, channels, stride):
+    if not build.sums_pairs():
+        pytest.skip("this processor has no products of bfloat16")
+    x, w = (z.astype(jnp.bfloat16) for z in operands(*shape, *channels, (3, 3), 1))
+    options = {"stride": stride, "padding": ((1, 1), (1, 0))}
+    y = jax.jit(partial(direct.forward, **options))(x, w)
+    assert y.dtype == jnp.float32
+    wide = x.astype(np.float32), w.astype(np.float32)
+    close([y], self_test.exact(*wide, np.zeros(y.shape), groups=1, **options)[:1])
+
+
 @pytest.mark.parametrize("channels", [1, 7, 8, 16, 33])
 @pytest.mark.parametrize(("taps", "stride"), [((3, 3), (1, 1)), ((5, 7), (2, 1)), ((1, 2), (1, 3))])
 def test_depthwise_equals_float64(channels, taps, stride):

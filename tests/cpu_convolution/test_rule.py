@@ -365,7 +365,6 @@ def test_input_gradient_is_a_plain_forward_convolution(in_jax):
 @pytest.mark.parametrize(
     "unrecognised",
     [
-        lambda: (convolution, jnp.ones((2, 2, 2, 4), jnp.bfloat16), jnp.ones((3, 3, 4, 4), jnp.bfloat16)),
         lambda: (
             partial(convolution, stride=(2, 2), rhs_dilation=(2, 2)), jnp.ones((2, 6, 6, 3)), jnp.ones((3, 3, 3, 4))
         ),
@@ -374,7 +373,7 @@ def test_input_gradient_is_a_plain_forward_convolution(in_jax):
             jnp.ones((2, 6, 3)), jnp.ones((3, 3, 4)),
         ),
     ],
-    ids=["bfloat16", "dilated with a stride", "one spatial axis"],
+    ids=["dilated with a stride", "one spatial axis"],
 )  # fmt: skip
 def test_what_is_not_recognised_is_left_as_it_is(unrecognised):
     fn, x, w = unrecognised()
@@ -388,6 +387,31 @@ def test_depthwise_is_left_to_xla_without_the_compiled_one(lowering):
     fn = partial(convolution, feature_group_count=4)
     left = operations(fn, jnp.ones((2, 6, 6, 4)), jnp.ones((3, 3, 1, 4)))
     assert left == (lowering == "in_jax" or not build.load())
+
+
+@pytest.mark.parametrize("result", [None, jnp.float32])
+def test_bfloat16_is_summed_in_float32_and_rounded_at_the_end(result, lowering):
+    x, w, g = (
+        jnp.asarray(normal(*shape, seed=i), jnp.bfloat16)
+        for i, shape in enumerate(((3, 6, 6, 32), (3, 3, 32, 64), (3, 6, 6, 64)))
+    )
+    wide = [z.astype(jnp.float32) for z in (x, w, g)]
+
+    def product(x, w):
+        return convolution(x, w, preferred_element_type=result)
+
+    def both(x, w, g):
+        y, back = jax.vjp(product, x, w)
+        return y, *back(g.astype(y.dtype))
+
+    y, *gradients = compiled(both, x, w, g)
+    assert operations(both, x, w, g) == 0 or lowering == "in_jax"
+    assert [z.dtype for z in (y, *gradients)] == [result or jnp.bfloat16, x.dtype, w.dtype]
+    rounding = 4e-6 if result else 2**-8
+    for tolerance, a, b in zip(
+        (rounding, 2**-8, 2**-8), (y, *gradients), compiled(both, *wide), strict=True
+    ):
+        close(a.astype(np.float32), b, tolerance)
 
 
 def test_float64_is_left_to_xla():
@@ -430,7 +454,7 @@ def test_a_jitted_function_follows_the_switch(lowering):
 
 def test_a_jax_without_the_hook_warns_once_and_convolves_as_xla(lowering, monkeypatch):
     cpu_convolution.disable()
-    monkeypatch.setattr(cpu_convolution.hook, "ORIGINAL", None)
+    monkeypatch.setitem(cpu_convolution.hook.ORIGINAL, cpu_convolution.hook.CONVOLUTION, None)
     cpu_convolution._warn.cache_clear()
     with pytest.warns(UserWarning, match="leaves them to XLA"):
         cpu_convolution.enable()
@@ -448,4 +472,4 @@ def test_a_jax_without_the_hook_warns_once_and_convolves_as_xla(lowering, monkey
 
 def test_what_jax_keeps_elsewhere_is_no_error(monkeypatch):
     monkeypatch.setattr(cpu_convolution.hook, "mlir", object())
-    assert cpu_convolution.hook._original() is None
+    assert cpu_convolution.hook._original(cpu_convolution.hook.CONVOLUTION) is None

@@ -86,7 +86,7 @@ IMAGE, LABEL = arrays()
         ({"image": IMAGE}, "holds image;"),
         ({"image": IMAGE, "label": LABEL[:-1]}, "one label per image"),
         ({"image": IMAGE, "label": LABEL[:, None]}, "one label per image"),
-        ({"image": np.uint8(3), "label": np.int64(1)}, r"have shape \(\)"),
+        ({"image": np.uint8(3), "label": np.int64(1)}, r"has shape \(\)"),
         ({"image": IMAGE, "label": LABEL.astype(float)}, "give integers"),
         ({"image": IMAGE, "label": LABEL - 1}, "give 0 or more"),
         ({"image": IMAGE, "label": LABEL + 2**31}, "give 0 or more"),

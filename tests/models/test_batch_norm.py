@@ -95,3 +95,42 @@ def test_batch_spread_over_devices_is_one_batch(x):
     y_one, stats_one = apply_train(x)
     np.testing.assert_allclose(y, y_one, rtol=1e-4, atol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), stats, stats_one)
+
+
+def plain(x, scale, bias):
+    """Batch normalisation as JAX differentiates it by itself."""
+    mean = x.mean((0, 1, 2), keepdims=True)
+    var = ((x - mean) ** 2).mean((0, 1, 2), keepdims=True)
+    scale, bias = (v.reshape(1, 1, 1, 3) for v in (scale, bias))
+    return (x - mean) * (scale * jax.lax.rsqrt(var + 1e-5)) + bias
+
+
+def normalised(x, scale, bias):
+    variables = {"params": {"scale": scale, "bias": bias}, "batch_stats": STATS}
+    return BatchNorm().apply(variables, x, train=True, mutable=["batch_stats"])[0]
+
+
+def test_derivatives_of_both_orders_equal_jaxs_own(x):
+    values = (x, PARAMS["scale"], PARAMS["bias"])
+    random = np.random.default_rng(1)
+    direction = [jnp.asarray(random.normal(size=v.shape), jnp.float32) for v in values]
+
+    def of(fn):
+        gradient = jax.grad(lambda *v: jnp.sum(jnp.sin(fn(*v)) ** 2), (0, 1, 2))
+        return jax.jvp(lambda *v: (gradient(*v), fn(*v)), values, tuple(direction))
+
+    found, expected = of(normalised), of(plain)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4), found, expected
+    )
+
+
+def test_a_gradient_adds_up_an_image_twice_in_each_direction(x):
+    """Mean and variance forward, the output's gradient and its product with x back; JAX alone: six sums."""
+
+    def sums(fn):
+        gradient = jax.grad(lambda *v: jnp.sum(jnp.sin(fn(*v))), (0, 1, 2))
+        text = jax.jit(gradient).lower(x, PARAMS["scale"], PARAMS["bias"]).as_text()
+        return sum("stablehlo.reduce(" in line and "4x5x2x3" in line for line in text.splitlines())
+
+    assert (sums(normalised), sums(plain)) == (4, 6)

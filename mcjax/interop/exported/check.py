@@ -23,6 +23,16 @@ from mcjax.models.network import Network
 TOLERANCE = 1e-5
 """Relative error, about the rounding error of float32 sums."""
 
+NAMES = {
+    "logits": "logits",
+    "gradient": "gradient",
+    "train_logits": "logits in training mode",
+    "statistics": "statistics",
+    "rounding": "PyTorch's own rounding",
+    "train_rounding": "that in training mode",
+}
+"""What is compared, in a message."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Check:
@@ -57,9 +67,7 @@ class Check:
         )
 
     def __str__(self) -> str:
-        return ", ".join(
-            f"{name.replace('_', ' ')} {v:.1e}" for name, v in dataclasses.asdict(self).items()
-        )
+        return ", ".join(f"{NAMES[name]} {v:.1e}" for name, v in dataclasses.asdict(self).items())
 
 
 def check_against_torch(loaded: Any) -> Check | None:

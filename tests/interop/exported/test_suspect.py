@@ -96,7 +96,7 @@ def test_onnx_without_the_packages(monkeypatch):
         (12, np.arange(12) % 6, "labels lie in [0, 5], but the network has 5 classes"),
         (0, np.zeros(0, int), "images have shape (0, 8, 8, 3)"),
         (12, np.zeros(12, int), "there is no bonafide image of classes 1, 2, 3, 4"),
-        (12, np.arange(12)[:, None] % 5, "label have shape (12, 1)"),
+        (12, np.arange(12)[:, None] % 5, "label has shape (12, 1)"),
     ],
     ids=["out of range", "none", "one class", "two axes"],
 )

@@ -9,6 +9,7 @@ from jax import Array, lax
 from mcjax.interop.exported.call import Call
 from mcjax.interop.exported.operators.kinds import array, plain, with_call
 from mcjax.interop.exported.values import Value
+from mcjax.models.batch_norm import batch_mean, batch_variance, scaled
 
 CUMULATIVE = 0.1
 """The momentum of a BatchNorm with momentum=None, a cumulative average, whose program says 0."""
@@ -42,11 +43,11 @@ def batch_norm(
     axes = tuple(i for i in range(x.ndim) if i != (x.ndim - 1 if last else 1))
     shape = [1] * x.ndim
     shape[-1 if last else 1] = -1
-    new_mean, new_var = mean, var
+    new_mean, new_var, own = mean, var, None
     if call.training or mean is None:
         x32 = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        own = x32.mean(axes)
-        spread = jnp.square(x32 - own.reshape(shape)).mean(axes)
+        own = batch_mean(x32, axes)
+        spread = batch_variance(x32, own.reshape(shape), axes)
         if mean is not None:
             n = math.prod(x.shape[i] for i in axes)
             # Affine in the old statistics, on which mcjax.curves.batch_stats relies.
@@ -56,8 +57,9 @@ def batch_norm(
         mean, var = own, spread
     scale = lax.rsqrt(var + eps)
     scale = scale if weight is None else array(weight) * scale
-    y = (x - mean.reshape(shape)) * scale.reshape(shape)
-    y = y if bias is None else y + array(bias).reshape(shape)
+    shift = jnp.zeros_like(scale) if bias is None else array(bias)
+    scale_fn = scaled if mean is own else scaled.fun  # running statistics have no gradient
+    y = scale_fn(x, *(v.reshape(shape) for v in (mean, scale, shift)))
     return Value(y.astype(x.dtype), input.channels_last), new_mean, new_var
 
 
