@@ -190,7 +190,7 @@ def repair(model: str, data: str, folder: Path, question: Mapping[str, Any]) -> 
     with warnings.catch_warnings():  # told below
         warnings.simplefilter("ignore", NothingRepaired)
         repaired = repair_model(key, *given, second, verbose=True, **settings)
-    if repaired.ok:
+    if repaired.t is not None:
         written = suspects.save_like(suspect, folder, repaired.variables, t=repaired.t)
         if options.onnx:
             write_onnx(written.with_suffix(".onnx"), written)

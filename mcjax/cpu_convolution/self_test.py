@@ -93,13 +93,13 @@ def main() -> None:
         )
         y = jax.jit(forward)(x, w)
         if groups == 1 and i % 2 == 0 and library.mcjax_sums_pairs():
-            halves = [z.astype(jnp.bfloat16) for z in (x, w)]
-            wide = [z.astype(np.float32) for z in halves]
-            found, (expected, _) = (
-                jax.jit(forward)(*halves),
-                exact(*wide, y, stride, padding, groups),
-            )
-            if not np.abs(found - expected).max() <= 4e-6 * np.abs(expected).max():
+            x2, w2 = x.astype(jnp.bfloat16), w.astype(jnp.bfloat16)
+            wide = x2.astype(np.float32), w2.astype(np.float32)
+            expected, _ = exact(wide[0], wide[1], y, stride, padding, groups)
+            if (
+                not np.abs(jax.jit(forward)(x2, w2) - expected).max()
+                <= 4e-6 * np.abs(expected).max()
+            ):
                 sys.exit(
                     f"wrong numbers of bfloat16 for {batch, h, width, i, o, k, stride, padding}"
                 )
@@ -108,9 +108,9 @@ def main() -> None:
         for found, expected in zip((y, dw), exact(x, w, g, stride, padding, groups), strict=True):
             if not np.abs(found - expected).max() <= 4e-6 * np.abs(expected).max():
                 sys.exit(f"wrong numbers for {batch, h, width, i, o, k, stride, padding, groups}")
-    for *shape, window, stride in POOLS:
+    for *shape, k, s in POOLS:
         x, t = random.normal(size=(2, *shape)).astype(np.float32)
-        size, step = (window, window), (stride, stride)
+        size, step = (k, k), (s, s)
         largest, taken, spread = pools(size, step)
         y = largest(x)
         g = random.normal(size=y.shape).astype(np.float32)
@@ -118,7 +118,7 @@ def main() -> None:
             (y, taken(t, x), spread(g, x)), exact_pool(x, t, g, size, step), strict=True
         ):
             if not np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max():
-                sys.exit(f"wrong numbers for pools of {*shape, window, stride}")
+                sys.exit(f"wrong numbers for pools of {*shape, k, s}")
 
 
 if __name__ == "__main__":
