@@ -102,6 +102,9 @@ def batch_mean(x: jax.Array, axes: Axes, axis_name: str | None = None) -> jax.Ar
         x: Activations.
         axes: All axes but the channels'.
         axis_name: Mapped axis over which the batch is sharded, if any.
+
+    Returns:
+        [C].
     """
     mean = x.mean(axes)
     return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
@@ -113,14 +116,24 @@ def batch_variance(
 ) -> jax.Array:
     """The variance of each channel (biased), with one sum less in its gradient.
 
-    It does not change with the mean to first order, because deviations from the mean sum to zero. That is
-    given here; JAX would add up these zeros.
+        v = mean((x - m)^2),    dv = 2 mean((x - m) dx)
+
+    It does not change with m to first order, because deviations from the mean sum to zero; JAX would add
+    up these zeros.
 
     Args:
         x: Activations.
         mean: `batch_mean` of x, with axes of length 1.
         axes: See `batch_mean`.
         axis_name: See `batch_mean`.
+
+    Returns:
+        [C].
+
+    Example:
+        >>> x = jnp.array([[1.0], [3.0]])
+        >>> batch_variance(x, jnp.array([[2.0]]), (0,)).tolist()
+        [1.0]
     """
     return batch_mean((x - mean) ** 2, axes, axis_name)
 
@@ -134,15 +147,25 @@ def _(axes, axis_name, primals, tangents):
 
 @jax.custom_jvp
 def scaled(x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array) -> jax.Array:
-    """(x - mean) * factor + bias, whose gradient adds up the output's gradient once.
+    """Scales deviations, with a gradient that adds up the output's gradient once.
 
-    That of the mean is that of the bias times -factor; JAX would compute it by a sum of its own.
+        y = (x - mean) * factor + bias
+
+    The gradient of the mean is that of the bias times -factor; JAX would compute it by a sum of its own.
 
     Args:
         x: Activations.
         mean: Per channel, with axes of length 1, as factor and bias.
         factor: Per channel.
         bias: Per channel.
+
+    Returns:
+        y, of x's shape.
+
+    Example:
+        >>> one = jnp.ones((1, 1))
+        >>> scaled(jnp.array([[3.0]]), one, 2 * one, one).tolist()
+        [[5.0]]
     """
     return (x - mean) * factor + bias
 
