@@ -190,12 +190,16 @@ def repair(model: str, data: str, folder: Path, question: Mapping[str, Any]) -> 
     with warnings.catch_warnings():  # told below
         warnings.simplefilter("ignore", NothingRepaired)
         repaired = repair_model(key, *given, second, verbose=True, **settings)
+    written = None
     if repaired.t is not None:
         written = suspects.save_like(suspect, folder, repaired.variables, t=repaired.t)
         if options.onnx:
             write_onnx(written.with_suffix(".onnx"), written)
-    say_results(write_repaired(folder, repaired, facts, question), folder)
-    if not repaired.ok:
+    answer = write_repaired(folder, repaired, facts, question)
+    if written is not None:
+        answer = [*answer, f"The repaired network is {written}."]
+    say_results(answer, folder)
+    if written is None:
         raise no_point(repaired.report["floor"], folder)
 
 

@@ -233,13 +233,13 @@ def answer(metrics: Mapping[str, Any]) -> list[str]:
         >>> metrics = dict.fromkeys(names, 0.0) | {"curve_worst_test_accuracy": 0.9375}
         >>> metrics |= {"start_test_accuracy": 0.95, "end_test_accuracy": 0.9375 + 2**-8}
         >>> print(answer({**metrics, "line_worst_test_accuracy": 0.5})[0])
-        Yes: the curve loses at most 0.0039 of test accuracy against the worse network (yes: up to 0.02). The straight line loses 0.4414.
+        Yes: the curve loses at most 0.0039 of test accuracy against the worse network (up to 0.02 is a yes). The straight line loses 0.4414.
     """
     worse = min(metrics["start_test_accuracy"], metrics["end_test_accuracy"])
     curve, line = (worse - metrics[f"{name}_worst_test_accuracy"] for name in ("curve", "line"))
     return [
         f"{'Yes' if curve <= MOST_LOST else 'No'}: the curve loses at most {curve:.4f} of test accuracy "
-        f"against the worse network (yes: up to {MOST_LOST}). The straight line loses {line:.4f}.",
+        f"against the worse network (up to {MOST_LOST} is a yes). The straight line loses {line:.4f}.",
         "The worst point of the curve has "
         f"test accuracy {metrics['curve_worst_test_accuracy']:.4f}, the worst of the "
         f"straight line {metrics['line_worst_test_accuracy']:.4f}; the networks "

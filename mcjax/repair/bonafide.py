@@ -97,7 +97,8 @@ def check_suspect(network: Network, variables: PyTree, parts: Mapping[str, Examp
     if right / number <= chance + 2 * math.sqrt(chance * (1 - chance) / number):
         raise UserError(
             f"the suspect classifies only {right} of the {number} images correctly, no better than "
-            "chance; check the labels, the order of the classes, the images' scale (uint8 means 0 to "
-            "255) and the normalisation"
+            "chance; check the labels, the order of the classes, the images' size "
+            f"({'x'.join(map(str, part['image'].shape[1:]))}) and scale (uint8 means 0 to 255), and the "
+            "normalisation"
         )
     return right / number

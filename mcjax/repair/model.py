@@ -186,8 +186,11 @@ def repair_model(
         network.apply_train,
     )
     ts = path_ts(o.num_points, o.extrapolate)
-    num_images = sum(len(part["label"]) for part in parts.values())
-    tell("choice", f"{len(ts)} points of the path, each on {num_images} images")
+    trained_on, held_out = (len(parts[name]["label"]) for name in ("bonafide", "selection"))
+    tell(
+        "choice",
+        f"{len(ts)} points of the path, on {held_out} images held out and {trained_on} others",
+    )
     table = _along(network, evidence.held_out(points, inverted, again), ts, parts)
     hits = table[evidence.MARK]
     estimated = evidence.estimated_success(hits, inverted)

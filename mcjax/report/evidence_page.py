@@ -112,7 +112,7 @@ def how_sure() -> str:
     """How often the verdict was right where the truth is known, in one sentence."""
     (clean, of_clean), (tampered, of_tampered) = evidence.CLEAN_ALARMS, evidence.TAMPERED_ALARMS
     return (
-        f"On small networks of digits, evidence was found in {clean} of {of_clean} clean and "
+        f"On small networks of digits, searches for all five forms found evidence in {clean} of {of_clean} clean and "
         f"{tampered} of {of_tampered} tampered ones; of other networks and attacks this is not known."
     )
 

@@ -107,8 +107,12 @@ def load_suspect(
     module = models.create(name, num_classes=num_classes, **options)
     network = from_linen(module, image_shape)
     expected = jax.eval_shape(network.init, jax.random.key(0))
+    size = "x".join(map(str, image_shape))
     check_same_structure(
-        dict(expected), variables, (f"architecture {arch}", str(path)), advice=_ANOTHER_ARCH
+        dict(expected),
+        variables,
+        (f"architecture {arch} for images of {size}", str(path)),
+        advice=f"{_ANOTHER_ARCH}; or images of the size that it takes",
     )
     assumed = bool(normalise) and "normalise" not in metadata
     normalise = normalise or metadata.get("normalise", "")
