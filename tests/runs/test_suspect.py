@@ -42,7 +42,7 @@ def test_a_checkpoint_that_names_its_architecture(tmp_path):
     ("arch", "message"),
     [
         (None, "give arch, one of"),
-        ("cnn", "architecture cnn and .* differ"),
+        ("cnn", "architecture cnn for images of .* and .* differ"),
         ("mlp:hidden", "has no value"),
         ("nothing", "unknown network"),
     ],
