@@ -130,7 +130,7 @@ def main() -> None:
     if before is None:
         repair(values["model"], values["data"], new_folder(folder, "--out", question), question)
         return
-    for sentence in before["answer"]:
+    for sentence in before.get("answer", ()):  # none in a result that an earlier version wrote
         say(sentence)
     command.say_already(before, folder / "report.html")
     if before["status"] != COMPLETE:

@@ -19,13 +19,11 @@ from mcjax.cpu_convolution.rule import partitioned
 DTYPES = (jnp.float32, jnp.bfloat16)
 """What is pooled here."""
 
-NAMES = dict(
-    zip(
-        hook.POOLS,
-        ("mcjax_max_pool", "mcjax_max_pool_taken", "mcjax_max_pool_spread"),
-        strict=True,
-    )
-)
+NAMES = {
+    lax.reduce_window_max_p: "mcjax_max_pool",
+    lax.select_and_gather_add_p: "mcjax_max_pool_taken",
+    lax.select_and_scatter_add_p: "mcjax_max_pool_spread",
+}
 
 
 def rule(primitive: Any) -> Any:

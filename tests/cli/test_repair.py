@@ -13,6 +13,7 @@ from mcjax.cli import data_flags
 from mcjax.core.tree import digest
 from mcjax.models.network import from_linen
 from mcjax.runs.checkpoint import restore, save
+from mcjax.runs.seal import sealed
 from mcjax.runs.workdir import read_csv
 
 X = np.tile(np.eye(4, dtype=np.float32).reshape(4, 2, 2, 1), (10, 1, 1, 1))
@@ -116,6 +117,9 @@ def test_evidence_only_trains_nothing_and_the_same_command_again_is_a_no_op(fold
     assert answer == result["answer"]
     assert answer == done.stderr.splitlines()[-len(answer) - 1 : -1]
     assert {p: p.stat().st_mtime_ns for p in out.iterdir()} == before
+    earlier = {k: v for k, v in result.items() if k not in ("answer", "checksum")}
+    (out / "result.json").write_text(json.dumps(sealed(earlier)))  # of a version without it
+    assert repair(words, folder).stderr.startswith("already complete")
     other = repair(words + " --seed 1", folder)
     assert other.returncode == 2
     assert "exists (it has the results of other --seed); give a new --out" in other.stderr
