@@ -28,7 +28,7 @@ from benchmarks import inputs
 from benchmarks.layers import Layer, distinct
 from benchmarks.pieces import Pieces, Row, rows_of, seconds
 from mcjax import cpu_convolution
-from mcjax.cpu_convolution import build, choice, measured, winograd
+from mcjax.cpu_convolution import build, choice, fused, measured, winograd
 
 FILE = Path(__file__).parent / "ways.json"
 PASSES = ("forward", "dx", "dw")
@@ -38,7 +38,7 @@ Written by `python -m benchmarks.ways`; see that file for how it measures. Media
 loop, by the way it is computed; *chosen* is what `mcjax.cpu_convolution.choice` picks, bold where another was faster
 by more than 10 %. d/dx at stride 2 is missing: it is a sum of smaller forward convolutions."""
 WAYS = (
-    "direct", "xla", "product", "blocked", "crossed", "wide", "winograd", "dense", "winograd2", "winograd4",
+    "direct", "fused", "xla", "product", "blocked", "crossed", "wide", "winograd", "dense", "winograd2", "winograd4",
 )  # fmt: skip
 
 
@@ -184,6 +184,7 @@ def candidates(
     if kind == "dw":
         fn: Any = partial(choice.weight_gradient, taps=(kh, kw), stride=stride, padding=padding)
         names = ["direct"] if build.load() else []
+        names += ["fused"] if fused.fits((kh, kw), (i, w[3]), stride=stride) else []
         names += ["blocked"]
         names += ["crossed"] if stride == (1, 1) and kh > 1 else []
         names += ["wide"] if stride == (1, 1) and i <= 4 and kh > 1 else []
@@ -204,6 +205,7 @@ def candidates(
         x, g, w, i = g, x, (kh, kw, o, i), o
     size = g[1:3]
     names = ["direct"] if build.load() else []
+    names += ["fused"] if fused.fits((kh, kw), (i, w[3]), stride=stride) else []
     names += ["xla", "product" if kh == kw == 1 else "blocked"]
     names += ["wide"] if stride == (1, 1) and i <= 64 and kh > 1 else []
     names += ["winograd"] if square and (2, kh) in winograd.FORMS and min(size) > 1 else []

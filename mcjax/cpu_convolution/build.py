@@ -1,4 +1,4 @@
-"""Compiles direct.c and pool.c with the machine's C compiler, once, into the user's cache folder.
+"""Compiles direct.c, winograd.c and pool.c with the machine's C compiler, once, into the user's cache folder.
 
 A library is kept only after it computed a few convolutions correctly in a process of its own, so that
 one that this processor or this jaxlib cannot run ends that process and not the user's. What failed is
@@ -22,10 +22,12 @@ from pathlib import Path
 import jax
 import jaxlib
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("direct.c", "pool.c"))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("direct.c", "winograd.c", "pool.c"))
 FUNCTIONS = (
     "mcjax_convolution",
     "mcjax_weight_gradient",
+    "mcjax_winograd",
+    "mcjax_winograd_gradient",
     "mcjax_max_pool",
     "mcjax_max_pool_taken",
     "mcjax_max_pool_spread",

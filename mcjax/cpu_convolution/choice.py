@@ -3,11 +3,11 @@
 The thresholds come from timing the methods on single layers of VGG16, PreResNet-26 and ConvFC, 128
 images, on two otherwise idle cores with AVX2 and with AVX-512 (`python -m benchmarks.ways`). They may
 not be optimal on other machines; `--write` keeps what is fastest on one's own (`measured`). Where there
-is a direct convolution, only these are faster: Winograd from 64 * 128 channel pairs on (from 64 * 64 on
-AVX-512 for single layers, but not in a whole step), a product of patches on images of a few pixels, and
-on AVX-512 XLA's own to 3 channels by 5x5 taps. Without one, XLA's NHWC forward convolution is good for
-images larger than 2x2, and Winograd is faster above about 32 * 64 pairs. Weight gradients never use XLA,
-which is many times slower for them in a loop.
+are compiled convolutions, Winograd's are the fastest wherever they fit, from 16 channels on, direct ones
+elsewhere, with two exceptions: a product of patches on images of a few pixels, and on AVX-512 XLA's own
+to 3 channels by 5x5 taps. Without a compiler, XLA's NHWC forward convolution is good for images larger
+than 2x2, and Winograd in JAX is faster above about 32 * 64 pairs. Weight gradients never use XLA, which
+is many times slower for them in a loop.
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ from functools import partial
 import jax.numpy as jnp
 from jax import Array, lax
 
-from mcjax.cpu_convolution import blocked, build, direct, few, measured, seen, winograd
+from mcjax.cpu_convolution import blocked, build, direct, few, fused, measured, seen, winograd
 from mcjax.cpu_convolution.blocked import Pads, Pair
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -31,16 +31,18 @@ def forward_way(
         w: Shape of the weights [kh, kw, i, groups * o].
         stride: Of the convolution.
         size: Output pixels (h, w).
-        groups: Of channels; only "direct" has them.
-        compiled: Whether "direct" may be chosen.
+        groups: Of channels; only "direct" and "fused" have them.
+        compiled: Whether these two may be chosen.
 
     Returns:
-        "product", "direct", "dense", "blocked", "wide", "winograd" or "xla".
+        "product", "direct", "fused", "dense", "blocked", "wide", "winograd" or "xla".
     """
     kh, kw, i, o = w
     batch, pixels, plain = x[0], size[0] * size[1], tuple(stride) == (1, 1)
+    pays = compiled and pays_for_transforms((i, o // groups), batch * pixels)
+    fits = pays and fused.fits((kh, kw), (groups * i, o), stride=stride, groups=groups)
     if groups > 1:
-        return "direct"
+        return "fused" if fits else "direct"
     if kh == kw == 1:
         return "product"
     if plain and pixels <= 4 and x[1] * x[2] <= 4 and batch >= 512:
@@ -50,8 +52,8 @@ def forward_way(
         known = measured.ways().get(measured.key("forward", tuple(size), tuple(w), tuple(stride)))
         if known:
             return known
-        if plain and kh == kw == 3 and min(i, o) >= 64 and i * o >= 8192 and min(size) >= 2:
-            return "winograd"
+        if fits and pixels > 1:
+            return "fused"
         if plain and build.lanes() == 16 and kh == 5 and i >= 32 and o <= 4:
             return "xla"  # three of sixteen lanes would be used
         # Few pixels leave the tiles short, each of which reads all weights.
@@ -82,12 +84,17 @@ def forward(
         x.shape, w.shape, stride=stride, size=size, groups=groups, compiled=compiled
     )
     if x.dtype == jnp.bfloat16:
-        if way in ("direct", "winograd") and direct.sums_pairs(x.shape[3], groups):
+        few_channels = min(w.shape[2], w.shape[3]) < 64
+        if (way == "direct" or (way == "fused" and few_channels)) and direct.sums_pairs(
+            x.shape[3], groups
+        ):
             way = "direct"  # half the time, where Winograd saves no more
         else:
             x, w = x.astype(jnp.float32), w.astype(jnp.float32)
     if way == "direct":
         return direct.forward(x, w, stride=stride, padding=padding, groups=groups)
+    if way == "fused":
+        return fused.forward(x, w, padding=padding, groups=groups)
     if way == "dense":
         return few.dense(x, w, stride=stride, padding=padding)
     if way in ("product", "blocked"):
@@ -111,7 +118,8 @@ def weight_gradient_way(
     """The method for images and output gradients of these shapes; arguments as of `forward_way`.
 
     Returns:
-        "direct", "winograd4" or "winograd2" (tiles of 4 or 2 pixels), "crossed", "wide" or "blocked".
+        "direct", "fused", "winograd4" or "winograd2" (tiles of 4 or 2 pixels), "crossed", "wide" or
+        "blocked".
     """
     i, (size, o) = x[-1], (g[1:3], g[3])
     kh, kw = taps
@@ -119,10 +127,13 @@ def weight_gradient_way(
         known = measured.ways().get(measured.key("dw", tuple(size), (kh, kw, i, o), tuple(stride)))
         if known:
             return known
-    few_pairs = kh != 3 or kw != 3 or min(i, o) < 64 or i * o < 8192
+    pays = compiled and pays_for_transforms((i // groups, o // groups), g[0] * size[0] * size[1])
+    fits = pays and fused.fits(taps, (i, o), stride=stride, groups=groups)
     if groups > 1:
-        return "direct"
-    if compiled and kh * kw > 1 and (few_pairs or tuple(stride) != (1, 1) or min(size) < 2):
+        return "fused" if fits else "direct"
+    if fits and size[0] * size[1] > 1:
+        return "fused"
+    if compiled and kh * kw > 1:
         # A direct sum is loaded and stored for every image, which few pixels do not pay for.
         short = size[0] * size[1] <= 16 and kh * kw * i * o > 2**17
         return "blocked" if short or min(size) < 2 else "direct"
@@ -164,6 +175,8 @@ def _weight_gradient(
         return direct.weight_gradient(
             x, g, taps=taps, stride=stride, padding=padding, groups=groups
         )
+    if way == "fused":
+        return fused.weight_gradient(x, g, taps=taps[0], padding=padding, groups=groups)
     if way in ("winograd2", "winograd4"):
         tile = int(way[-1])
         rows = 256 if taps[0] == 3 else 1024
@@ -193,6 +206,14 @@ def _blocked_weight_gradient(
         taps = [n - m + 1 for n, m in zip(x.shape[1:3], g.shape[1:3], strict=True)]
     images = _images(4096 if x.shape[-1] <= 32 else 1024, g.shape[1:3])
     return blocked.weight_gradient(x, g, taps=taps, stride=stride, padding=padding, images=images)
+
+
+def pays_for_transforms(channels: Pair, outputs: int) -> bool:
+    """Whether Winograd saves more than it spends on a group's channels and on so many outputs.
+
+    Its weights are transformed once a call, which costs as much as some 25 outputs.
+    """
+    return min(channels) >= 16 and outputs >= 64
 
 
 def _images(rows: int, size: Pair) -> int:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mcjax.cpu_convolution import build, direct, pooling
+from mcjax.cpu_convolution import build, direct, fused, pooling
 
 # batch, h, w, i, o, taps, stride, padding, groups: all branches of direct.c
 CASES = (
@@ -21,6 +21,13 @@ CASES = (
     (3, 9, 9, 21, 21, 7, (1, 1), ((3, 3), (3, 3)), 21),
 )
 
+# batch, h, w, i, o, taps, padding, groups, tile: all branches of winograd.c; channels are vectors
+FUSED = (
+    (3, 9, 7, 1, 2, 3, ((1, 1), (1, 1)), 1, 4),
+    (2, 5, 6, 6, 9, 3, ((2, 0), (-1, 1)), 1, 2),
+    (2, 10, 9, 4, 3, 5, ((2, 2), (2, 2)), 1, 2),
+    (3, 8, 8, 2, 4, 3, ((0, 0), (1, 1)), 2, 4),
+)
 
 # batch, h, w, channels, window, stride
 POOLS = ((2, 7, 9, 21, 3, 2), (3, 6, 6, 16, 2, 2), (1, 5, 4, 3, 4, 1))
@@ -108,6 +115,17 @@ def main() -> None:
         for found, expected in zip((y, dw), exact(x, w, g, stride, padding, groups), strict=True):
             if not np.abs(found - expected).max() <= 4e-6 * np.abs(expected).max():
                 sys.exit(f"wrong numbers for {batch, h, width, i, o, k, stride, padding, groups}")
+    for batch, h, width, i, o, k, padding, groups, tile in FUSED:
+        i, o = i * library.mcjax_lanes(), o * library.mcjax_lanes()
+        x = random.normal(size=(batch, h, width, i)).astype(np.float32)
+        w = random.normal(size=(k, k, i // groups, o)).astype(np.float32)
+        options = {"padding": padding, "groups": groups, "tile_size": tile}
+        y = jax.jit(partial(fused.forward, **options))(x, w)
+        g = random.normal(size=y.shape).astype(np.float32)
+        dw = jax.jit(partial(fused.weight_gradient, taps=k, **options))(x, g)
+        pairs = zip((y, dw), exact(x, w, g, (1, 1), padding, groups), strict=True)
+        if not all(np.abs(a - b).max() <= 6e-6 * np.abs(b).max() for a, b in pairs):
+            sys.exit(f"wrong numbers of Winograd for {batch, h, width, i, o, k, padding, groups}")
     for *shape, k, s in POOLS:
         x, t = random.normal(size=(2, *shape)).astype(np.float32)
         size, step = (k, k), (s, s)

@@ -61,6 +61,7 @@ typedef struct Job {
   num slices;          // forward: tasks that share the output channels
   num sums;            // weight gradients to be added
   int pairs;           // forward: images and weights are bfloat16, and c.i counts pairs of channels
+  num tile, block;     // Winograd: pixels of a tile's side, and tiles that a task takes at a time
 } Job;
 
 // ---- tasks on XLA's threads ----------------------------------------------------------------------------------

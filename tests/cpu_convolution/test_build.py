@@ -27,6 +27,8 @@ static XLA_FFI_Error *handle(XLA_FFI_CallFrame *f) {{
 }}
 XLA_FFI_Error *mcjax_convolution(XLA_FFI_CallFrame *f) {{ return handle(f); }}
 XLA_FFI_Error *mcjax_weight_gradient(XLA_FFI_CallFrame *f) {{ return handle(f); }}
+XLA_FFI_Error *mcjax_winograd(XLA_FFI_CallFrame *f) {{ return handle(f); }}
+XLA_FFI_Error *mcjax_winograd_gradient(XLA_FFI_CallFrame *f) {{ return handle(f); }}
 XLA_FFI_Error *mcjax_max_pool(XLA_FFI_CallFrame *f) {{ return handle(f); }}
 XLA_FFI_Error *mcjax_max_pool_taken(XLA_FFI_CallFrame *f) {{ return handle(f); }}
 XLA_FFI_Error *mcjax_max_pool_spread(XLA_FFI_CallFrame *f) {{ return handle(f); }}

@@ -8,7 +8,7 @@ from jax import lax
 from mcjax import cpu_convolution
 from mcjax.cpu_convolution import build, choice, measured
 
-SHAPES = {"x": (128, 32, 32, 16), "w": (3, 3, 16, 16)}
+SHAPES = {"x": (128, 32, 32, 16), "w": (3, 3, 16, 17)}
 
 
 @pytest.fixture(autouse=True)
@@ -26,19 +26,19 @@ def forward_way(compiled=True):
 
 
 def gradient_way(compiled=True):
-    g = (128, 32, 32, 16)
+    g = (128, 32, 32, 17)
     return choice.weight_gradient_way(SHAPES["x"], g, taps=(3, 3), stride=(1, 1), compiled=compiled)
 
 
 def test_what_is_written_is_chosen(monkeypatch):
     assert (forward_way(), gradient_way()) == ("direct", "direct")
-    layer = ((32, 32), (3, 3, 16, 16), (1, 1))
+    layer = ((32, 32), (3, 3, 16, 17), (1, 1))
     measured.write({measured.key("forward", *layer): "xla"})
     measured.write({measured.key("dw", *layer): "crossed"})
     assert (forward_way(), gradient_way()) == ("xla", "crossed")
     assert (forward_way(compiled=False), gradient_way(compiled=False)) == ("xla", "crossed")
     other = choice.forward_way(
-        SHAPES["x"], (3, 3, 16, 32), stride=(1, 1), size=(32, 32), compiled=True
+        SHAPES["x"], (3, 3, 16, 37), stride=(1, 1), size=(32, 32), compiled=True
     )
     assert other == "direct"
     monkeypatch.setattr(build.jaxlib, "__version__", "99.0")

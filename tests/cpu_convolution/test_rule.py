@@ -243,8 +243,10 @@ def test_the_way_chosen_for_the_networks_weight_gradients(x, o, taps, stride, wa
 @pytest.mark.parametrize(
     ("x", "o", "stride", "forward", "gradient"),
     [
-        ((32, 8, 8, 64), 64, 1, "direct", "direct"),
-        ((32, 4, 4, 128), 128, 1, "winograd", "winograd4"),
+        ((32, 8, 8, 64), 64, 1, "fused", "fused"),
+        ((32, 2, 2, 512), 512, 1, "fused", "fused"),
+        ((1, 4, 4, 128), 128, 1, "direct", "blocked"),
+        ((32, 8, 8, 64), 41, 1, "direct", "direct"),
         ((32, 16, 16, 128), 256, 2, "direct", "direct"),
         ((32, 8, 8, 256), 512, 2, "direct", "blocked"),
         ((32, 4, 4, 128), 256, 2, "blocked", "blocked"),
