@@ -13,8 +13,10 @@ rule.py       recognises what differentiation and batching make of a convolution
 choice.py     the way for each shape, by thresholds; measured.py: or as measured on this machine
 seen.py       the taps that see pixels; the others, which only meet padding, are cut
 dilated.py    taps with a distance, as plain convolutions of every d-th pixel (depthwise: direct.c itself)
-direct.py     compiled direct convolutions: direct.c, compiled and checked by build.py, self_test.py
+direct.py     compiled direct convolutions: direct.c
+fused.py      compiled convolutions by Winograd's forms: winograd.c
 pooling.py    compiled max-pools: pool.c
+build.py      compiles the C files, once a machine; self_test.py checks the result in a process of its own
 winograd.py, blocked.py, few.py   the ways that are written in JAX
 """
 
@@ -35,11 +37,11 @@ def enable(*, compiled: bool = True) -> None:
 
     Clears JAX's caches (``jax.clear_caches``), so that no jitted function keeps the old convolutions;
     call this once, before the first program. If this version of JAX lacks the hook, it only warns.
-    The first convolution on a machine compiles ``direct.c``, in some seconds, and keeps it in the user's
+    The first convolution on a machine compiles C functions, in some seconds, and keeps them in the user's
     cache folder; without a C compiler, convolutions written in JAX take its place, after a warning.
 
     Args:
-        compiled: Use ``direct.c``, if it can be compiled.
+        compiled: Use C functions, if they can be compiled.
 
     Example:
         >>> import jax.numpy as jnp

@@ -230,18 +230,10 @@ static int weight_gradient(const XLA_FFI_CallFrame *f, Job *job) {
   num sums = (1 << 24) / gradient_size(c);  // 64 MiB
   job->sums = job->count = least(up(c->n, 4), least(16, most(1, sums)));
   job->packed = scratch(job, job->sums * gradient_size(c));
-  Job *add = calloc(1, sizeof(Job));  // late helpers may still look at the first job
-  if (job->packed && add) {
-    job->run = gradient_task;
-    spread(f, job);
-    *add = (Job){.run = add_task, .count = c->kh * c->kw * (c->i / c->groups), .held = 1, .c = *c,
-                 .y = job->y, .packed = job->packed, .sums = job->sums};
-    spread(f, add);
-    leave(add);
-    return 1;
-  }
-  free(add);
-  return 0;
+  if (!job->packed) return 0;
+  job->run = gradient_task;
+  spread(f, job);
+  return then(f, job, add_task, c->kh * c->kw * (c->i / c->groups));
 }
 
 static int convolution(const XLA_FFI_CallFrame *f, Job *job) {

@@ -1,4 +1,4 @@
-// What direct.c and pool.c share: vectors, tasks on XLA's threads, and how XLA calls and is answered.
+// What direct.c, winograd.c and pool.c share: vectors, tasks on XLA's threads, and how XLA calls and is answered.
 //
 // XLA calls a handler through its typed foreign function interface (c_api.h, which comes with jaxlib) and lends its own
 // threads. Results do not depend on their number.
@@ -104,6 +104,19 @@ static void spread(const XLA_FFI_CallFrame *f, Job *job) {
   }
   work(job);
   while (atomic_load(&job->done) < job->count) sched_yield();
+}
+
+// Runs a second job on the operands of the first: late helpers may still look at that one.
+static inline int then(const XLA_FFI_CallFrame *f, const Job *first, void (*run)(Job *, num), num count) {
+  Job *job = calloc(1, sizeof(Job));
+  if (!job) return 0;
+  *job = (Job){.run = run, .count = count, .c = first->c, .x = first->x, .w = first->w, .y = first->y, .packed = first->packed,
+               .tile = first->tile, .block = first->block, .slices = first->slices, .sums = first->sums};
+  atomic_store(&job->held, 1);
+  spread(f, job);
+  int done = !atomic_load(&job->failed);
+  leave(job);
+  return done;
 }
 
 // ---- what XLA calls ------------------------------------------------------------------------------------------

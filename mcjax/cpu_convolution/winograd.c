@@ -82,7 +82,7 @@ INLINE void gradients(const vec *x, const int s, vec *y, const int t, const int 
 #define NP (2 * P2 * (P2 - Q2))
 #define NQ (2 * Q2 * (Q2 - P2))
 static const float G4[4][5] = {{-1}, POWERS(1.f, 2.f), POWERS(-1.f, 2.f), {0, 0, 1}};
-static const float G6[6][5] = {POWERS(0.f, P2 *Q2), POWERS(P, NP), POWERS(-P, NP), POWERS(Q, NQ), POWERS(-Q, NQ), {0}};
+static const float G6[6][5] = {POWERS(0.f, P2 * Q2), POWERS(P, NP), POWERS(-P, NP), POWERS(Q, NQ), POWERS(-Q, NQ), {0}};
 
 INLINE float entry_of_G(const int j, const int k, const int a, const int r) {
   return j == a - 1 ? k == r - 1 : a == 4 ? G4[j][k] : G6[j][k];
@@ -147,7 +147,7 @@ INLINE void next(const Conv *c, num m, Tile *z) {
 INLINE void see(const float *image, num h, num w, num channels, num top, num left, const float *zeros, const float **at, const int a) {
   for (int j = 0; j < a; ++j)
     for (int k = 0; k < a; ++k) {
-      num y = top + j, x = left + k;  
+      num y = top + j, x = left + k;
       at[j * a + k] = y < 0 || y >= h || x < 0 || x >= w ? zeros : image + (y * w + x) * channels;
     }
 }
@@ -232,24 +232,24 @@ static void winograd_task(Job *job, num k) {
   const Conv *c = &job->c;
   num i = c->i / c->groups, o = c->o / c->groups, all = all_tiles(job);
   num blocks = up(all, job->block), block = k % blocks, slice = k / blocks % job->slices, g = k / blocks / job->slices;
-  num first = all * block / blocks, tiles_ = all * (block + 1) / blocks - first;
-  num step = plane(tiles_, i), zstep = plane(tiles_, 2 * LANES);
+  num first = all * block / blocks, num_tiles = all * (block + 1) / blocks - first;
+  num step = plane(num_tiles, i), zstep = plane(num_tiles, 2 * LANES);
   float *v = scratch(job, entries(job) * (step + zstep) + i), *z = v + entries(job) * step, *zeros = z + entries(job) * zstep;
   if (!v) return;
   memset(zeros, 0, 4 * i);
-  FORM(job->tile, c->kh, pixels_in, c, job->x + g * i, first, tiles_, i, zeros, v, step)
+  FORM(job->tile, c->kh, pixels_in, c, job->x + g * i, first, num_tiles, i, zeros, v, step)
   for (num pair = pairs_of(c) * slice / job->slices; pair < pairs_of(c) * (slice + 1) / job->slices; ++pair) {
     num from = g * o + pair * 2 * LANES, wide = least(2 * LANES, o - pair * 2 * LANES), V = wide / LANES;
     const float *u = job->packed + entries(job) * i * from;
-    num tall = V == 2 ? TALL : MOST, count = up(tiles_, tall);
+    num tall = V == 2 ? TALL : MOST, count = up(num_tiles, tall);
     for (num e = 0; e < entries(job); ++e, u += i * wide)
       for (num part = 0; part < count; ++part) {
-        num t = tiles_ * part / count, rows = tiles_ * (part + 1) / count - t;
+        num t = num_tiles * part / count, rows = num_tiles * (part + 1) / count - t;
         const float *at[MOST];
         for (num j = 0; j < rows; ++j) at[j] = v + e * step + (t + j) * i;
         tiles(at, i, 1, i, u, z + e * zstep + t * wide, wide, wide, (int)rows, (int)V, 0);
       }
-    FORM(job->tile, c->kh, outputs_out, c, z, zstep, first, tiles_, wide, job->y + from)
+    FORM(job->tile, c->kh, outputs_out, c, z, zstep, first, num_tiles, wide, job->y + from)
   }
   free(v);
 }
@@ -290,16 +290,16 @@ static void winograd_gradient_task(Job *job, num k) {
   const float *x = job->x + g * i + from_i, *dy = job->w + g * o + from_o;
   num end = all * (part + 1) / job->sums;
   for (num first = all * part / job->sums; first < end; first += job->block) {
-    num tiles_ = least(job->block, end - first);
-    FORM(job->tile, c->kh, pixels_in, c, x, first, tiles_, take, zeros, v, vstep)
-    FORM(job->tile, c->kh, gradients_in, c, dy, first, tiles_, wide, zeros, s, sstep)
+    num num_tiles = least(job->block, end - first);
+    FORM(job->tile, c->kh, pixels_in, c, x, first, num_tiles, take, zeros, v, vstep)
+    FORM(job->tile, c->kh, gradients_in, c, dy, first, num_tiles, wide, zeros, s, sstep)
     for (num e = 0; e < n; ++e)
       for (num at = 0; at < wide; at += 2 * LANES) {
         int V = (int)least(2, (wide - at) / LANES);
         num tall = V == 2 ? TALL : MOST, count = up(take, tall);
         for (num t = 0; t < count; ++t) {
           num row = take * t / count, rows = take * (t + 1) / count - row;
-          dtiles(v + e * vstep + row, 0, take, s + e * sstep + at, wide, 1, tiles_, sum + (e * take + row) * wide + at, (int)rows, V);
+          dtiles(v + e * vstep + row, 0, take, s + e * sstep + at, wide, 1, num_tiles, sum + (e * take + row) * wide + at, (int)rows, V);
         }
       }
   }
@@ -319,19 +319,6 @@ static void total_task(Job *job, num k) {
 }
 
 // ---- what XLA calls -------------------------------------------------------------------------------------------
-
-// Runs a second job on the operands of the first: late helpers may still look at that one.
-static int then(const XLA_FFI_CallFrame *f, const Job *first, void (*run)(Job *, num), num count) {
-  Job *job = calloc(1, sizeof(Job));
-  if (!job) return 0;
-  *job = (Job){.run = run, .count = count, .c = first->c, .x = first->x, .w = first->w, .y = first->y, .packed = first->packed,
-               .tile = first->tile, .block = first->block, .slices = first->slices, .sums = first->sums};
-  atomic_store(&job->held, 1);
-  spread(f, job);
-  int done = !atomic_load(&job->failed);
-  leave(job);
-  return done;
-}
 
 static int winograd(const XLA_FFI_CallFrame *f, Job *job) {
   const Conv *c = &job->c;

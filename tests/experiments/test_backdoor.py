@@ -268,6 +268,12 @@ def test_a_study_without_the_plain_path_shows_the_taught_one(tmp_path):
     seconds = rows(tmp_path / "figures" / "seconds.csv")
     by_method = {row["method"]: row["seconds"] for row in seconds}
     assert by_method["taught_line"] == by_method["taught_fine_tune"]
+    found = rows(tmp_path / "evidence.csv")
+    assert [row["network"] for row in found] == ["suspect"] * 5 + ["clean twin"] * 5
+    assert all(
+        int(row["evident"]) == (float(row["anomaly"]) >= float(row["threshold"])) for row in found
+    )
+    assert result["answer"][-1].startswith("Triggers inverted with 16 bonafide images are evidence")
 
 
 def test_a_path_aware_attacker_releases_two_points_of_his_curve(tmp_path):

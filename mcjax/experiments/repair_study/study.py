@@ -216,6 +216,13 @@ class Study:
         """The triggers inverted on the suspect with a number of bonafide images, inverted once."""
         return self._inverted(f"{self.name}evidence_{size}", size, self.tampered.start)
 
+    def evidence_of_references(self, size: int) -> dict[str, dict[str, Inverted]]:
+        """The triggers inverted on each clean reference: what is evident there is a false alarm."""
+        return {
+            name: self._inverted(f"{self.name}evidence_{size}_{name.replace(' ', '_')}", size, one)
+            for name, one in self.tampered.references.items()
+        }
+
     def evidence_of(self, name: str, size: int) -> list[dict[str, Inverted]]:
         """The triggers inverted anew while a method was trained, whose result is there already."""
         made_by = METHODS[name].end or name

@@ -13,7 +13,7 @@ from mcjax.core.processes import once
 from mcjax.core.progress import say
 from mcjax.curves import renormalise
 from mcjax.data import augmentation
-from mcjax.experiments.repair_study import relearning
+from mcjax.experiments.repair_study import alarms, relearning
 from mcjax.experiments.repair_study.headline import answer
 from mcjax.experiments.repair_study.rows import Repair, references, rows_of
 from mcjax.experiments.repair_study.study import Study, Tampered
@@ -42,6 +42,7 @@ class RepairStudy:
         check(run)
         self.run, self.measure = run, measure
         self.rows: list[Row] = []
+        self.alarms: list[Row] = []
         self.paths: dict[Any, Repair] = {}
         self.studies: list[Study] = []
 
@@ -68,6 +69,9 @@ class RepairStudy:
                 write_path(folder / f"{study.name}{name}.csv", repair)
                 if repair.method == shown_path(part.config.repair.methods):
                     self.paths[study.name, size] = repair
+            if study.options.choose == "evidence":
+                for size in study.sizes:
+                    self.alarms += alarms.alarms(study, size)
 
     @property
     def first(self) -> Study:
@@ -88,7 +92,14 @@ class RepairStudy:
         references = list(self.first.tampered.references)
         return once(
             lambda: report(
-                self.run, self.measure, references, self.rows, self.paths, num_images, problems
+                self.run,
+                self.measure,
+                references,
+                self.rows,
+                self.alarms,
+                self.paths,
+                num_images,
+                problems,
             )
         )
 
@@ -192,6 +203,7 @@ def report(
     measure: str,
     references: Sequence[str],
     rows: list[Row],
+    found: list[Row],
     paths: dict[Any, Repair],
     num_images: Mapping[str, int],
     problems: Sequence[str],
@@ -205,6 +217,8 @@ def report(
     write_csv(folder / "seconds.csv", ("method", "bonafide", "seed", "seconds"), timed)
     summary = summarise(rows, measure)
     write_csv(run.workdir / "summary.csv", summary[0], summary)
+    if found:
+        write_csv(run.workdir / "evidence.csv", found[0], found)
     first = next(iter(paths.values()))
     write_path(run.workdir / "path.csv", first)
     one_each = {size: repair for (_, size), repair in reversed(paths.items())}
@@ -218,12 +232,13 @@ def report(
         run,
         metrics(summary, measure, references, sizes),
         question=QUESTION,
-        answer=answer(summary, measure, one_each),
+        answer=[*answer(summary, measure, one_each), *alarms.sentences(found)],
         problems=problems,
         charts=[Chart(k, v, captions(run)[k], columns=min(2, len(v))) for k, v in panels.items()],
         tables={
             "Means over seeds and folds (summary.csv)": [shown_line(one) for one in summary],
             "Every repair (table.csv)": [{k: one[k] for k in columns} for one in rows],
+            **({"Inverted triggers (evidence.csv)": found} if found else {}),
         },
     )
     if not all(repair.choice and repair.choice.index is not None for repair in paths.values()):
