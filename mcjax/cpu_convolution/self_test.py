@@ -119,10 +119,13 @@ def main() -> None:
         i, o = i * library.mcjax_lanes(), o * library.mcjax_lanes()
         x = random.normal(size=(batch, h, width, i)).astype(np.float32)
         w = random.normal(size=(k, k, i // groups, o)).astype(np.float32)
-        options = {"padding": padding, "groups": groups, "tile_size": tile}
-        y = jax.jit(partial(fused.forward, **options))(x, w)
+        forward = partial(fused.forward, padding=padding, groups=groups, tile_size=tile)
+        gradient = partial(
+            fused.weight_gradient, taps=k, padding=padding, groups=groups, tile_size=tile
+        )
+        y = jax.jit(forward)(x, w)
         g = random.normal(size=y.shape).astype(np.float32)
-        dw = jax.jit(partial(fused.weight_gradient, taps=k, **options))(x, g)
+        dw = jax.jit(gradient)(x, g)
         pairs = zip((y, dw), exact(x, w, g, (1, 1), padding, groups), strict=True)
         if not all(np.abs(a - b).max() <= 6e-6 * np.abs(b).max() for a, b in pairs):
             sys.exit(f"wrong numbers of Winograd for {batch, h, width, i, o, k, padding, groups}")
