@@ -119,14 +119,11 @@ def timed(f: Callable[[], Any]) -> tuple[dict[str, float], Any]:
     return seconds, result
 
 
-def mcjax_work(file: Path, network: str, norm: str, eps: float, works: list[str]) -> dict[str, Any]:
-    """Ours: {attack: {"robust", "seconds", "first_call"}}."""
+def loaded(file: Path, network: str) -> tuple[Any, Any, Any]:
+    """The network of a file of `prepare`, as a function of images, and the images and labels."""
     import jax
     import jax.numpy as jnp
 
-    from mcjax import autoattack, cpu_convolution
-
-    cpu_convolution.enable()
     arrays = dict(np.load(file))
     variables: dict[str, Any] = {"params": {}, "batch_stats": {}}
     for name, value in arrays.items():
@@ -139,7 +136,17 @@ def mcjax_work(file: Path, network: str, norm: str, eps: float, works: list[str]
     x, y = jnp.asarray(arrays["images"]), jnp.asarray(arrays["labels"])
     net = _network(network, (x.shape[1], x.shape[2], x.shape[3]))
     logits_fn = jax.tree_util.Partial(net.apply, {k: v for k, v in variables.items() if v})
+    return logits_fn, x, y
 
+
+def mcjax_work(file: Path, network: str, norm: str, eps: float, works: list[str]) -> dict[str, Any]:
+    """Ours: {attack: {"robust", "seconds", "first_call"}}."""
+    import jax
+
+    from mcjax import autoattack, cpu_convolution
+
+    cpu_convolution.enable()
+    logits_fn, x, y = loaded(file, network)
     found: dict[str, Any] = {}
     for work in works:
         attacks = tuple(ATTACKS) if work == TOGETHER else (work,)

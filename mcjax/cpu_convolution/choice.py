@@ -83,14 +83,8 @@ def forward(
     way = way or forward_way(
         x.shape, w.shape, stride=stride, size=size, groups=groups, compiled=compiled
     )
-    if x.dtype == jnp.bfloat16:
-        few_channels = min(w.shape[2], w.shape[3]) < 64
-        if (way == "direct" or (way == "fused" and few_channels)) and direct.sums_pairs(
-            x.shape[3], groups
-        ):
-            way = "direct"  # half the time, where Winograd saves no more
-        else:
-            x, w = x.astype(jnp.float32), w.astype(jnp.float32)
+    if x.dtype == jnp.bfloat16 and not (way == "direct" and direct.sums_pairs(x.shape[3], groups)):
+        x, w = x.astype(jnp.float32), w.astype(jnp.float32)
     if way == "direct":
         return direct.forward(x, w, stride=stride, padding=padding, groups=groups)
     if way == "fused":

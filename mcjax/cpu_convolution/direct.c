@@ -102,7 +102,7 @@ static void forward_task(Job *job, num k) {
           if (p == p1 - p0) p = 0, ++n;
         }
         tiles(at, row, c.kh, taps, w + v * c.kh * taps * LANES, y + from * c.o + g * o + v * LANES, c.o,
-              least(V * LANES, o - v * LANES), (int)size, V, job->pairs);
+              least(V * LANES, o - v * LANES), (int)size, V, job->pairs, 0);
       }
     }
   }

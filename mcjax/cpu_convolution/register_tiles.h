@@ -4,7 +4,7 @@
 
 #include "tasks.h"
 
-// ---- y[j, o] = sum over a, k of x[j][a * row + k] w[a, k, o], k running over a row of taps --------------------
+// ---- y[j, o] (+)= sum over a, k of x[j][a * row + k] w[a, k, o], k running over a row of taps ------------------
 
 // A product, or with bfloat16 two: every 32 bits of x and w are a pair of input channels then.
 INLINE vec add(vec sum, vec w, float x, const int pairs) {
@@ -14,7 +14,7 @@ INLINE vec add(vec sum, vec w, float x, const int pairs) {
   return sum + w * x;
 }
 
-INLINE void tile(const float *const *x, num row, num kh, num k, const float *w, float *y, num step, num take, const int pairs, const int P, const int V) {
+INLINE void tile(const float *const *x, num row, num kh, num k, const float *w, float *y, num step, num take, const int pairs, const int adds, const int P, const int V) {
   vec sum[MOST][2];
   UNROLL for (int j = 0; j < P; ++j) UNROLL for (int v = 0; v < V; ++v) sum[j][v] = (vec){0};
   for (num a = 0; a < kh * row; a += row)
@@ -25,7 +25,11 @@ INLINE void tile(const float *const *x, num row, num kh, num k, const float *w, 
       UNROLL for (int j = 0; j < P; ++j) UNROLL for (int v = 0; v < V; ++v) sum[j][v] = add(sum[j][v], z[v], x[j][b], pairs);
     }
   if (take == V * LANES) {
-    UNROLL for (int j = 0; j < P; ++j) UNROLL for (int v = 0; v < V; ++v) store(y + j * step + v * LANES, sum[j][v]);
+    UNROLL for (int j = 0; j < P; ++j) UNROLL for (int v = 0; v < V; ++v) {
+      float *to = y + j * step + v * LANES;
+      if (adds) sum[j][v] += load(to);
+      store(to, sum[j][v]);
+    }
   } else {
     for (int j = 0; j < P; ++j) memcpy(y + j * step, sum[j], 4 * take);
   }
@@ -44,17 +48,19 @@ INLINE void tile(const float *const *x, num row, num kh, num k, const float *w, 
     case 8: F(__VA_ARGS__, 8, V); break;      \
   }
 
-INLINE void tiles_of(const float *const *x, num row, num kh, num k, const float *w, float *y, num step, num take, int rows, int V, const int pairs) {
+INLINE void tiles_of(const float *const *x, num row, num kh, num k, const float *w, float *y, num step, num take, int rows, int V, const int pairs, const int adds) {
   if (V == 2) {
-    ROWS(2, tile, x, row, kh, k, w, y, step, take, pairs)
+    ROWS(2, tile, x, row, kh, k, w, y, step, take, pairs, adds)
   } else {
-    ROWS(1, tile, x, row, kh, k, w, y, step, take, pairs)
+    ROWS(1, tile, x, row, kh, k, w, y, step, take, pairs, adds)
   }
 }
 
-static void tiles(const float *const *x, num row, num kh, num k, const float *w, float *y, num step, num take, int rows, int V, int pairs) {
-  if (pairs) tiles_of(x, row, kh, k, w, y, step, take, rows, V, 1);
-  else tiles_of(x, row, kh, k, w, y, step, take, rows, V, 0);
+// bfloat16 is for whole sums only, and only whole vectors of channels are added to y.
+static void tiles(const float *const *x, num row, num kh, num k, const float *w, float *y, num step, num take, int rows, int V, int pairs, int adds) {
+  if (pairs) tiles_of(x, row, kh, k, w, y, step, take, rows, V, 1, 0);
+  else if (adds) tiles_of(x, row, kh, k, w, y, step, take, rows, V, 0, 1);
+  else tiles_of(x, row, kh, k, w, y, step, take, rows, V, 0, 0);
 }
 
 // ---- dw[m, o] += sum over rows and pixels of x[r * row + q * step + m] g[r, q, o] ------------------------------

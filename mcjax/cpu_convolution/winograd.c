@@ -228,6 +228,8 @@ static void weights_task(Job *job, num k) {
   FORM(job->tile, c->kh, weights_in, job->w + first, i, c->o, least(2 * LANES, o - from), job->packed + entries(job) * i * first)
 }
 
+#define LONGEST 128  // channels of one sum: a sum of short sums is closer than one long sum
+
 static void winograd_task(Job *job, num k) {
   const Conv *c = &job->c;
   num i = c->i / c->groups, o = c->o / c->groups, all = all_tiles(job);
@@ -245,9 +247,12 @@ static void winograd_task(Job *job, num k) {
     for (num e = 0; e < entries(job); ++e, u += i * wide)
       for (num part = 0; part < count; ++part) {
         num t = num_tiles * part / count, rows = num_tiles * (part + 1) / count - t;
-        const float *at[MOST];
-        for (num j = 0; j < rows; ++j) at[j] = v + e * step + (t + j) * i;
-        tiles(at, i, 1, i, u, z + e * zstep + t * wide, wide, wide, (int)rows, (int)V, 0);
+        for (num from_i = 0; from_i < i; from_i += LONGEST) {
+          num k = least(LONGEST, i - from_i);
+          const float *at[MOST];
+          for (num j = 0; j < rows; ++j) at[j] = v + e * step + (t + j) * i + from_i;
+          tiles(at, k, 1, k, u + from_i * wide, z + e * zstep + t * wide, wide, wide, (int)rows, (int)V, 0, from_i > 0);
+        }
       }
     FORM(job->tile, c->kh, outputs_out, c, z, zstep, first, num_tiles, wide, job->y + from)
   }

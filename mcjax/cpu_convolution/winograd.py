@@ -47,7 +47,7 @@ def toom_cook(m: int, r: int, points: tuple[float, ...]) -> Form:
     return Form(Bt.astype(np.float32), G.astype(np.float32), powers(m).T.astype(np.float32))
 
 
-# The rounding error of these six points is 1e-6 to 3e-6, half as large as with 1, -1, 2 and -1/2; the
+# The rounding error of these six points is 1e-6 to 3e-6 (512 channels), half as large as with 1, -1, 2 and -1/2; the
 # first two matrices have no rounding of their own. winograd.c has the same points.
 POINTS = (0, 0.75, -0.75, 1.5, -1.5)
 FORMS = {
