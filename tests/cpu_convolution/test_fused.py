@@ -94,6 +94,14 @@ def test_what_fits(taps, channels, stride, groups, expected):
     assert fused.fits(taps, channels, stride=stride, groups=groups) == expected
 
 
+def test_what_does_not_fit_is_refused():
+    x = jnp.ones((1, 8, 8, build.lanes() + 1))
+    with pytest.raises(ValueError, match="vectors of"):
+        fused.forward(x, jnp.ones((3, 3, build.lanes() + 1, build.lanes())), padding=((0, 0),) * 2)
+    with pytest.raises(ValueError, match="vectors of"):
+        fused.weight_gradient(x, jnp.ones((1, 6, 6, build.lanes())), taps=3, padding=((0, 0),) * 2)
+
+
 @pytest.mark.parametrize(("taps", "groups"), [(3, 1), (5, 1), (3, 2)])
 def test_derivatives_of_a_network_equal_xlas(taps, groups):
     x, w = operands(8, 8, 8, (2, 2), taps, groups)
