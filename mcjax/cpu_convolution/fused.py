@@ -49,13 +49,8 @@ def tile(size: Pair, r: int) -> int:
 def forward(
     x: Array, w: Array, *, padding: Pads, groups: int = 1, tile_size: int | None = None
 ) -> Array:
-    """The convolution of x (batch, h, w, groups * i) with w (r, r, i, groups * o) at stride 1, in float32.
-
-    Raises:
-        ValueError: It does not fit (`fits`).
-    """
+    """The convolution of x (batch, h, w, groups * i) with w (r, r, i, groups * o) at stride 1, in float32."""
     r = w.shape[0]
-    _check(w.shape[:2], (x.shape[3], w.shape[3]), groups)
     size = output_size(x.shape[1:3], (r, r), padding=padding)
     window = _window(r, padding, groups, tile_size or tile(size, r))
     return call("mcjax_winograd", (x.shape[0], *size, w.shape[3]), x, w, window=window)
@@ -70,24 +65,10 @@ def weight_gradient(
     groups: int = 1,
     tile_size: int | None = None,
 ) -> Array:
-    """The gradient (r, r, i, groups * o) of that convolution's weights, given the output's g.
-
-    Raises:
-        ValueError: It does not fit (`fits`).
-    """
-    _check((taps, taps), (x.shape[3], g.shape[3]), groups)
+    """The gradient (r, r, i, groups * o) of that convolution's weights, given the output's g."""
     window = _window(taps, padding, groups, tile_size or tile(g.shape[1:3], taps))
     shape = (taps, taps, x.shape[3] // groups, g.shape[3])
     return call("mcjax_winograd_gradient", shape, x, g, window=window)
-
-
-def _check(taps: Pair, channels: Pair, groups: int) -> None:
-    """Refuses what the C functions would read or write out of bounds."""
-    if not fits(taps, channels, stride=(1, 1), groups=groups):
-        raise ValueError(
-            f"no fused convolution of {tuple(taps)} taps and {tuple(channels)} channels in {groups} "
-            f"groups: it takes vectors of {build.lanes()} channels"
-        )
 
 
 def _window(r: int, padding: Pads, groups: int, m: int) -> np.ndarray:

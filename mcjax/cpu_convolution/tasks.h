@@ -133,6 +133,11 @@ static int asks_version(XLA_FFI_CallFrame *f) {
 // The call's only attribute.
 static const num *window(const XLA_FFI_CallFrame *f) { return ((const XLA_FFI_Array *)f->attrs.attrs[0])->data; }
 
+static inline XLA_FFI_Error *refuse(const XLA_FFI_CallFrame *f, XLA_FFI_Error_Code code, const char *why) {
+  XLA_FFI_Error_Create_Args error = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, NULL, why, code};
+  return f->api->XLA_FFI_Error_Create(&error);
+}
+
 // Runs a job to its end.
 static XLA_FFI_Error *finish(const XLA_FFI_CallFrame *f, int (*run)(const XLA_FFI_CallFrame *, Job *), Job given) {
   Job *job = calloc(1, sizeof(Job));
@@ -145,7 +150,5 @@ static XLA_FFI_Error *finish(const XLA_FFI_CallFrame *f, int (*run)(const XLA_FF
     leave(job);
   }
   if (done) return NULL;
-  XLA_FFI_Error_Create_Args error = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, NULL, "mcjax: no memory for a convolution",
-                                     XLA_FFI_Error_Code_RESOURCE_EXHAUSTED};
-  return f->api->XLA_FFI_Error_Create(&error);
+  return refuse(f, XLA_FFI_Error_Code_RESOURCE_EXHAUSTED, "mcjax: no memory for a convolution");
 }

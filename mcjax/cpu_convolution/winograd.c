@@ -356,7 +356,10 @@ static int winograd_gradient(const XLA_FFI_CallFrame *f, Job *job) {
 static XLA_FFI_Error *handle(XLA_FFI_CallFrame *f, int (*run)(const XLA_FFI_CallFrame *, Job *)) {
   if (asks_version(f)) return NULL;
   const XLA_FFI_Buffer *x = f->args.args[0], *w = f->args.args[1], *y = f->rets.rets[0], *out = run == winograd ? y : w;
-  const num *v = window(f);
+  const num *v = window(f), whole_vectors = v[6] * LANES, form = 10 * v[9] + v[0];
+  // Anything else would be read or written out of bounds.
+  if (x->dims[3] % whole_vectors || out->dims[3] % whole_vectors || v[0] != v[1] || (form != 23 && form != 43 && form != 25))
+    return refuse(f, XLA_FFI_Error_Code_INVALID_ARGUMENT, "mcjax: no such form of Winograd's, or channels that are no whole vectors");
   return finish(f, run, (Job){.x = x->data, .w = w->data, .y = y->data, .tile = v[9],
                               .c = {x->dims[0], x->dims[1], x->dims[2], x->dims[3], out->dims[1], out->dims[2], out->dims[3],
                                     v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8]}});
