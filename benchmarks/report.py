@@ -35,8 +35,8 @@ def write(results: Path) -> None:
         + f"; {last['date']}.",
         "",
         "Median seconds of one step or point. *eager*: w(t) anew for every batch, gradients recorded. "
-        "*tuned*: the fastest of no_grad, channels_last and torch.compile, named beside it. *stock*: the same "
-        "JAX program with XLA's own convolutions. Ratios are times over mcjax's. GF/s counts the operations of "
+        "*tuned*: the fastest of no_grad, channels_last and torch.compile, of those that were timed, named beside it. "
+        "*stock*: the same JAX program with XLA's own convolutions (-: not timed). Ratios are times over mcjax's. GF/s counts the operations of "
         "the direct method (3 passes a training step, 2 a PGD step, 1 an evaluation, BatchNorm's "
         "recomputation not counted); the limit is the fastest of the 2048 x 2048 float32 matrix products that "
         "were timed beside the rows, on the same machine and day.",

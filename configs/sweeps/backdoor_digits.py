@@ -6,7 +6,7 @@
 One job per seed: it trains the two tampered networks once, for all sizes and repairs. One job per seed and
 size ({"seed": range(3), "repair.sizes": ((400,), (200,), (100,), (50,))}) would train them four times.
 
-Cost: 3 jobs of 100 seconds on two CPU cores.
+Cost: 3 jobs of 75 seconds on two CPU cores.
 """
 
 from mcjax.sweeps.declare import Sweep, grid

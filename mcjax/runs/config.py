@@ -123,7 +123,10 @@ def variant(config: ConfigDict, arg: str | None) -> ConfigDict:
         elif word == "all_to_all" and "label_map" in config.get("attack", {}):
             config.attack.label_map = word
         else:
-            raise UserError(f"unknown config argument {word!r}; use quick, or no argument")
+            words = ["quick", *(["all_to_all"] if "label_map" in config.get("attack", {}) else [])]
+            raise UserError(
+                f"unknown config argument {word!r}; use {' or '.join(words)}, or no argument"
+            )
     return config
 
 

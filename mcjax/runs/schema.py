@@ -212,7 +212,9 @@ _REPAIR: Settings = {
         "0: no cross-validation; else the number of folds (the held-out fold chooses t)",
     ),
     "repair.methods": Setting(
-        DEFAULT, several(text(), least=1), "repair methods to compare; must include path"
+        DEFAULT,
+        several(text(), least=1),
+        "repair methods to compare; path, taught_path or taught_line is among them",
     ),
     "repair.num_epochs": Setting(40.0, number(0, 1e6, above=True), "epochs of each repair", 1.0),
     "repair.steps_per_epoch": Setting(

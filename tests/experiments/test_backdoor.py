@@ -276,7 +276,7 @@ def test_a_study_without_the_plain_path_shows_the_taught_one(tmp_path):
     assert all(
         int(row["evident"]) == (float(row["anomaly"]) >= float(row["threshold"])) for row in found
     )
-    assert result["answer"][-1].startswith("Triggers inverted with 16 bonafide images are evidence")
+    assert result["answer"][-1].startswith("With 16 bonafide images, inverted triggers speak for")
 
 
 def test_a_path_aware_attacker_releases_two_points_of_his_curve(tmp_path):

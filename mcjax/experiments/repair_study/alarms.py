@@ -8,7 +8,9 @@ from mcjax.report.means import Row
 
 
 def alarms(study: Study, size: int) -> list[Row]:
-    """The rows of evidence.csv: one per network and form of triggers, the most anomalous first.
+    """The rows of evidence.csv: one per network and form of triggers.
+
+    Of each network the form with the largest anomaly over its threshold comes first.
 
     Args:
         study: The study, whose config chooses t by evidence.
@@ -23,6 +25,7 @@ def alarms(study: Study, size: int) -> list[Row]:
             **({} if study.fold is None else {"fold": study.fold}),
             "form": one.form,
             "class": one.target,
+            "attacked_class": "" if study.tampered.target is None else study.tampered.target,
             "anomaly": one.anomaly,
             "threshold": one.threshold,
             "success": one.success,
@@ -34,12 +37,12 @@ def alarms(study: Study, size: int) -> list[Row]:
 
 
 def sentences(rows: Sequence[Row]) -> list[str]:
-    """In how many networks a trigger is evidence of a backdoor, and of which class.
+    """For how many networks inverted triggers speak for a backdoor, and of which class.
 
     Example:
-        >>> row = {"network": "suspect", "bonafide": 50, "seed": 0, "form": "patch", "class": 1}
-        >>> sentences([{**row, "evident": 1}, {**row, "form": "warp", "evident": 0}])
-        ['Triggers inverted with 50 bonafide images are evidence of a backdoor in 1 of 1 suspects (class 1).']
+        >>> row = {"network": "suspect", "bonafide": 50, "seed": 0, "class": 1, "attacked_class": 1}
+        >>> sentences([{**row, "form": "patch", "evident": 1}, {**row, "form": "warp", "evident": 0}])
+        ['With 50 bonafide images, inverted triggers speak for a backdoor in 1 of 1 suspects (class 1).']
     """
     lines = []
     for size in dict.fromkeys(row["bonafide"] for row in rows):
@@ -48,15 +51,19 @@ def sentences(rows: Sequence[Row]) -> list[str]:
             for name in dict.fromkeys(row["network"] for row in rows)
         ]
         lines.append(
-            f"Triggers inverted with {size} bonafide images are evidence of a backdoor in "
-            f"{' and '.join(counts)}."
+            f"With {size} bonafide images, inverted triggers speak for a backdoor in {' and '.join(counts)}."
         )
     return lines
 
 
 def _count(name: str, rows: Sequence[Row]) -> str:
     # The first row of a seed and fold is of the form that says most.
-    firsts = {(row["seed"], row.get("fold")): row for row in reversed(rows)}
-    classes = sorted({row["class"] for row in firsts.values() if row["evident"]})
-    named = f" (class {', '.join(map(str, classes))})" if classes else ""
-    return f"{sum(row['evident'] for row in firsts.values())} of {len(firsts)} {name}s{named}"
+    firsts = {(row["seed"], row.get("fold")): row for row in reversed(rows)}.values()
+    found = sorted({row["class"] for row in firsts if row["evident"]})
+    attacked = {row["attacked_class"] for row in firsts}
+    named = f" (class {', '.join(map(str, found))}" if found else ""
+    if found and name == "suspect" and attacked not in ({""}, set(found)):
+        named += f"; the attacker's is {', '.join(map(str, sorted(attacked)))}"
+    named += ")" if found else ""
+    what = f"folds with the {name}" if "fold" in rows[0] else f"{name}s"
+    return f"{sum(row['evident'] for row in firsts)} of {len(firsts)} {what}{named}"
