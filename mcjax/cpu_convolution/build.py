@@ -45,7 +45,7 @@ class NotBuilt(Exception):
 def load() -> bool:
     """Registers the C functions with XLA; False, after one warning, where they cannot be had.
 
-    Compiling and checking takes some 5 seconds, once for a machine.
+    Compiling and checking takes some 10 seconds, once for a machine.
     """
     return _library() is not None
 
