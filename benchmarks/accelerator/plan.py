@@ -61,5 +61,6 @@ def pieces(tiny: bool = False) -> list[Piece]:
         Piece("chunk", "chunks", first.name, 90, "points of a path vmapped together"),
         Piece("compile", "compile_times", first.name, 90, "compile times, cold and warm cache"),
         *others[1:],
+        Piece("autoattack", "ensemble", "", 120, "AutoAttack as a whole on three small networks"),
         Piece("study", "study", "", 240, "a backdoor study of 16 seeds in one program"),
     ]

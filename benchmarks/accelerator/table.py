@@ -33,6 +33,7 @@ def page(record: Record, *, tiny: bool = False) -> str:
             ("Beside PyTorch", _beside),
             ("Networks side by side", _sweep),
             ("Points vmapped together", _chunks),
+            ("AutoAttack, linf", _autoattack),
             ("Compilation", _compile),
             ("A backdoor study", _study),
         ):
@@ -159,6 +160,16 @@ def _chunks(rows: list[Row]) -> Cells:
         cells.append([
             row["network"], row["chunk"], f"{row['seconds']:.4g}", f"{row['images_per_second']:.0f}",
             f"{row['temporary_bytes'] / 2**20:.0f}", f"{row['worst']:.1g}",
+        ])  # fmt: skip
+    return cells
+
+
+def _autoattack(rows: list[Row]) -> Cells:
+    cells: Cells = [["network", "images", "correct", "robust", "seconds", "first call"]]
+    for row in _of(rows, "autoattack"):
+        cells.append([
+            row["name"], row["images"], row["correct"], row["robust"], f"{row['seconds']:.3g}",
+            f"{row['first_call']:.3g} s",
         ])  # fmt: skip
     return cells
 

@@ -159,6 +159,8 @@ def test_the_whole_script_on_the_smallest_sizes(tmp_path, monkeypatch):
         if row["piece"] == "tests":
             assert row["passed"] > 0
             assert row["failed"] == 0
+        if row["piece"] == "autoattack":
+            assert row["robust"] <= row["correct"] <= row["images"]
         if row["piece"] == "sweep":
             assert row["worst"] < 1e-4
     (cold, warm) = (row for row in rows if row["piece"] == "compile")
