@@ -147,8 +147,8 @@ cpu_convolution.enable()
 def conv(x, w):
     return lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 step = jax.jit(lambda x, w: lax.fori_loop(0, 60, lambda k, x: jnp.tanh(conv(x, w)), x))
-x, w = jnp.ones((64, 32, 32, 16)), jnp.ones((3, 3, 16, 16))
-assert "mcjax_convolution" in step.lower(x, w).as_text()
+x, w = jnp.ones((64, 32, 32, CHANNELS)), jnp.ones((3, 3, CHANNELS, CHANNELS))
+assert "FUNCTION" in step.lower(x, w).as_text()
 step(x, w).block_until_ready()
 print("ready", flush=True)
 """
@@ -168,9 +168,13 @@ ENDS = {
 
 
 @pytest.mark.slow(compiles=True)
+@pytest.mark.parametrize(
+    ("channels", "function"), [("15", "mcjax_convolution"), ("16", "mcjax_winograd")]
+)
 @pytest.mark.parametrize(("rest", "sent", "code"), ENDS.values(), ids=ENDS.keys())
-def test_a_process_ends(rest, sent, code):
-    command = [sys.executable, "-c", PROGRAM + rest]
+def test_a_process_ends(rest, sent, code, channels, function):
+    program = PROGRAM.replace("CHANNELS", channels).replace("FUNCTION", function)
+    command = [sys.executable, "-c", program + rest]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
