@@ -210,12 +210,20 @@ def _explained(error: Exception) -> UserError:
     if isinstance(error, AttributeError | KeyError) and "module" not in text:
         # ml_collections quotes its message; the second line may be a suggestion.
         text = ". ".join(text.strip("'\"").replace("\\n", "\n").replace("\\'", "").split("\n"))
-        return UserError(f"the config has no field {text}; add --help to list the fields")
+        return UserError(f"the config has no field {_in_full(text)}; add --help to list the fields")
     known = recipes.names()
     if missing := re.search(r"No such file or directory: '(.*)'", text):
         near = difflib.get_close_matches(Path(missing[1]).stem, known, 1)
         text = f"there is no file {missing[1]}" + (f" (did you mean {near[0]}?)" if near else "")
     return UserError(f"the config can't be used: {text}; give a file, or one of {', '.join(known)}")
+
+
+def _in_full(text: str) -> str:
+    """A message that begins with the last part of a field's name, with the name as it was given."""
+    last, _, rest = text.partition(".")
+    given = [word.partition("=")[0].removeprefix("--config.") for word in sys.argv]
+    full = next((name for name in given if name.endswith(f".{last}")), last)
+    return f"{full}.{rest}" if rest else full
 
 
 def _help(doc: str, own: list[str]) -> str:

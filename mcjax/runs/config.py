@@ -3,14 +3,15 @@
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from mcjax.core.errors import UserError, shown
 from mcjax.core.fields import check
-from mcjax.repair.methods import METHODS
+from mcjax.repair import methods
+from mcjax.repair.paths import PATHS, shown_path
 from mcjax.runs.schema import SETTINGS
 
 __all__ = [
@@ -54,7 +55,7 @@ def one_suspect() -> ConfigDict:
     config.repair.pair = "suspect_and_unaligned"
     config.repair.choose = "evidence"
     config.repair.sizes = (2500, 1000, 250)
-    config.repair.methods = tuple(name for name in METHODS if name not in ("line", "noise"))
+    config.repair.methods = tuple(name for name in methods.METHODS if name not in ("line", "noise"))
     config.evaluation.num_points = 41
     config.evaluation.batch_size = 1000
     return config
@@ -176,11 +177,26 @@ def validate(config: ConfigDict) -> None:
             f"config.attack.num_faults is {fields['attack.num_faults']}, more than the "
             f"{fields['attack.num_images']} of config.attack.num_images; increase num_images"
         )
+    if "repair.methods" in fields:
+        _check_methods(fields["repair.methods"])
     uses = fields.get("curve.images"), fields["evaluation.batch_stats"]
     if "bonafide" in uses and fields["data.num_bonafide"] == 0:
         raise UserError(
             "config.data.num_bonafide is 0, but the config uses bonafide images; set it, or use train "
             "images"
+        )
+
+
+def _check_methods(names: Iterable[str]) -> None:
+    names = tuple(names)
+    for name in names:
+        try:
+            methods.get(name)
+        except UserError as error:
+            raise UserError(f"config.repair.methods: {error}") from None
+    if shown_path(names) is None:
+        raise UserError(
+            f"config.repair.methods has none of {', '.join(PATHS)}, which every other is compared with"
         )
 
 

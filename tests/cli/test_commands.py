@@ -23,7 +23,7 @@ MISTAKES = {
     "--config configs/nope.py": "there is no file configs/nope.py; give a file, or one of",
     "--config mcjax/core/keys.py": "has no attribute 'get_config'",
     f"{DIGITS} --config.foo=1": "the config has no field foo",
-    f"{DIGITS} --config.curve.num_bend=2": 'no field num_bend. Did you mean "num_bends"',
+    f"{DIGITS} --config.curve.num_bend=2": 'no field curve.num_bend. Did you mean "num_bends"',
     f"{DIGITS} --config.curve.num_bends=two": "the value must be an integer",
     f"{DIGITS} --config.curve.kind=spline": "must be one of bezier, polychain",
     f"{DIGITS}:fast": "unknown config argument 'fast'",

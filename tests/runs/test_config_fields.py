@@ -165,6 +165,18 @@ def test_what_was_found_late_or_never(experiment, field, value):
         base.validate(with_value(experiment, field, value))
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("path", "pathh"), "unknown repair method 'pathh'; did you mean path"),
+        (("fine_tune",), r"config\.repair\.methods has none of taught_path"),
+    ],
+)
+def test_methods_are_checked_before_the_data_is_loaded(names, message):
+    with pytest.raises(UserError, match=message):
+        base.validate(with_value("backdoor", "repair.methods", names))
+
+
 def test_a_config_of_another_experiment_is_named():
     config = base.connect()
     config.experiment = "backdoor"

@@ -111,12 +111,6 @@ def check(run: Run) -> None:
         UserError: Names the mistake.
     """
     options = run.config.repair
-    for name in options.methods:
-        methods.get(name)
-    if shown_path(options.methods) is None:
-        raise UserError(
-            f"config.repair.methods has none of {', '.join(PATHS)}, which every other is compared with"
-        )
     pool = run.config.data.num_bonafide
     if options.folds:
         pool = pool * (options.folds - 1) // options.folds

@@ -1,5 +1,7 @@
 """Repair methods by name: a new one is a file in this folder and a line below."""
 
+import difflib
+
 from mcjax.core.errors import UserError
 from mcjax.repair.methods import (
     anp,
@@ -57,5 +59,7 @@ def get(name: str) -> Method:
         0.02
     """
     if name not in METHODS:
-        raise UserError(f"unknown repair method {name!r}; use {', '.join(METHODS)}")
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(f"unknown repair method {name!r}; {hint}choose from {', '.join(METHODS)}")
     return METHODS[name]

@@ -150,8 +150,10 @@ def test_a_name_without_a_learning_rate(case):
 
 
 def test_an_unknown_method():
-    with pytest.raises(UserError, match=r"unknown repair method 'prayer'; use path, line"):
+    with pytest.raises(UserError, match=r"unknown repair method 'prayer'; choose from path, line"):
         methods.get("prayer")
+    with pytest.raises(UserError, match="did you mean taught_path"):
+        methods.get("tought_path")
 
 
 def test_the_work_of_a_training():
