@@ -295,7 +295,7 @@ def page(record: dict[str, Any]) -> str:
         "",
         f"Robust accuracies by single attacks agree within 0.5 points in {within} of {len(single)} comparisons. Summed over "
         f"all of them, mcjax leaves {abs(higher)} {'more' if higher > 0 else 'fewer'} of {num} images robust than the "
-        "published code; why Square leaves fewer: [comparison](../docs/comparison.md#what-was-measured-side-by-side). "
+        "published code; why: [comparison](../docs/comparison.md#why-more-are-fooled). "
         "*every one alone* counts the images that withstand each of the four attacks, every one started from the "
         "original image.",
         "",

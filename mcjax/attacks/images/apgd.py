@@ -56,8 +56,8 @@ def apgd(
     to its best point if, since the last checkpoint, (1) fewer than 0.75 of its steps increased f, or
     (2) neither its eta nor its best f has changed. Each restart uses a new random start.
 
-    In l1 the steps have no momentum and move only the entries of largest gradient: as many as the
-    best point has changed, divided by 1.5. eta starts at eps and is divided by 1.5 every 4 % of the
+    In l1 the steps have no momentum and move only the entries of largest gradient that the box does not
+    block: as many as the best point has changed, divided by 1.5 and rounded down, at least one. eta starts at eps and is divided by 1.5 every 4 % of the
     steps, or reset where the best point has become sparser by more than 5 %. 30 % of the steps search the ball
     of radius 3 eps, 30 % that of 2 eps and the rest that of eps.
 
