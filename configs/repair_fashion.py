@@ -3,7 +3,7 @@
     python -m mcjax.train --config configs/repair_fashion.py
     python -m mcjax.train --config configs/repair_fashion.py --config.attack.trigger=wanet
 
-The path leads to the suspect's own un-aligned copy. Every method gets the same images and as many gradients as 5,000
+The path begins at the suspect, and its far end is trained with it. Every method gets the same images and as many gradients as 5,000
 steps of batch 64. 1,000 clean images choose t and the thresholds. Needs the original files: Debian's package
 dataset-fashion-mnist, or --config.data.dir=FOLDER.
 Cost: not measured as a whole; the taught path takes two to four minutes per size on two CPU cores.
@@ -23,8 +23,7 @@ def get_config(arg=None):
     config.repair.steps_per_epoch = 100
     config.repair.batch_size = 64
     config.repair.augmentation = "flip_crop_2"
-    config.repair.learning_rate.path = 0.1
-    config.repair.learning_rate.taught_path = 0.1
+    config.repair.learning_rate.path = 0.02
     config.repair.i_bau.num_rounds = 10
     config.repair.i_bau.learning_rate = 1e-3
     config.repair.i_bau.eps = 5.0

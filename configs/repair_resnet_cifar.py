@@ -3,8 +3,8 @@
     python -m mcjax.train --config configs/repair_resnet_cifar.py
     python -m mcjax.train --config configs/repair_resnet_cifar.py --config.attack.trigger=wanet
 
-Needs the original archives in --config.data.dir, or TFDS (mcjax[tfds]). The path leads to the suspect's own un-aligned
-copy; every method gets the same images and as many gradients.
+Needs the original archives in --config.data.dir, or TFDS (mcjax[tfds]). The path begins at the suspect, and
+its far end is trained with it; every method gets the same images and as many gradients.
 Cost: not measured; intended for one accelerator.
 Score: not measured.
 """
@@ -24,6 +24,5 @@ def get_config(arg=None):
     config.repair.steps_per_epoch = 79
     config.repair.batch_size = 128
     config.repair.augmentation = "flip_crop"
-    config.repair.learning_rate.path = 0.05
-    config.repair.learning_rate.taught_path = 0.05
+    config.repair.learning_rate.path = 0.02
     return base.variant(config, arg)

@@ -46,6 +46,7 @@ SEARCH = OPTIONS
 SETTINGS = (
     "second_is_clean",
     "align",
+    "end",
     "unalign",
     "fit",
     "choose",
@@ -91,16 +92,21 @@ def define_flags() -> None:
         "With --second, permute its channels: weights, activations, away or activations_away.",
     )
     flags.DEFINE_string(
+        "end",
+        "free",
+        "Without --second, what the path leads to: free (an end that is trained with it), unaligned (the "
+        "suspect's copy, permuted), fine_tuned.",
+    )
+    flags.DEFINE_string(
         "unalign",
         "weights",
-        "Without --second, how the suspect's own copy is permuted: weights, activations, random; "
-        "none: a fine-tuned copy.",
+        "With --end=unaligned, how the copy is permuted: weights, activations, random.",
     )
     flags.DEFINE_string(
         "fit",
         "auto",
-        "What the path learns: distillation (the suspect's answers), labels, or auto (the answers if "
-        "there is evidence of a backdoor).",
+        "What the path learns: answers (the suspect's), distillation (those to mixed images), labels, or "
+        "auto (the answers if there is evidence of a backdoor).",
     )
     flags.DEFINE_string(
         "choose", "evidence", "How t is chosen: evidence (inverted triggers) or distance."
@@ -108,7 +114,9 @@ def define_flags() -> None:
     flags.DEFINE_float("tolerance", 0.02, "Accuracy that the repair may lose, a fraction.")
     flags.DEFINE_integer("num_steps", 4000, "Training steps of the path, with as many gradients.")
     flags.DEFINE_integer("batch_size", 128, "Images per step.")
-    flags.DEFINE_float("learning_rate", 0.05, "Learning rate of the path's training.")
+    flags.DEFINE_float(
+        "learning_rate", 0.0, "Of the path's training; 0: 0.01 with a free end, otherwise 0.05."
+    )
     flags.DEFINE_integer("num_points", 61, "Number of points of the path to evaluate.")
     flags.DEFINE_float("extrapolate", 0.0, "How far beyond its ends to evaluate the path, in t.")
     flags.DEFINE_list("forms", list(FORMS), "Forms of triggers that are looked for.")

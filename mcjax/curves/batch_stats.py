@@ -156,7 +156,8 @@ class CurveWithStats:
     Args:
         curve: The curve of the parameters: `Bezier`, `Plane` or any callable pytree.
         start_stats: Statistics of the endpoint at t = 0; {} for a network without BatchNorm.
-        end_stats: Statistics of the endpoint at t = 1.
+        end_stats: Statistics of the endpoint at t = 1; None if it was trained with the curve, whose
+            own are computed as at every other t.
         images: Images to recompute from, [N, H, W, C]; None interpolates the endpoints'
             statistics linearly instead (the option `none`).
         apply_train: `apply_train(key, variables, x) -> (logits, batch_stats)`.
@@ -167,7 +168,7 @@ class CurveWithStats:
 
     curve: Callable[[Any], PyTree]
     start_stats: PyTree
-    end_stats: PyTree
+    end_stats: PyTree | None
     images: jax.Array | np.ndarray | None
     apply_train: Callable[..., tuple[jax.Array, PyTree]]
     batch_size: int = 128
@@ -187,17 +188,19 @@ class CurveWithStats:
             return {"params": params}
         on_curve = jnp.ndim(t) == 0  # a plane has coordinate pairs and no endpoints
         s = t if on_curve else 0.5
-        between = jax.tree.map(lambda a, b: a + s * (b - a), self.start_stats, self.end_stats)
+        end_stats = self.start_stats if self.end_stats is None else self.end_stats
+        between = jax.tree.map(lambda a, b: a + s * (b - a), self.start_stats, end_stats)
         if self.images is not None:
             between = self._recompute(params, between)
         if not (on_curve and self.keep_ends):
             return {"params": params, "batch_stats": between}
-        stats = jax.tree.map(
-            lambda a, s, b: jnp.where(t == 0, a, jnp.where(t == 1, b, s)),
-            self.start_stats,
-            between,
-            self.end_stats,
-        )
+
+        def kept(at: int, own: PyTree, others: PyTree) -> PyTree:
+            return jax.tree.map(lambda a, s: jnp.where(t == at, a, s), own, others)
+
+        stats = kept(0, self.start_stats, between)
+        if self.end_stats is not None:
+            stats = kept(1, self.end_stats, stats)
         return {"params": params, "batch_stats": stats}
 
     def _recompute(self, params: PyTree, between: PyTree) -> PyTree:

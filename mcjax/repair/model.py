@@ -55,13 +55,14 @@ def repair_model(
     verbose: bool = False,
     **changes: Any,
 ) -> Repaired:
-    """Joins a suspect network to a second one by a path of low loss, and takes a point of it.
+    """Finds a path of low loss from a suspect network on, and takes a point of it.
 
     1. Triggers that send clean images to one class are inverted on the suspect
        (`mcjax.repair.evidence`); a class that is unusually cheap to reach is evidence of a backdoor.
-    2. The suspect is joined to the second network, or to its own un-aligned copy: the same function
-       with its channels permuted to be least alike (`mcjax.alignment`).
-    3. The path learns the suspect's answers to mixed clean images, and unlearns the inverted triggers
+    2. The path begins at the suspect. Its far end is free, and trained with it; or it is a second
+       network, or the suspect's own un-aligned copy: the same function with its channels permuted to be
+       least alike (`mcjax.alignment`).
+    3. The path learns the suspect's answers to clean images, and unlearns the inverted triggers
        (`mcjax.repair.objective`).
     4. Among the points that lose at most `tolerance` on images held out for that, one with the lowest
        estimated attack success is chosen (`mcjax.repair.choose`).
@@ -75,9 +76,9 @@ def repair_model(
             a `Network`, which a network with BatchNorm or dropout needs.
         suspect: The variables of the network to repair.
         bonafide: Clean images: "image" [N, H, W, C] uint8 or in [0, 1], "label" [N].
-        second: Variables of a second network of the same structure, suspect too; None takes the
-            suspect's un-aligned copy, which counts as suspect. A network without channels that can
-            be permuted gets a fine-tuned copy instead, and the report says so.
+        second: Variables of a second network of the same structure, suspect too; None takes what
+            `options.end` says, a free end. An un-aligned copy counts as suspect; a network without
+            channels that can be permuted gets a fine-tuned copy instead, and the report says so.
         selection: More clean images, to choose t by; a fifth of `bonafide` is held out if None.
         second_is_clean: The second network is known to be clean: only the first is to be far from.
         tolerance: Accuracy on the selection images that the repair may cost, a fraction.
@@ -118,6 +119,10 @@ def repair_model(
             "second_is_clean needs second: a copy of the suspect is suspect too; give "
             "second, or leave second_is_clean out"
         )
+    if second is not None and o.end != RepairOptions.end:
+        raise UserError(
+            f"end is {o.end!r}, but the path leads to the second network; leave one of them out"
+        )
     network, start, parts = check_inputs(apply_fn, suspect, bonafide, second, selection)
     check_suspect(network, start, parts)
 
@@ -133,6 +138,7 @@ def repair_model(
     inverted = search_on(stream(key, "evidence"), start)
     if verbose:  # the owner's first question, long before the path is trained
         say_found(inverted)
+    end_is_free = second is None and o.end == "free"
     again: list[dict[str, Inverted]] = []
 
     def invert_again(name: str, variables: PyTree) -> dict[str, Inverted]:
@@ -152,6 +158,7 @@ def repair_model(
             given,
             parts["bonafide"],
             align=o.align,
+            end=o.end,
             unalign=o.unalign,
             fine_tune_fn=lambda: METHODS["fine_tune"].run(case("fine_tune")),
         )
@@ -166,14 +173,16 @@ def repair_model(
             selection=parts["selection"],
             budget=o.budget,
             curve=CurveOptions(o.kind, o.num_bends),
-            options=o.of_methods(tolerance),
+            options=o.of_methods(tolerance, end_is_free=end_is_free),
             key_fn=functools.partial(stream, key),
             fit_fn=functools.partial(_fit, name=name, verbose=verbose),
             evidence_fn=lambda: inverted,
             invert_fn=invert_again,
+            end_is_free=end_is_free,
         )
 
-    tell("second network", "the given one" if second is not None else "a copy of the suspect")
+    made = "none; the path's far end is free" if end_is_free else "a copy of the suspect"
+    tell("second network", made if second is None else "the given one")
     other = end()
     tell("path", f"trained on {len(parts['bonafide']['label'])} images")
     name = "path" if o.fit == "labels" and not o.unlearn else "taught_path"
@@ -181,7 +190,7 @@ def repair_model(
     points = CurveWithStats(
         curve,
         start["batch_stats"],
-        other.variables["batch_stats"],
+        None if other.is_free else other.variables["batch_stats"],
         images["image"] if network.has_batch_stats else None,
         network.apply_train,
     )
@@ -195,7 +204,7 @@ def repair_model(
     hits = table[evidence.MARK]
     estimated = evidence.estimated_success(hits, inverted)
     choosing = evidence.suspicious_success(hits, inverted) if o.choose == "evidence" else None
-    suspects = (0,) if second_is_clean else (0, -1)
+    suspects = (0,) if second_is_clean or other.is_free else (0, -1)
     choice = choose_on_curve(
         curve,
         ts,

@@ -5,6 +5,7 @@ One objective for a path and for single networks, so that all methods can be giv
     E_t [ fit(w(t)) + unlearn(w(t)) + weight_decay ||w(t)||^2 / 2 ],  w(t) = w for a single network
 
     fit      labels        mean CE(f(x), y)
+             answers       mean CE(f(x), softmax(f_suspect(x)))
              distillation  mean CE(f(x~), softmax(f_suspect(x~))),  x~ = l x + (1 - l) x',  l ~ U(0, 1)
     unlearn  mean CE(f(F(q, x)), y) over images stamped with inverted triggers q, labels true
 
@@ -27,7 +28,7 @@ from mcjax.training import LossFn, StepMetrics
 from mcjax.training.losses import accuracy, cross_entropy, l2
 from mcjax.training.objectives import sample_t
 
-FITS = ("labels", "distillation")
+FITS = ("labels", "answers", "distillation")
 
 
 def repair_loss(
@@ -38,6 +39,7 @@ def repair_loss(
     unlearn: tuple[str, ...] = (),
     weight_decay: float = 0.0,
     num_strata: int = 1,
+    end_is_free: bool = False,
 ) -> LossFn:
     """The objective of a repair.
 
@@ -45,11 +47,13 @@ def repair_loss(
         network: The network.
         kind: `Bezier` or `PolyChain` for a path, whose params and fixed are those of
             `mcjax.training.objectives.split_curve`; None for a single network.
-        fit: "labels" or "distillation".
+        fit: "labels", "answers" or "distillation".
         unlearn: The forms of the inverted triggers; () unlearns nothing.
         weight_decay: Weight decay on all parameters of w(t); for a single network usually left to
             the optimizer.
         num_strata: See `mcjax.training.objectives.curve_loss`.
+        end_is_free: The path's far end is trained too: every second step is at t = 1, so that the end is
+            as good as a single network trained for half of the steps.
 
     Returns:
         A loss_fn for `train_steps`, whose fixed is {"curve": ..., "suspect": variables,
@@ -59,7 +63,7 @@ def repair_loss(
     Source: distillation on mixed images after Hinton et al. 2015 and Zhang et al. 2018 (mixup);
         unlearning after Wang et al. 2019 (Neural Cleanse), section 5.3.
     """
-    return Bound(_repair_loss, network, kind, fit, unlearn, weight_decay, num_strata)
+    return Bound(_repair_loss, network, kind, fit, unlearn, weight_decay, num_strata, end_is_free)
 
 
 def _repair_loss(
@@ -69,6 +73,7 @@ def _repair_loss(
     unlearn: tuple[str, ...],
     weight_decay: float,
     num_strata: int,
+    end_is_free: bool,
     key: jax.Array,
     step: jax.Array,
     params: PyTree,
@@ -80,12 +85,15 @@ def _repair_loss(
         w = params
     else:
         t = sample_t(stream(key, "t"), step, num_strata=num_strata)
+        if end_is_free:
+            t = jnp.where(step % 2 == 0, 1.0, t)
         w = kind(**params, **fixed["curve"])(t)
     x, y = batch["image"], batch["label"]
     images = [x]
     if fit == "distillation":
         share = jax.random.uniform(stream(key, "mix", step), (len(x), 1, 1, 1))
         images = [share * x + (1 - share) * x[::-1]]
+    if fit != "labels":
         # Evaluation mode: what the suspect answers, not what it would learn.
         answers = jax.nn.softmax(network.apply(fixed["suspect"], images[0]))
     if unlearn:
@@ -98,7 +106,7 @@ def _repair_loss(
     if kind is None:
         stats = new_stats
     own, stamped = logits[: len(x)], logits[len(x) :]
-    if fit == "distillation":
+    if fit != "labels":
         nll = -(answers * jax.nn.log_softmax(own)).sum(-1).mean()
     else:
         nll = cross_entropy(own, y).mean()

@@ -11,8 +11,9 @@ from mcjax.core.fields import Field
 from mcjax.curves import KINDS, MOST_BENDS
 from mcjax.repair.evidence import forms as forms_by_name
 from mcjax.repair.evidence.forms import FORMS
-from mcjax.repair.methods import fine_tune, path
+from mcjax.repair.methods import fine_tune, path, taught_path
 from mcjax.repair.objective import FITS
+from mcjax.repair.second import ENDS
 from mcjax.training.fit import BUDGET_FIELDS, Budget
 
 
@@ -26,11 +27,13 @@ class RepairOptions:
         align: "weights" or "activations" brings a given second network's hidden channels into the
             order nearest to the suspect's before they are joined (`mcjax.alignment`), "away" and
             "activations_away" into the farthest; "none" leaves them.
-        unalign: Without a second network, how the suspect's own copy is permuted: "weights",
-            "activations", "random"; "none" takes a fine-tuned copy instead.
-        fit: "distillation" learns the suspect's answers to mixed clean images, "labels" the labels;
-            "auto" takes the answers only if there is evidence of a backdoor, whose trigger is then
-            unlearned: without, the answers could teach an unseen backdoor along.
+        end: Without a second network, what the path leads to: "free" trains its far end with it, from
+            the suspect on; "unaligned" takes the suspect's own copy with permuted channels,
+            "fine_tuned" a fine-tuned copy.
+        unalign: How that copy's channels are permuted: "weights", "activations", "random".
+        fit: "answers" learns the suspect's answers to clean images, "distillation" those to mixed ones,
+            "labels" the labels; "auto" takes the answers only if there is evidence of a backdoor, whose
+            trigger is then unlearned: without, the answers could teach an unseen backdoor along.
         forms: Forms of triggers that are looked for (`mcjax.repair.evidence.forms`); fewer take less
             time and miss more.
         unlearn: Those that are unlearned, if they are evidence; without evidence all.
@@ -44,7 +47,8 @@ class RepairOptions:
         num_steps: Training steps of the path (and of the fine-tuning); half of them where triggers
             are unlearned, because a step then has gradients on as many stamped images.
         batch_size: Images per step.
-        learning_rate: Of the path's first half of training.
+        learning_rate: Of the path's first half of training; 0 takes 0.01 with a free end, and 0.05 to
+            another network, which is farther away.
         fine_tune_learning_rate: Of the second network, where it is made.
         momentum: Of SGD.
         weight_decay: Of the path's points.
@@ -57,6 +61,7 @@ class RepairOptions:
     kind: str = "bezier"
     num_bends: int = 1
     align: str = "none"
+    end: str = "free"
     unalign: str = "weights"
     fit: str = "auto"
     forms: tuple[str, ...] = tuple(FORMS)
@@ -68,7 +73,7 @@ class RepairOptions:
     extrapolate: float = 0.0
     num_steps: int = 4000
     batch_size: int = 128
-    learning_rate: float = path.LEARNING_RATE
+    learning_rate: float = 0.0
     fine_tune_learning_rate: float = fine_tune.LEARNING_RATE
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -83,6 +88,11 @@ class RepairOptions:
             fields.check(name, value, field)
             kind = type(getattr(RepairOptions, name))
             object.__setattr__(self, name, kind(value))  # NumPy's numbers as Python's own
+        if self.unalign != RepairOptions.unalign and self.end != "unaligned":
+            raise UserError(
+                f"unalign is {self.unalign!r}, how an un-aligned copy is permuted, but end is {self.end!r}; "
+                "give end='unaligned', or leave unalign out"
+            )
 
     @property
     def budget(self) -> Budget:
@@ -95,15 +105,17 @@ class RepairOptions:
             augmentation=self.augmentation,
         )
 
-    def of_methods(self, tolerance: float) -> dict[str, Any]:
+    def of_methods(self, tolerance: float, *, end_is_free: bool) -> dict[str, Any]:
         """The same as the options of repair methods, by their names in a study's config.
 
         Args:
             tolerance: Accuracy that the repair may cost, a fraction.
+            end_is_free: Whether the path's far end is trained with it.
         """
+        usual = taught_path.LEARNING_RATE if end_is_free else path.LEARNING_RATE
         return {
-            "learning_rate.path": self.learning_rate,
-            "learning_rate.taught_path": self.learning_rate,
+            "learning_rate.path": self.learning_rate or usual,
+            "learning_rate.taught_path": self.learning_rate or usual,
             "learning_rate.fine_tune": self.fine_tune_learning_rate,
             "tolerance": tolerance,
             "taught.fit": self.fit,
@@ -116,7 +128,8 @@ _FIELDS: Mapping[str, Field] = {
     "kind": fields.choice(*KINDS),
     "num_bends": fields.whole(0, MOST_BENDS),
     "align": fields.choice(*WAYS),
-    "unalign": fields.choice("weights", "activations", "random", "none"),
+    "end": fields.choice(*ENDS),
+    "unalign": fields.choice("weights", "activations", "random"),
     "fit": fields.choice("auto", *FITS),
     "forms": fields.several(fields.choice(*FORMS), least=1),
     "unlearn": fields.several(fields.choice(*FORMS)),
@@ -125,7 +138,7 @@ _FIELDS: Mapping[str, Field] = {
     "inversion_steps": fields.whole(1, 10**6),
     "num_points": fields.whole(2, 100_000),
     "extrapolate": fields.number(0, 10),
-    "learning_rate": fields.number(0, 1e3, above=True),
+    "learning_rate": fields.number(0, 1e3),
     "fine_tune_learning_rate": fields.number(0, 1e3, above=True),
     **{name: field for name, field in BUDGET_FIELDS.items() if name != "nesterov"},
 }

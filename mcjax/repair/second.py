@@ -1,4 +1,4 @@
-"""The other end of a suspect's path: a network that was given, or a copy of the suspect."""
+"""The other end of a suspect's path: a network that was given, a copy of the suspect, or a free one."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -13,6 +13,9 @@ from mcjax.core.tree import PyTree
 from mcjax.data.batches import to_unit
 from mcjax.models.network import Network
 
+ENDS = ("free", "unaligned", "fine_tuned")
+"""What the path of one suspect leads to."""
+
 BATCH_SIZE = 250
 """Images at a time, where channels are ordered by their activations."""
 
@@ -22,11 +25,13 @@ class Second(NamedTuple):
 
     Attributes:
         name: What it is, for the report.
-        variables: Of the suspect's structure.
+        variables: Of the suspect's structure; of a free end, where it begins.
+        is_free: Whether it is trained with the path.
     """
 
     name: str
     variables: PyTree
+    is_free: bool = False
 
 
 def second_network(
@@ -37,6 +42,7 @@ def second_network(
     examples: Mapping[str, Any],
     *,
     align: str,
+    end: str,
     unalign: str,
     fine_tune_fn: Callable[[], PyTree],
 ) -> Second:
@@ -46,10 +52,11 @@ def second_network(
         key: Random key.
         network: The network of both.
         suspect: The suspect's variables, "params" and "batch_stats".
-        given: A second network's; None takes a copy of the suspect.
+        given: A second network's; None takes what `end` says.
         examples: Clean images, "image" [N, H, W, C].
         align: Brings the channels of a given one into another order: see `RepairOptions`.
-        unalign: How the suspect's own copy is permuted; "none" fine-tunes one instead.
+        end: One of `ENDS`.
+        unalign: How the suspect's own copy is permuted.
         fine_tune_fn: Makes a fine-tuned copy, also for a network without channels to permute.
 
     Returns:
@@ -67,14 +74,16 @@ def second_network(
     if given is not None:
         mine = stream(key, "alignment")
         return Second("given", aligned(mine, align, spec, network, suspect, given, images))
-    if unalign == "none":
+    if end == "free":
+        return Second("free, trained with the path", suspect, is_free=True)
+    if end == "fine_tuned":
         return Second("a fine-tuned copy of the suspect", fine_tune_fn())
     try:
         found = spec()
     except UserError as error:
         return Second(f"a fine-tuned copy of the suspect, because {error}", fine_tune_fn())
     mine = stream(key, "unaligned")
-    copy = alignment.unaligned_copy(
+    permuted = alignment.unaligned_copy(
         mine, found, network.apply, suspect, by=unalign, images=images()
     )
-    return Second("the un-aligned copy of the suspect", copy)
+    return Second("the un-aligned copy of the suspect", permuted)

@@ -74,7 +74,7 @@ NUMBERS = (
     (r"floor", "lowest accuracy on the held-out images that a point had to reach"),
     (r"accuracy", TERMS["accuracy"]),
     (r"num_images", "images that were given"),
-    (r"second", "where the second network came from"),
+    (r"second", "what the far end of the path is"),
     (r"suspect_accuracy", "accuracy of the suspect on the held-out images"),
     (r"repaired_accuracy", "accuracy of the chosen point on the held-out images"),
     (r"num_acceptable", "points of the path that reach the lowest accuracy accepted"),

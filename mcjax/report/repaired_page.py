@@ -130,9 +130,7 @@ def write_repaired(
 def what_happened(repaired: Repaired) -> list[str]:
     """What was found, in sentences."""
     r = repaired.report
-    second = (
-        f"The second network is {r['second']}; the path was trained on {r['num_bonafide']} images."
-    )
+    second = f"The far end of the path: {r['second']}. The path was trained on {r['num_bonafide']} images."
     if "fine-tuned" in r["second"]:
         second += " Such a path often keeps a backdoor; another network of the architecture helps."
     asked = [

@@ -48,11 +48,11 @@ def backdoor() -> ConfigDict:
 
 
 def one_suspect() -> ConfigDict:
-    """The config of a backdoor study of one suspect: its un-aligned copy, evidence, every defence."""
+    """The config of a backdoor study of one suspect: a free end, evidence, every defence."""
     config = backdoor()
     config.data.num_bonafide = 2500
     config.data.num_selection = 1000
-    config.repair.pair = "suspect_and_unaligned"
+    config.repair.pair = "suspect_alone"
     config.repair.choose = "evidence"
     config.repair.sizes = (2500, 1000, 250)
     config.repair.methods = tuple(name for name in methods.METHODS if name not in ("line", "noise"))
@@ -178,7 +178,7 @@ def validate(config: ConfigDict) -> None:
             f"{fields['attack.num_images']} of config.attack.num_images; increase num_images"
         )
     if "repair.methods" in fields:
-        _check_methods(fields["repair.methods"])
+        _check_methods(fields["repair.methods"], fields["repair.pair"])
     uses = fields.get("curve.images"), fields["evaluation.batch_stats"]
     if "bonafide" in uses and fields["data.num_bonafide"] == 0:
         raise UserError(
@@ -187,13 +187,18 @@ def validate(config: ConfigDict) -> None:
         )
 
 
-def _check_methods(names: Iterable[str]) -> None:
+def _check_methods(names: Iterable[str], pair: str) -> None:
     names = tuple(names)
     for name in names:
         try:
             methods.get(name)
         except UserError as error:
             raise UserError(f"config.repair.methods: {error}") from None
+        if pair == "suspect_alone" and methods.METHODS[name].needs_second:
+            raise UserError(
+                f"config.repair.methods: {name} needs a second network, and config.repair.pair is "
+                f"{pair}; leave {name} out, or use another pair"
+            )
     if shown_path(names) is None:
         raise UserError(
             f"config.repair.methods has none of {', '.join(PATHS)}, which every other is compared with"

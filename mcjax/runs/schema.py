@@ -187,8 +187,9 @@ _REPAIR: Settings = {
             "tampered_and_clean",
             "tampered_and_fine_tuned",
             "suspect_and_unaligned",
+            "suspect_alone",
         ),
-        "the two networks that the path connects",
+        "the two networks that the path connects; suspect_alone: its far end is trained too",
     ),
     "repair.unalign": Setting(
         "weights",

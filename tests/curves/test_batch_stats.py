@@ -1,5 +1,7 @@
 """Recomputed BatchNorm statistics against numpy, and the endpoints' own at the ends."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -264,6 +266,16 @@ def test_none_interpolates_and_freed_ends_are_recomputed(networks):
     start = jax.jit(free)(jnp.float32(0.0))["batch_stats"]
     with pytest.raises(AssertionError):
         jax.tree.map(np.testing.assert_allclose, start, trained[0]["batch_stats"])
+
+
+def test_an_end_that_was_trained_with_the_curve_is_recomputed_alone(networks):
+    network, trained, x = networks
+    one = dataclasses.replace(curve_with(network, trained, x), end_stats=None)
+    both = curve_with(network, trained, x, keep_ends=False)
+    start, end = (jax.jit(one)(jnp.float32(t))["batch_stats"] for t in (0, 1))
+    jax.tree.map(np.testing.assert_array_equal, start, trained[0]["batch_stats"])
+    recomputed = jax.jit(both)(jnp.float32(1))["batch_stats"]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), end, recomputed)
 
 
 @pytest.mark.slow(compiles=True)

@@ -111,7 +111,12 @@ def test_batch_norm_and_the_suspects_own_un_aligned_copy():
     label[:8] = np.tile(np.arange(4), 2)
     bonafide = {"image": x, "label": label}
     options = {"num_steps": 4, "num_points": 3, "tolerance": 1.0, "inversion_steps": 2}
-    fixed = quick_repair(jax.random.key(1), network, suspect, bonafide, **options)
+    free = quick_repair(jax.random.key(1), network, suspect, bonafide, **options)
+    assert free.report["second"] == "free, trained with the path"
+    assert digest(free.curve(jnp.float32(0))) == digest(suspect["params"])
+    assert digest(free.curve(jnp.float32(1))) != digest(suspect["params"])
+    assert free.t in (0.5, 1)  # the far end is no suspect
+    fixed = quick_repair(jax.random.key(1), network, suspect, bonafide, **options, end="unaligned")
     assert fixed.t == 0.5
     assert jax.tree.structure(fixed.variables) == jax.tree.structure(suspect)
     assert fixed.report["second"] == "the un-aligned copy of the suspect"
@@ -122,15 +127,21 @@ def test_batch_norm_and_the_suspects_own_un_aligned_copy():
         np.array_equal(np.sort(np.ravel(a)), np.sort(np.ravel(b)))
         for a, b in zip(moved, jax.tree.leaves(suspect["params"]), strict=True)
     )
-    for way in ("activations", "random", "none"):
+    for change in (
+        {"end": "unaligned", "unalign": "activations"},
+        {"end": "unaligned", "unalign": "random"},
+        {"end": "fine_tuned"},
+    ):
         other = quick_repair(
-            jax.random.key(1), network, suspect, bonafide, **options, unalign=way
+            jax.random.key(1), network, suspect, bonafide, **options, **change
         ).report["second"]
-        assert ("fine-tuned" in other) == (way == "none")
+        assert ("fine-tuned" in other) == (change["end"] == "fine_tuned")
 
 
 def test_a_network_without_channels_to_permute_is_joined_to_a_fine_tuned_copy():
-    fixed = quick_repair(jax.random.key(0), linear, 5 * jnp.eye(4), BONAFIDE, num_steps=4)
+    fixed = quick_repair(
+        jax.random.key(0), linear, 5 * jnp.eye(4), BONAFIDE, num_steps=4, end="unaligned"
+    )
     assert fixed.report["second"].startswith(
         "a fine-tuned copy of the suspect, because this network has no channels"
     )

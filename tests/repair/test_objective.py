@@ -7,12 +7,13 @@ import pytest
 from slow import SLOW
 
 from mcjax import models
+from mcjax.core.keys import stream
 from mcjax.curves import Bezier
 from mcjax.models.network import from_linen
 from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.objective import repair_loss, stamp_with_each
 from mcjax.training.losses import cross_entropy, l2
-from mcjax.training.objectives import curve_loss, endpoint_loss
+from mcjax.training.objectives import curve_loss, endpoint_loss, sample_t
 
 KEY, STEP, SHAPE = jax.random.key(0), jnp.int32(3), (8, 8, 1)
 NETWORK = from_linen(models.create("cnn", num_classes=4, width=2, batch_norm=True), SHAPE)
@@ -56,10 +57,36 @@ def without_batch_norm():
     return network, variables
 
 
-@SLOW
-def test_the_suspect_is_its_own_best_student():
+@pytest.mark.parametrize(("step", "t"), [(0, 1.0), (2, 1.0), (1, None), (3, None)])
+def test_every_second_step_is_at_a_free_end(step, t):
     network, suspect = without_batch_norm()
-    loss_fn = repair_loss(network, fit="distillation")
+    _, other = without_batch_norm()
+    fixed = {"curve": {"start": suspect["params"]}}
+    free = {"bends": (suspect["params"],), "end": jax.tree.map(lambda w: w + 1, other["params"])}
+    loss_fn = repair_loss(network, Bezier, end_is_free=True)
+    found = loss_fn(KEY, jnp.int32(step), free, {}, fixed, BATCH)[0]
+    t = sample_t(stream(KEY, "t"), jnp.int32(step)) if t is None else t
+    w = Bezier(**fixed["curve"], **free)(t)
+    expected = cross_entropy(network.apply({"params": w}, BATCH["image"]), BATCH["label"]).mean()
+    assert found == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_answers_are_the_suspects_to_the_images_themselves():
+    network, suspect = without_batch_norm()
+    student = jax.tree.map(lambda w: w + 0.1, suspect)
+    found = of(repair_loss(network, fit="answers"), student, suspect=suspect)[0]
+    p, q = (
+        np.asarray(jax.nn.softmax(network.apply(v, BATCH["image"])), np.float64)
+        for v in (suspect, student)
+    )
+    assert found == pytest.approx(-(p * np.log(q)).sum(-1).mean(), rel=1e-5)
+
+
+@SLOW
+@pytest.mark.parametrize("fit", ["answers", "distillation"])
+def test_the_suspect_is_its_own_best_student(fit):
+    network, suspect = without_batch_norm()
+    loss_fn = repair_loss(network, fit=fit)
 
     def loss(params):
         return loss_fn(KEY, STEP, params, {}, {"suspect": suspect}, BATCH)[0]

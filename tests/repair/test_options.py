@@ -11,6 +11,7 @@ from mcjax.core.errors import UserError
 from mcjax.core.keys import check_key
 from mcjax.repair import inputs, model
 from mcjax.repair.model import repair_model
+from mcjax.repair.options import RepairOptions
 
 NAN, INF = float("nan"), float("inf")
 WHOLE, NUMBER, FLAG = "an integer from", "a number in ", "True or False"
@@ -41,12 +42,14 @@ def nothing_is_computed(monkeypatch):
         *(("num_steps", v, WHOLE) for v in (0, -1, 1.5, 2.0, NAN, "a", None, True, 10**10)),
         *(("batch_size", v, WHOLE) for v in (0, -3, 1.5, NAN, "a", None, True, 10**12)),
         *(("num_bends", v, WHOLE) for v in (-1, 1.0, NAN, "1", None, True, 101)),
-        *(("learning_rate", v, NUMBER) for v in (0, -1, NAN, INF, "a", None, True, 1e30, 10**400)),
+        *(("learning_rate", v, NUMBER) for v in (-1, NAN, INF, "a", None, True, 1e30, 10**400)),
         *(("fine_tune_learning_rate", v, NUMBER) for v in (0, -1, NAN, INF, "a", None, True)),
         *(("momentum", v, NUMBER) for v in (-1, 1.0, 2, NAN, INF, "0.9", None, True)),
         *(("weight_decay", v, NUMBER) for v in (-1, NAN, INF, "a", None, True, 1e30)),
         *(("second_is_clean", v, FLAG) for v in (1, "yes", None)),
         *(("verbose", v, FLAG) for v in (1, "no", None)),
+        *(("end", v, "one of free, unaligned, fine_tuned") for v in ("none", None, ["free"])),
+        *(("unalign", v, "one of weights, activations, random") for v in ("none", None)),
         *(("kind", v, "one of bezier, polychain") for v in ("spline", None, ["bezier"])),
         *(("align", v, "one of none, weights") for v in ("yes", None, ["none"])),
         *(("augmentation", v, "one of none, flip_crop,") for v in ("mixup", None, ["none"], 3)),
@@ -66,6 +69,33 @@ def test_one_line_names_the_option(name, value, allowed):
     assert re.match(f"{name} is .*; it must be {re.escape(allowed)}", message)
     assert "\n" not in message
     assert len(message) < 200
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"unalign": "random"},
+            "unalign is 'random', how an un-aligned copy is permuted, but end is",
+        ),
+        (
+            {"end": "unaligned", "second": {}},
+            "end is 'unaligned', but the path leads to the second",
+        ),
+    ],
+)
+def test_options_that_exclude_each_other(changes, message):
+    options = {"key": jax.random.key(0), "apply_fn": linear, "suspect": {}, "bonafide": {}}
+    with pytest.raises(UserError, match=message):
+        repair_model(**options, **changes)
+
+
+@pytest.mark.parametrize(
+    ("given", "end_is_free", "rate"), [(0.0, True, 0.01), (0.0, False, 0.05), (0.3, True, 0.3)]
+)
+def test_the_usual_learning_rate_depends_on_the_far_end(given, end_is_free, rate):
+    found = RepairOptions(learning_rate=given).of_methods(0.02, end_is_free=end_is_free)
+    assert found["learning_rate.taught_path"] == found["learning_rate.path"] == rate
 
 
 @pytest.mark.parametrize("which", ["suspect", "second"])

@@ -14,11 +14,23 @@ KEY = jax.random.key(0)
 NETWORK = from_linen(models.create("mlp", num_classes=3, hidden=(6,)), (4, 4, 1))
 SUSPECT = {"batch_stats": {}, **NETWORK.init(jax.random.key(1))}
 EXAMPLES = {"image": np.random.default_rng(0).uniform(size=(20, 4, 4, 1)).astype(np.float32)}
-OPTIONS = {"align": "none", "unalign": "weights", "fine_tune_fn": lambda: "fine-tuned"}
+OPTIONS = {
+    "align": "none", "end": "unaligned", "unalign": "weights", "fine_tune_fn": lambda: "fine-tuned"
+}  # fmt: skip
 
 
 def end(given=None, network=NETWORK, suspect=SUSPECT, **changes):
     return second_network(KEY, network, suspect, given, EXAMPLES, **(OPTIONS | changes))
+
+
+def test_a_free_end_begins_at_the_suspect_and_asks_for_nothing():
+    def fine_tune():
+        raise AssertionError("nothing is to be trained")
+
+    found = end(end="free", fine_tune_fn=fine_tune)
+    assert found.is_free
+    assert found.variables is SUSPECT
+    assert not end(SUSPECT, end="free").is_free  # a given network is not trained
 
 
 @pytest.mark.parametrize("unalign", ["weights", "activations", "random"])
@@ -40,9 +52,9 @@ def test_a_given_network_is_the_end_or_is_brought_into_the_suspects_order():
 
 
 def test_a_fine_tuned_copy_where_it_is_asked_for_or_nothing_can_be_permuted():
-    assert end(unalign="none") == ("a fine-tuned copy of the suspect", "fine-tuned")
+    assert end(end="fine_tuned") == ("a fine-tuned copy of the suspect", "fine-tuned", False)
     linear = from_apply(lambda w, x: x.reshape(len(x), -1) @ w["params"], num_classes=3)
     suspect = {"params": jnp.ones((16, 3)), "batch_stats": {}}
-    name, copy = end(network=linear, suspect=suspect)
+    name, copy, _ = end(network=linear, suspect=suspect)
     assert copy == "fine-tuned"
     assert name.startswith("a fine-tuned copy of the suspect, because this network has no channels")

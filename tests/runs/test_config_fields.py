@@ -177,6 +177,16 @@ def test_methods_are_checked_before_the_data_is_loaded(names, message):
         base.validate(with_value("backdoor", "repair.methods", names))
 
 
+def test_a_line_needs_another_network():
+    config = with_value("backdoor", "repair.pair", "suspect_alone")
+    with pytest.raises(
+        UserError, match=r"methods: line needs a second network, and config\.repair"
+    ):
+        base.validate(config)
+    config.repair.methods = tuple(n for n in config.repair.methods if n not in ("line", "noise"))
+    base.validate(config)
+
+
 def test_a_config_of_another_experiment_is_named():
     config = base.connect()
     config.experiment = "backdoor"

@@ -59,7 +59,7 @@ def along_path(study: Study, stamp: Trigger) -> tuple[np.ndarray, np.ndarray]:
     """Mean cosine between the input gradients of clean and stamped images at each t."""
     size = max(study.sizes)
     curve, _ = study.repaired(study.shown_path, size)
-    points = study.with_stats(curve, study.tampered.start, study.end(study.shown_path, size), size)
+    points = study.points(study.shown_path, curve, size)
     images = first(study.run.splits.test, study.run.config.explain.num_images)
     sets = {"test": stack_batches(images, len(images["label"]))}
     ts = np.linspace(0, 1, study.run.config.evaluation.num_points)

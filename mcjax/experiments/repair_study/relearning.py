@@ -112,7 +112,7 @@ def path_points(study: Study) -> PyTree:
     """The path of the largest bonafide size, as whole networks."""
     size = max(study.sizes)
     curve, _ = study.repaired(study.shown_path, size)
-    return study.with_stats(curve, study.tampered.start, study.end(study.shown_path, size), size)
+    return study.points(study.shown_path, curve, size)
 
 
 def single_networks(study: Study) -> dict[str, PyTree]:

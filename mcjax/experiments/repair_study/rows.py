@@ -81,7 +81,7 @@ def along(
     is chosen are those of the curve itself.
     """
     ts = path_ts(study.run.config.evaluation.num_points, study.options.extrapolate)
-    points: PyTree = study.with_stats(curve, study.tampered.start, study.end(name, size), size)
+    points: PyTree = study.points(name, curve, size)
     base, place, suspects = name, f"{name}_{size}", study.suspects(name)
     if renormalise:
         images = keep(study.run.splits.bonafide_subset(size)["image"], study.run.mesh)

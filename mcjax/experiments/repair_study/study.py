@@ -19,7 +19,7 @@ from mcjax.core.processes import once
 from mcjax.core.progress import say
 from mcjax.core.sharding import keep
 from mcjax.core.tree import PyTree
-from mcjax.curves import KINDS
+from mcjax.curves import KINDS, Curve
 from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.data.batches import Batch, stack_batches
 from mcjax.data.splits import Examples
@@ -143,21 +143,27 @@ class Study:
         return keep(self.run.splits.bonafide_subset(size)["image"][:number], self.run.mesh)
 
     def with_stats(
-        self, points: PyTree, start: PyTree, end: PyTree, size: int, *, keep_ends: bool = True
+        self,
+        points: PyTree,
+        start: PyTree,
+        end: PyTree | None,
+        size: int,
+        *,
+        keep_ends: bool = True,
     ) -> CurveWithStats:
         """Parameters as whole networks, BatchNorm recomputed from a size's images.
 
         Args:
             points: A function of t that gives parameters.
             start: The variables of the network at t = 0.
-            end: The variables of the network at t = 1.
+            end: The variables of the network at t = 1; None if it was trained with the points.
             size: Number of bonafide images.
             keep_ends: Leave the statistics of the two ends as they are.
         """
         return CurveWithStats(
             points,
             start["batch_stats"],
-            end["batch_stats"],
+            None if end is None else end["batch_stats"],
             self.normalised_by(size),
             self.run.network.apply_train,
             self.run.config.evaluation.batch_stats_batch_size,
@@ -165,8 +171,13 @@ class Study:
         )
 
     def second(self, size: int) -> PyTree:
-        """The network at t = 1: given, or the suspect's copy, un-aligned or fine-tuned."""
+        """The network at t = 1: given, or the suspect's copy, un-aligned or fine-tuned.
+
+        A free end begins at the suspect itself.
+        """
         tampered = self.tampered
+        if self.options.pair == "suspect_alone":
+            return tampered.start
         if tampered.end is not None:
             return aligned(self.run, f"{self.run.part}alignment", tampered.start, tampered.end)
         if self.options.pair == "suspect_and_unaligned":
@@ -181,7 +192,16 @@ class Study:
 
     def suspects(self, name: str) -> tuple[int, ...]:
         """The ends of a method's path that may be tampered with, without an end that is repaired."""
-        return (0,) if METHODS[name].end else self.tampered.suspects
+        return (0,) if METHODS[name].end or self.end_is_free(name) else self.tampered.suspects
+
+    def end_is_free(self, name: str) -> bool:
+        """Whether the far end of a method's path is trained with it."""
+        return self.options.pair == "suspect_alone" and not METHODS[name].end
+
+    def points(self, name: str, curve: Curve, size: int) -> CurveWithStats:
+        """The points of a method's path as whole networks."""
+        end = None if self.end_is_free(name) else self.end(name, size)
+        return self.with_stats(curve, self.tampered.start, end, size)
 
     def case(self, name: str, size: int) -> Case:
         """All that a method sees of the study: no trigger and no test image."""
@@ -210,6 +230,7 @@ class Study:
             model_name=run.config.model.name,
             evidence_fn=functools.partial(self.evidence, size),
             invert_fn=functools.partial(self._inverted_again, size),
+            end_is_free=self.end_is_free(name),
         )
 
     def evidence(self, size: int) -> dict[str, Inverted]:

@@ -150,8 +150,8 @@ def repairs(study: Study) -> Iterator[tuple[int, Repair]]:
     """Every row of a part, with its number of bonafide images (0: none)."""
     for repair in references(study):
         yield 0, repair
-    # A second end that is trained on them; an un-aligned copy is not.
-    needs_images = study.tampered.end is None and study.options.pair != "suspect_and_unaligned"
+    # A second end that is trained on them.
+    needs_images = study.options.pair == "tampered_and_fine_tuned"
     for name in study.options.methods:
         method = methods.METHODS[name]
         any_size = not (method.uses_images or method.end or needs_images)

@@ -10,4 +10,4 @@ def run(case: Case) -> Curve:
     return case.curve.curve_type.connect(case.suspect["params"], second["params"])
 
 
-METHOD = Method(run=run, kind="path", uses_images=False)
+METHOD = Method(run=run, kind="path", uses_images=False, needs_second=True)

@@ -31,8 +31,8 @@ class Case:
     Args:
         network: The network.
         suspect: The variables of the suspect, {"params", "batch_stats"}.
-        second_fn: Gives the second network's variables: those that are given, or a fine-tuned
-            copy of the suspect, which is trained when it is first asked for.
+        second_fn: Gives the variables of a path's far end: a second network that is given, or a copy
+            of the suspect, which is made when it is first asked for.
         images: The bonafide images on the device, perhaps repeated.
         bonafide: The bonafide images, each once.
         selection: Clean images for choices such as t.
@@ -47,6 +47,7 @@ class Case:
             inverted when they are first asked for.
         invert_fn: `invert_fn(name, variables)` inverts triggers on another network, on the same
             images; the same name gives the same draws.
+        end_is_free: Whether the far end is trained with the path; `second_fn` gives where it begins.
     """
 
     network: Network
@@ -63,6 +64,7 @@ class Case:
     model_name: str = ""
     evidence_fn: Callable[[], dict[str, Inverted]] = dict
     invert_fn: Callable[[str, PyTree], dict[str, Inverted]] = lambda name, variables: {}
+    end_is_free: bool = False
 
     def train(
         self,
@@ -225,6 +227,7 @@ class Method:
         work: Its training, counted before it runs.
         end: For a "path" method, the method whose network its path leads to, made from the suspect;
             "" leads to the case's second network.
+        needs_second: Whether it needs a second network at the far end, and has no use for a free one.
         num_networks: Networks that a "draws" or "family" method has judged.
         check: Refuses a network, given the shapes of its variables, that the method can't repair.
     """
@@ -236,6 +239,7 @@ class Method:
     settings: Settings = dataclasses.field(default_factory=dict)
     work: Callable[[Plan], Iterable[Work]] = no_work
     end: str = ""
+    needs_second: bool = False
     num_networks: Callable[[Plan], int] = lambda plan: 1
     check: Callable[[PyTree], Any] = lambda variables: None
 

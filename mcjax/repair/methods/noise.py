@@ -124,6 +124,7 @@ METHOD = Method(
     run=run,
     kind="draws",
     uses_images=False,
+    needs_second=True,
     settings={
         "num_draws": Setting(20, whole(1, 100_000), "networks with noise on the weights", 2),
     },

@@ -1,4 +1,4 @@
-"""The path: a curve from the suspect to a second network, trained on bonafide images."""
+"""The path: a curve from the suspect on, trained on bonafide images, to a second network or a free end."""
 
 import functools
 
@@ -32,6 +32,7 @@ def run(case: Case) -> Curve:
         learning_rate=case.options["learning_rate.path"],
         budget=case.budget,
         fit_fn=functools.partial(case.fit_fn, key),
+        fix_end=not case.end_is_free,
     )
 
 

@@ -98,19 +98,20 @@ def taught_loss(case: Case, kind: type[Curve] | None = None) -> LossFn:
         unlearn=unlearned(case),
         weight_decay=0.0 if kind is None else case.budget.weight_decay,
         num_strata=case.curve.num_strata,
+        end_is_free=case.end_is_free,
     )
 
 
 def fit_of(case: Case) -> str:
-    """What a case's networks learn, "labels" or "distillation".
+    """What a case's networks learn, one of `FITS`.
 
     The suspect's answers teach a backdoor along unless its trigger is unlearned. So "auto" takes them
-    only where a trigger was found.
+    only where a trigger was found, and those to images that are not mixed, which teach less of it.
     """
     wanted: str = case.options["taught.fit"]
     if wanted != "auto":
         return wanted
-    return "distillation" if backdoor_found(case.evidence_fn()) else "labels"
+    return "answers" if backdoor_found(case.evidence_fn()) else "labels"
 
 
 def work(name: str, *, curve: bool = False) -> Callable[[Plan], Iterator[Work]]:
@@ -128,7 +129,7 @@ SETTINGS: Settings = {
     "taught.fit": Setting(
         "auto",
         choice("auto", *FITS),
-        "labels; distillation: the suspect's answers; auto: answers if there is evidence",
+        "labels; answers: the suspect's; distillation: to mixed images; auto: answers if there is evidence",
     ),
     "taught.unlearn": Setting(
         tuple(FORMS),

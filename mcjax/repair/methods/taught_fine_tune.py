@@ -7,11 +7,11 @@ from mcjax.repair.methods import taught
 from mcjax.repair.methods.method import Case, Method
 from mcjax.training.fit import Budget
 
-LEARNING_RATE = 0.02
+LEARNING_RATE = 0.01
 
 
 def run(case: Case) -> dict[str, PyTree]:
-    """Fine-tunes the suspect of a case by distillation and unlearning, in rounds."""
+    """Fine-tunes the suspect of a case by answers and unlearning, in rounds."""
     loss_fn = taught.taught_loss(case)
 
     def train(

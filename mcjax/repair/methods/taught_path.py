@@ -14,11 +14,11 @@ from mcjax.repair.methods.method import Case, Method
 from mcjax.training.curve import starting_curve, train_curve
 from mcjax.training.fit import Budget
 
-LEARNING_RATE = 0.05
+LEARNING_RATE = 0.01
 
 
 def run(case: Case) -> Curve:
-    """Trains the curve of a case by distillation and unlearning, in rounds.
+    """Trains the curve of a case by answers and unlearning, in rounds, and its far end if that is free.
 
     Between rounds triggers are inverted on the middle of the curve.
     """
@@ -35,6 +35,7 @@ def run(case: Case) -> Curve:
             learning_rate=case.options["learning_rate.taught_path"],
             budget=budget,
             fit_fn=functools.partial(case.fit_fn, key),
+            fix_end=not case.end_is_free,
             beside=beside,
             part=part,
         )
@@ -51,7 +52,7 @@ def middle(case: Case, curve: Curve) -> PyTree:
     points = CurveWithStats(
         curve,
         case.suspect["batch_stats"],
-        case.second_fn()["batch_stats"],
+        None if case.end_is_free else case.second_fn()["batch_stats"],
         case.images["image"] if case.network.has_batch_stats else None,
         case.network.apply_train,
     )

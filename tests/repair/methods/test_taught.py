@@ -24,7 +24,9 @@ def case(num_steps, **options):
     ("plain", "method"), [(fine_tune, taught_fine_tune), (path, taught_path)], ids=["net", "path"]
 )
 def test_without_teacher_and_triggers_they_are_the_plain_methods_of_half_the_steps(plain, method):
-    one, two = plain.run(case(3)), method.run(case(6, **PLAIN))
+    rates = {f"learning_rate.taught_{name}": 0.1 for name in ("fine_tune", "path")}
+    rates |= {f"learning_rate.{name}": 0.1 for name in ("fine_tune", "path")}
+    one, two = plain.run(case(3, **rates)), method.run(case(6, **PLAIN, **rates))
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
@@ -134,7 +136,7 @@ def test_the_line_leads_to_the_network_that_was_taught():
 
 def test_answers_are_learned_only_if_there_is_evidence(monkeypatch):
     one = case(4, **{"taught.fit": "auto"})
-    for threshold, fit in ((-99.0, "distillation"), (99.0, "labels")):
+    for threshold, fit in ((-99.0, "answers"), (99.0, "labels")):
         monkeypatch.setattr(judge, "threshold", lambda form, value=threshold: value)
         assert taught.fit_of(one) == fit
     assert taught.fit_of(case(4, **{"taught.fit": "labels"})) == "labels"
@@ -154,3 +156,14 @@ def test_the_work_is_that_of_as_many_gradients():
     (plain,) = path.METHOD.work(plan)
     assert own.num_steps == plain.num_steps / 2
     assert own.passes == 2 * plain.passes + 1
+
+
+@pytest.mark.parametrize("name", ["path", "taught_path"])
+def test_a_free_end_is_trained_from_the_suspect_on(name):
+    one = case(4, **PLAIN)
+    one = dataclasses.replace(one, second_fn=lambda: one.suspect, end_is_free=True)
+    curve = METHODS[name].run(one)
+    jax.tree.map(np.testing.assert_array_equal, curve.start, one.suspect["params"])
+    for part in (curve.bends[0], curve.end):
+        pairs = zip(jax.tree.leaves(part), jax.tree.leaves(curve.start), strict=True)
+        assert any(not np.array_equal(a, b) for a, b in pairs)
