@@ -64,8 +64,14 @@ def _best(path: Row, rivals: Sequence[Row], score: Any, rates: Any) -> str:
     best = max(others, key=score)
     ahead = score(best) - score(path)
     if ahead <= 0 or not np.isfinite(ahead):
-        return f" It is the best of {len(others) + 1} methods; next is {words(best['method'])}."
-    return f" The best method is {words(best['method'])}, with {rates(best)}."
+        return (
+            f" It is the best of {len(others) + 1} methods by success removed less accuracy lost; next is "
+            f"{words(best['method'])}."
+        )
+    return (
+        f" The best method by success removed less accuracy lost is {words(best['method'])}, with "
+        f"{rates(best)}."
+    )
 
 
 def _better_t(repair: Any, chosen: Row, measure: str, score: Any, rates: Any) -> str:

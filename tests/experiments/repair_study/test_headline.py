@@ -29,15 +29,18 @@ def test_another_method_that_is_better_is_named():
     assert suspect == "The suspect has clean accuracy 0.900 and attack success rate 1.000."
     assert path == (
         "With 50 bonafide images the chosen point of the path has clean accuracy 0.850 and attack success "
-        "rate 0.500. The best method is fine prune, with clean accuracy 0.860 and attack success rate 0.100."
+        "rate 0.500. The best method by success removed less accuracy lost is fine prune, with clean accuracy "
+        "0.860 and attack success rate 0.100."
     )
 
 
 def test_the_path_as_the_best_and_methods_without_images():
     summary = [SUSPECT, line("path", 50, 0.89, 0.1), line("clp", 0, 0.5, 0.0)]
-    assert answer(summary, RATE)[1].endswith("It is the best of 2 methods; next is clp.")
+    assert answer(summary, RATE)[1].endswith(
+        "It is the best of 2 methods by success removed less accuracy lost; next is clp."
+    )
     summary[2] = line("clp", 0, 0.9, 0.0)
-    assert "The best method is clp, with" in answer(summary, RATE)[1]
+    assert "accuracy lost is clp, with" in answer(summary, RATE)[1]
 
 
 def test_a_far_better_t_is_said_and_a_little_better_one_is_not():
