@@ -3,9 +3,9 @@
     python -m mcjax.train --config configs/repair_fashion.py
     python -m mcjax.train --config configs/repair_fashion.py --config.attack.trigger=wanet
 
-The path begins at the suspect, and its far end is trained with it. Every method gets the same images and as many gradients as 5,000
-steps of batch 64. 1,000 clean images choose t and the thresholds. Needs the original files: Debian's package
-dataset-fashion-mnist, or --config.data.dir=FOLDER.
+The path begins at the suspect, and its far end is trained with it. Every method gets the same images and as many
+gradients as 5,000 steps of batch 64. 1,000 clean images choose t and the thresholds. Needs the original files:
+Debian's package dataset-fashion-mnist, or --config.data.dir=FOLDER.
 Cost: not measured as a whole; the taught path takes two to four minutes per size on two CPU cores.
 Score (one seed, 1,000 images, taught path): docs/results/repair.md.
 """
@@ -23,7 +23,6 @@ def get_config(arg=None):
     config.repair.steps_per_epoch = 100
     config.repair.batch_size = 64
     config.repair.augmentation = "flip_crop_2"
-    config.repair.learning_rate.path = 0.02
     config.repair.i_bau.num_rounds = 10
     config.repair.i_bau.learning_rate = 1e-3
     config.repair.i_bau.eps = 5.0

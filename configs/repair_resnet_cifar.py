@@ -24,5 +24,4 @@ def get_config(arg=None):
     config.repair.steps_per_epoch = 79
     config.repair.batch_size = 128
     config.repair.augmentation = "flip_crop"
-    config.repair.learning_rate.path = 0.02
     return base.variant(config, arg)

@@ -112,7 +112,7 @@ class RepairOptions:
             tolerance: Accuracy that the repair may cost, a fraction.
             end_is_free: Whether the path's far end is trained with it.
         """
-        usual = taught_path.LEARNING_RATE if end_is_free else path.LEARNING_RATE
+        usual = taught_path.FREE_LEARNING_RATE if end_is_free else path.LEARNING_RATE
         return {
             "learning_rate.path": self.learning_rate or usual,
             "learning_rate.taught_path": self.learning_rate or usual,

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from mcjax.core.errors import UserError, shown
 from mcjax.core.fields import check
 from mcjax.repair import methods
+from mcjax.repair.methods.taught_path import FREE_LEARNING_RATE
 from mcjax.repair.paths import PATHS, shown_path
 from mcjax.runs.schema import SETTINGS
 
@@ -53,6 +54,8 @@ def one_suspect() -> ConfigDict:
     config.data.num_bonafide = 2500
     config.data.num_selection = 1000
     config.repair.pair = "suspect_alone"
+    config.repair.learning_rate.path = 0.02
+    config.repair.learning_rate.taught_path = FREE_LEARNING_RATE
     config.repair.choose = "evidence"
     config.repair.sizes = (2500, 1000, 250)
     config.repair.methods = tuple(name for name in methods.METHODS if name not in ("line", "noise"))

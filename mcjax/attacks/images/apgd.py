@@ -57,9 +57,10 @@ def apgd(
     (2) neither its eta nor its best f has changed. Each restart uses a new random start.
 
     In l1 the steps have no momentum and move only the entries of largest gradient that the box does not
-    block: as many as the best point has changed, divided by 1.5 and rounded down, at least one. eta starts at eps and is divided by 1.5 every 4 % of the
-    steps, or reset where the best point has become sparser by more than 5 %. 30 % of the steps search the ball
-    of radius 3 eps, 30 % that of 2 eps and the rest that of eps.
+    block: as many as the best point has changed, divided by 1.5 and rounded down, at least one. eta starts
+    at eps and is divided by 1.5 every 4 % of the steps, or reset where the best point has become sparser by
+    more than 5 %. 30 % of the steps search the ball of radius 3 eps, 30 % that of 2 eps and the rest that of
+    eps.
 
     Args:
         key: Key of the random starts.

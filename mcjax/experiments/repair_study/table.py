@@ -150,8 +150,9 @@ def repairs(study: Study) -> Iterator[tuple[int, Repair]]:
     """Every row of a part, with its number of bonafide images (0: none)."""
     for repair in references(study):
         yield 0, repair
-    # A second end that is trained on them.
-    needs_images = study.options.pair == "tampered_and_fine_tuned"
+    # A second end that is trained on them; an un-aligned copy and a free end's beginning are not.
+    made_without = ("suspect_and_unaligned", "suspect_alone")
+    needs_images = study.tampered.end is None and study.options.pair not in made_without
     for name in study.options.methods:
         method = methods.METHODS[name]
         any_size = not (method.uses_images or method.end or needs_images)

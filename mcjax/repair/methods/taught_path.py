@@ -14,7 +14,9 @@ from mcjax.repair.methods.method import Case, Method
 from mcjax.training.curve import starting_curve, train_curve
 from mcjax.training.fit import Budget
 
-LEARNING_RATE = 0.01
+LEARNING_RATE = 0.05
+FREE_LEARNING_RATE = 0.01
+"""With a free end, which stays near the suspect."""
 
 
 def run(case: Case) -> Curve:
