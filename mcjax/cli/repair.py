@@ -35,7 +35,7 @@ from mcjax.interop.exported.onnx import check_packages, write_onnx
 from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.inputs import check_inputs
 from mcjax.repair.model import repair_model
-from mcjax.repair.options import DEFAULTS, changed
+from mcjax.repair.options import DEFAULTS, changed, check_ends
 from mcjax.repair.repaired import NothingRepaired
 from mcjax.repair.search import OPTIONS, find_evidence
 from mcjax.runs.output_folder import COMPLETE, answered, asked, new_folder
@@ -174,7 +174,12 @@ def repair(model: str, data: str, folder: Path, question: Mapping[str, Any]) -> 
     names = SEARCH if options.evidence_only else SETTINGS
     settings = {name: getattr(options, name) for name in names}
     # Before anything is read, which takes a while.
-    changed(DEFAULTS, {k: v for k, v in settings.items() if hasattr(DEFAULTS, k)})
+    asked_for = {k: getattr(options, k) for k in SETTINGS if hasattr(DEFAULTS, k)}
+    check_ends(
+        changed(DEFAULTS, asked_for),
+        has_second=bool(options.second),
+        second_is_clean=options.second_is_clean,
+    )
     key = jax.random.key(check_seed(options.seed, "--seed"))
     images = data_flags.read(data)
     suspect = suspects.load_suspect(

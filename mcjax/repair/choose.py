@@ -97,7 +97,8 @@ def choose_by_evidence(
             (`mcjax.repair.evidence.judge.suspicious_success`).
         distances: As in `choose`.
         suspect_accuracy: Likewise.
-        num_images: Number of images, n, that each estimate is a mean over.
+        num_images: Number of images, n, that each estimate is a mean over
+            (`mcjax.repair.evidence.judge.num_judged`).
         tolerance: As in `choose`.
 
     Returns:
@@ -118,7 +119,8 @@ def choose_by_evidence(
         least = float(e[acceptable].min())
         error = np.sqrt(max(least * (1 - least), 1 / num_images) / num_images)
         # Points that are not accepted cannot be chosen whatever their accuracy was.
-        found = np.where(acceptable & (e <= least + error), found, -np.inf)
+        # Estimates are float32 means: one image more than none is exactly one error.
+        found = np.where(acceptable & (e <= least + error + 1e-6), found, -np.inf)
     choice = choose(found, distances, suspect_accuracy=suspect_accuracy, tolerance=tolerance)
     return dataclasses.replace(choice, num_acceptable=int(acceptable.sum()))
 

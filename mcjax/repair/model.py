@@ -12,7 +12,6 @@ import numpy as np
 import optax
 
 from mcjax.core import fields
-from mcjax.core.errors import UserError
 from mcjax.core.keys import check_key, stream
 from mcjax.core.progress import progress, say
 from mcjax.core.tree import PyTree
@@ -27,9 +26,9 @@ from mcjax.repair.choose import choose_on_curve, path_ts
 from mcjax.repair.evidence import judge as evidence
 from mcjax.repair.evidence.invert import Inverted
 from mcjax.repair.inputs import check_inputs
-from mcjax.repair.methods import METHODS
+from mcjax.repair.methods import METHODS, taught
 from mcjax.repair.methods.method import Case
-from mcjax.repair.options import DEFAULTS, RepairOptions, changed
+from mcjax.repair.options import DEFAULTS, RepairOptions, changed, check_ends
 from mcjax.repair.repaired import NothingRepaired, Repaired
 from mcjax.repair.search import evidence_report, say_found, search, searched
 from mcjax.repair.second import Second, second_network
@@ -39,6 +38,13 @@ from mcjax.training.losses import classification_metrics
 
 STAGES = ("evidence", "second network", "path", "choice")
 """The stages of a repair, in their order."""
+
+MADE = {
+    "free": "none; the far end is trained with the path",
+    "unaligned": "the suspect's copy, its channels permuted",
+    "fine_tuned": "a fine-tuned copy of the suspect",
+}
+"""The second network of one suspect, by `RepairOptions.end`."""
 
 
 def repair_model(
@@ -114,15 +120,7 @@ def repair_model(
     fields.check("tolerance", tolerance, fields.number(0, 1))
     fields.check("verbose", verbose, fields.flag())
     key = check_key(key)
-    if second is None and second_is_clean:
-        raise UserError(
-            "second_is_clean needs second: a copy of the suspect is suspect too; give "
-            "second, or leave second_is_clean out"
-        )
-    if second is not None and o.end != RepairOptions.end:
-        raise UserError(
-            f"end is {o.end!r}, but the path leads to the second network; leave one of them out"
-        )
+    check_ends(o, has_second=second is not None, second_is_clean=second_is_clean)
     network, start, parts = check_inputs(apply_fn, suspect, bonafide, second, selection)
     check_suspect(network, start, parts)
 
@@ -181,8 +179,7 @@ def repair_model(
             end_is_free=end_is_free,
         )
 
-    made = "none; the path's far end is free" if end_is_free else "a copy of the suspect"
-    tell("second network", made if second is None else "the given one")
+    tell("second network", "the given one" if second is not None else MADE[o.end])
     other = end()
     tell("path", f"trained on {len(parts['bonafide']['label'])} images")
     name = "path" if o.fit == "labels" and not o.unlearn else "taught_path"
@@ -202,7 +199,7 @@ def repair_model(
     )
     table = _along(network, evidence.held_out(points, inverted, again), ts, parts)
     hits = table[evidence.MARK]
-    estimated = evidence.estimated_success(hits, inverted)
+    found, estimated = evidence.backdoor_found(inverted), evidence.estimated_success(hits, inverted)
     choosing = evidence.suspicious_success(hits, inverted) if o.choose == "evidence" else None
     suspects = (0,) if second_is_clean or other.is_free else (0, -1)
     choice = choose_on_curve(
@@ -212,7 +209,7 @@ def repair_model(
         suspects=suspects,
         tolerance=tolerance,
         estimated=choosing,
-        num_images=min(len(parts["selection"]["label"]), evidence.NUM_IMAGES),
+        num_images=evidence.num_judged(parts["selection"], inverted),
     )
     chosen = choice.index
     t = None if chosen is None else float(ts[chosen])
@@ -228,8 +225,9 @@ def repair_model(
         "estimated_attack_success": estimated,
         "success_by_form": evidence.success_by_form(hits),
         **evidence_report(inverted, parts),
-        "suspect_success": float(estimated[here]),
-        "repaired_success": float(estimated[there]),
+        # Nothing that was found could be tried out.
+        "suspect_success": float(estimated[here]) if found else None,
+        "repaired_success": float(estimated[there]) if found else None,
         "suspect_accuracy": choice.suspect_accuracy,
         "repaired_accuracy": float(table["selection"]["accuracy"][there]),
         "floor": choice.floor,
@@ -237,6 +235,7 @@ def repair_model(
         "moved": moved,
         "moved_relative": moved / norm if norm else float("nan"),
         "second": other.name,
+        **trained_by(name, case(name)),
         "num_bonafide": len(parts["bonafide"]["label"]),
         "num_selection": len(parts["selection"]["label"]),
         "seconds": time.monotonic() - began,
@@ -246,6 +245,16 @@ def repair_model(
     if not result.ok:
         warnings.warn(f"nothing was repaired: {result.reason}", NothingRepaired, stacklevel=2)
     return result
+
+
+def trained_by(name: str, case: Case) -> dict[str, Any]:
+    """What a path learned, its learning rate and its rounds, for the report."""
+    taught_so = name == "taught_path"
+    return {
+        "fit": taught.fit_of(case) if taught_so else "labels",
+        "learning_rate": case.options[f"learning_rate.{name}"],
+        "rounds": taught.num_rounds(case) if taught_so else 1,
+    }
 
 
 def _along(

@@ -1,6 +1,7 @@
 """The options of `repair_model`: how it finds, trains and evaluates the path."""
 
 import dataclasses
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -90,8 +91,8 @@ class RepairOptions:
             object.__setattr__(self, name, kind(value))  # NumPy's numbers as Python's own
         if self.unalign != RepairOptions.unalign and self.end != "unaligned":
             raise UserError(
-                f"unalign is {self.unalign!r}, how an un-aligned copy is permuted, but end is {self.end!r}; "
-                "give end='unaligned', or leave unalign out"
+                f"unalign is {self.unalign!r}, how the suspect's copy is permuted, but end is {self.end!r}; leave "
+                "unalign out, or, without a second network, give end='unaligned'"
             )
 
     @property
@@ -145,6 +146,28 @@ _FIELDS: Mapping[str, Field] = {
 DEFAULTS = RepairOptions()
 
 
+def check_ends(options: RepairOptions, *, has_second: bool, second_is_clean: bool) -> None:
+    """Refuses options of one kind of far end beside another.
+
+    Raises:
+        UserError: Names the two.
+    """
+    if second_is_clean and not has_second:
+        raise UserError(
+            "second_is_clean needs second: a copy of the suspect is suspect too; give "
+            "second, or leave second_is_clean out"
+        )
+    if has_second and options.end != RepairOptions.end:
+        raise UserError(
+            f"end is {options.end!r}, but the path leads to the second network; leave one of them out"
+        )
+    if options.align != RepairOptions.align and not has_second:
+        raise UserError(
+            f"align is {options.align!r}, how a second network's channels are permuted, but there is none; "
+            "give second, or leave align out"
+        )
+
+
 def changed(options: RepairOptions, changes: Mapping[str, Any]) -> RepairOptions:
     """Options with some fields changed.
 
@@ -160,5 +183,8 @@ def changed(options: RepairOptions, changes: Mapping[str, Any]) -> RepairOptions
         raise UserError(f"options is {shown(options)}; give a RepairOptions")
     for name in changes:
         if name not in _FIELDS:
-            raise TypeError(f"repair_model has no option {name!r}; use {', '.join(_FIELDS)}")
+            names = ("selection", "second_is_clean", "tolerance", "verbose", *_FIELDS)
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise TypeError(f"repair_model has no option {name!r}; {hint}use {', '.join(names)}")
     return dataclasses.replace(options, **changes)

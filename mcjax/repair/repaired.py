@@ -28,8 +28,9 @@ class Repaired:
             `mcjax.repair.evidence.judge.Finding` per form, "backdoor_found" and "target" (the
             class, or None), "pictures", images with those triggers
             (`mcjax.repair.evidence.pictures`); and of the choice "suspect_accuracy", "repaired_accuracy",
-            "suspect_success" and "repaired_success" (the estimates), "floor",
+            "suspect_success" and "repaired_success" (the estimates; None without evidence), "floor",
             "moved" and "moved_relative" (distance to the suspect, and over the suspect's norm),
+            "second" (the far end), "fit", "learning_rate" and "rounds" of the path's training,
             "num_bonafide", "num_selection", "seconds".
     """
 
@@ -80,7 +81,9 @@ class Repaired:
         found = f"evidence of a backdoor: {'yes' if r['backdoor_found'] else 'no'}"
         if not self.ok:
             return f"Repaired(ok=False, {found}, floor={r['floor']:.4f})"
+        success = r["repaired_success"]
+        estimate = "" if success is None else f"estimated attack success={success:.4f}, "
         return (
             f"Repaired(t={self.t:.4f}, accuracy={r['repaired_accuracy']:.4f}, suspect's "
-            f"{r['suspect_accuracy']:.4f}, estimated attack success={r['repaired_success']:.4f}, {found})"
+            f"{r['suspect_accuracy']:.4f}, {estimate}{found})"
         )

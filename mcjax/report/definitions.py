@@ -6,7 +6,7 @@ from collections.abc import Iterable
 TERMS = {
     "accuracy": "fraction of all images of the set that get their own label",
     "loss": "mean cross-entropy per image, in nats, without the weight-decay term",
-    "t": "position on the path: 0 at the first network, 1 at the second",
+    "t": "position on the path: 0 at the first network, 1 at its far end",
     "bonafide": "number of clean labelled images given to a repair; 0: it uses none",
     "distance": "Euclidean, over all parameters",
 }
@@ -75,6 +75,9 @@ NUMBERS = (
     (r"accuracy", TERMS["accuracy"]),
     (r"num_images", "images that were given"),
     (r"second", "what the far end of the path is"),
+    (r"fit", "what the path learned: labels, the suspect's answers, or its answers to mixed images"),
+    (r"learning_rate", "of the first half of the path's training"),
+    (r"rounds", "trainings of the path; triggers are searched for anew before all but the first"),
     (r"suspect_accuracy", "accuracy of the suspect on the held-out images"),
     (r"repaired_accuracy", "accuracy of the chosen point on the held-out images"),
     (r"num_acceptable", "points of the path that reach the lowest accuracy accepted"),

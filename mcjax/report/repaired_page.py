@@ -49,9 +49,8 @@ CAPTION = (
 NO_PROMISE = (
     f"{NO_CLEARANCE} The path was learned "
     "from the images that you gave: if some of them are tampered with, or do not cover what the "
-    "network is used for, the repair has the same flaws. For known attacks, points in the middle "
-    "of a path lose most of a backdoor that survives fine-tuning, and some keep part of it: see "
-    "the project's results. Accuracy is measured on the held-out images, and has their sampling "
+    "network is used for, the repair has the same flaws. For known attacks the chosen points lose most "
+    "of a backdoor that survives fine-tuning, and some keep part of it: see the project's results. Accuracy is measured on the held-out images, and has their sampling "
     "error."
 )
 
@@ -130,13 +129,10 @@ def write_repaired(
 def what_happened(repaired: Repaired) -> list[str]:
     """What was found, in sentences."""
     r = repaired.report
-    second = f"The far end of the path: {r['second']}. The path was trained on {r['num_bonafide']} images."
-    if "fine-tuned" in r["second"]:
-        second += " Such a path often keeps a backdoor; another network of the architecture helps."
     asked = [
         verdict(r),
         how_sure(),
-        second,
+        f"{far_end(r['second'])} The path was trained on {r['num_bonafide']} images.",
         f"The suspect's accuracy is {r['suspect_accuracy']:.4f} on the {r['num_selection']} images "
         f"held out to choose t; a point had to reach {r['floor']:.4f}.",
     ]
@@ -157,6 +153,24 @@ def what_happened(repaired: Repaired) -> list[str]:
         f"accuracy {r['repaired_accuracy']:.4f}{estimate}. Its weights are "
         f"{r['moved']:.3g} away from the suspect's, {100 * r['moved_relative']:.0f} % of their norm.",
     ]
+
+
+def far_end(second: str) -> str:
+    """Where the path leads, and which of its ends are suspect, in a sentence or two."""
+    begins = "The path begins at the suspect (t = 0)"
+    if second.startswith("free"):
+        return f"{begins}; its far end (t = 1) was trained with it, so that only the beginning is suspect."
+    if "un-aligned" in second:
+        return (
+            f"{begins} and leads to the un-aligned copy of the suspect (t = 1), the same function with its "
+            "channels permuted, which is suspect too."
+        )
+    if "fine-tuned" in second:
+        return (
+            f"{begins} and leads to {second} (t = 1), which is suspect too. Such a path often keeps a "
+            "backdoor."
+        )
+    return f"{begins} and leads to the second network that was given (t = 1)."
 
 
 def path_panels(repaired: Repaired) -> list[Panel]:

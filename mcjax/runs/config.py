@@ -180,6 +180,13 @@ def validate(config: ConfigDict) -> None:
             f"config.attack.num_faults is {fields['attack.num_faults']}, more than the "
             f"{fields['attack.num_images']} of config.attack.num_images; increase num_images"
         )
+    pair, way = fields.get("repair.pair"), fields.get("repair.unalign")
+    usual = settings["repair.unalign"].default if way else None
+    if way != usual and pair != "suspect_and_unaligned":
+        raise UserError(
+            f"config.repair.unalign is {way}, but config.repair.pair is {pair}; use suspect_and_unaligned, or "
+            "leave unalign out"
+        )
     if "repair.methods" in fields:
         _check_methods(fields["repair.methods"], fields["repair.pair"])
     uses = fields.get("curve.images"), fields["evaluation.batch_stats"]

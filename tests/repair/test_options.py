@@ -76,7 +76,11 @@ def test_one_line_names_the_option(name, value, allowed):
     [
         (
             {"unalign": "random"},
-            "unalign is 'random', how an un-aligned copy is permuted, but end is",
+            "unalign is 'random', how the suspect's copy is permuted, but end is",
+        ),
+        (
+            {"align": "weights"},
+            "align is 'weights', how a second network's channels are permuted, but there",
         ),
         (
             {"end": "unaligned", "second": {}},
@@ -132,3 +136,8 @@ def test_lists_of_different_lengths_are_no_images(part):
 def test_a_key_of_the_older_kind_is_the_same_key():
     assert check_key(jax.random.PRNGKey(3)) == jax.random.key(3)
     assert check_key(np.array([0, 3], np.uint32)) == jax.random.key(3)
+
+
+def test_a_misspelt_option_is_named():
+    with pytest.raises(TypeError, match="no option 'tolerence'; did you mean tolerance"):
+        repair_model(jax.random.key(0), linear, {}, {}, tolerence=0.1)

@@ -9,7 +9,7 @@ from made_runs import repaired
 
 from mcjax.core.errors import UserError
 from mcjax.report.definitions import meaning
-from mcjax.report.repaired_page import NO_PROMISE, path_panels, write_repaired
+from mcjax.report.repaired_page import NO_PROMISE, path_panels, what_happened, write_repaired
 from mcjax.runs.checkpoint import restore_network
 from mcjax.runs.workdir import read_csv
 
@@ -35,6 +35,24 @@ def test_the_page_says_what_happened_and_what_is_not_promised(tmp_path, t):
     assert metrics["t"] == t
     assert metrics["backdoor_found"] is True
     assert (metrics["patch_class"], metrics["patch_anomaly"]) == (3, 4.5)
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        (
+            "free, trained with the path",
+            "was trained with it, so that only the beginning is suspect",
+        ),
+        ("the un-aligned copy of the suspect", "with its channels permuted, which is suspect too"),
+        ("a fine-tuned copy of the suspect", "Such a path often keeps a backdoor"),
+        ("given", "leads to the second network that was given"),
+    ],
+)
+def test_the_page_says_where_the_path_leads(second, said):
+    fixed = repaired(0.5)
+    report = {**fixed.report, "second": second}
+    assert any(said in text for text in what_happened(dataclasses.replace(fixed, report=report)))
 
 
 def test_every_number_has_a_meaning():

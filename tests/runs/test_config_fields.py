@@ -177,6 +177,16 @@ def test_methods_are_checked_before_the_data_is_loaded(names, message):
         base.validate(with_value("backdoor", "repair.methods", names))
 
 
+def test_a_way_to_permute_needs_a_copy_to_permute():
+    config = with_value("backdoor", "repair.unalign", "random")
+    with pytest.raises(
+        UserError, match=r"repair\.unalign is random, but config\.repair\.pair is both"
+    ):
+        base.validate(config)
+    config.repair.pair = "suspect_and_unaligned"
+    base.validate(config)
+
+
 def test_a_line_needs_another_network():
     config = with_value("backdoor", "repair.pair", "suspect_alone")
     with pytest.raises(

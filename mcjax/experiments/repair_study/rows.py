@@ -13,7 +13,7 @@ from mcjax.experiments.repair_study.study import Study
 from mcjax.experiments.stages.path import Table
 from mcjax.repair import methods
 from mcjax.repair.choose import Choice, choose_on_curve, oracle, path_ts
-from mcjax.repair.evidence.judge import NUM_IMAGES
+from mcjax.repair.evidence.judge import num_judged
 from mcjax.repair.methods.method import Draws, Family
 from mcjax.repair.rule import reaches, strongest
 
@@ -99,7 +99,7 @@ def along(
         suspects=suspects,
         tolerance=study.options.tolerance,
         estimated=table.get("suspicious_success"),
-        num_images=min(len(study.run.splits.selection["label"]), NUM_IMAGES),
+        num_images=num_judged(study.run.splits.selection, inverted) if inverted else 0,
     )
     best = oracle(accuracy, table[study.tampered.measure], floor=choice.floor)
 

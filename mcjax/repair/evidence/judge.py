@@ -205,6 +205,17 @@ def marked(examples: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {**stack_batches(some, number), MARK: np.ones((1, number), np.float32)}
 
 
+def num_judged(examples: Mapping[str, Any], inverted: Mapping[str, Inverted]) -> int:
+    """How many images the estimate is a mean over: the marked ones of other classes than the target.
+
+    Args:
+        examples: As for `marked`.
+        inverted: The result of `invert`.
+    """
+    label = np.asarray(examples["label"])[:NUM_IMAGES]
+    return int((label != findings(inverted)[0].target).sum())
+
+
 def with_success(metric_fn: MetricFn, apply_fn: Callable[..., jax.Array]) -> MetricFn:
     """A metric_fn for a path of `WithTriggers`.
 

@@ -41,6 +41,13 @@ def test_findings_name_the_cheapest_class_and_the_clearest_form_first():
     assert [one.evident for one in found] == [True, False]
 
 
+def test_only_images_of_other_classes_are_judged():
+    found = {"smooth": inverted(ORDINARY), "pattern": inverted(CHEAP)}  # class 1
+    label = np.tile([0, 1, 2, 1], 300)
+    assert judge.num_judged({"image": label, "label": label}, found) == judge.NUM_IMAGES // 2
+    assert judge.num_judged({"image": label[:6], "label": label[:6]}, found) == 4
+
+
 def test_one_restart_is_unlearned_and_the_other_judges():
     found = {"pattern": inverted(CHEAP)}
     assert judge.chosen_triggers(found, 0)["pattern"]["pattern"][0, 0, 0, 0] == pytest.approx(0.1)
