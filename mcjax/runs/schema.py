@@ -189,7 +189,7 @@ _REPAIR: Settings = {
             "suspect_and_unaligned",
             "suspect_alone",
         ),
-        "the two networks that the path connects; suspect_alone: its far end is trained too",
+        "the networks that the path connects; suspect_alone: its far end is trained",
     ),
     "repair.unalign": Setting(
         "weights",

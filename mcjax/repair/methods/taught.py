@@ -129,7 +129,7 @@ SETTINGS: Settings = {
     "taught.fit": Setting(
         "auto",
         choice("auto", *FITS),
-        "labels; answers: the suspect's; distillation: to mixed images; auto: answers if there is evidence",
+        "labels; answers: the suspect's; distillation: to mixed images; auto: by evidence",
     ),
     "taught.unlearn": Setting(
         tuple(FORMS),
