@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.autoattack import EPS, NETWORKS, loaded, prepare
 from mcjax import autoattack, cpu_convolution
-from mcjax.attacks.images import auto_pgd_search, balls
+from mcjax.attacks.images import balls, sparse_search
 
 VARIANTS = {
     "as in mcjax": (False, False),
@@ -74,7 +74,7 @@ def steps(up: bool, blocked: bool) -> Iterator[None]:
 
     def num_entries(support: jax.Array) -> jax.Array:
         # Rounding errors must not make 3 / 1.5 three.
-        entries = jnp.ceil(support / auto_pgd_search.SPARSER - 1e-4)
+        entries = jnp.ceil(support / sparse_search.SPARSER - 1e-4)
         return jnp.maximum(entries.astype(jnp.int32), 1)
 
     def size(gradient: jax.Array, x: jax.Array) -> jax.Array:
@@ -82,7 +82,7 @@ def steps(up: bool, blocked: bool) -> Iterator[None]:
 
     with contextlib.ExitStack() as changed:
         if up:
-            changed.enter_context(mock.patch.object(auto_pgd_search, "num_entries", num_entries))
+            changed.enter_context(mock.patch.object(sparse_search, "num_entries", num_entries))
         if blocked:
             changed.enter_context(mock.patch.object(balls, "free_size", size))
         yield

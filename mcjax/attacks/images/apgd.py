@@ -17,14 +17,8 @@ from mcjax.attacks.checks import (
 )
 from mcjax.attacks.images.active_examples import of_active
 from mcjax.attacks.images.attack_losses import LABEL_LOSSES
-from mcjax.attacks.images.auto_pgd_search import (
-    Found,
-    Look,
-    nothing_found,
-    random_start,
-    random_starts,
-    search,
-)
+from mcjax.attacks.images.auto_pgd_found import Found, Look, nothing_found
+from mcjax.attacks.images.auto_pgd_search import random_start, random_starts, search
 from mcjax.attacks.images.balls import BALLS
 from mcjax.attacks.images.pgd import LogitsFn
 from mcjax.core.keys import stream

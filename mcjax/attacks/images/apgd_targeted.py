@@ -22,14 +22,8 @@ from mcjax.attacks.images.attack_losses import (
     targeted_difference_of_logits_ratio,
     targeted_margin,
 )
-from mcjax.attacks.images.auto_pgd_search import (
-    Found,
-    Look,
-    nothing_found,
-    random_start,
-    random_starts,
-    search,
-)
+from mcjax.attacks.images.auto_pgd_found import Found, Look, nothing_found
+from mcjax.attacks.images.auto_pgd_search import random_start, random_starts, search
 from mcjax.attacks.images.balls import BALLS
 from mcjax.attacks.images.pgd import LogitsFn
 from mcjax.core.keys import stream

@@ -8,7 +8,8 @@ from jax import lax
 
 from mcjax.attacks.checks import check_logits
 from mcjax.attacks.images.attack_losses import LABEL_LOSSES
-from mcjax.attacks.images.auto_pgd_search import Found, nothing_found, random_starts, search
+from mcjax.attacks.images.auto_pgd_found import Found, nothing_found
+from mcjax.attacks.images.auto_pgd_search import random_starts, search
 from mcjax.core.keys import stream
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from mcjax.attacks.images.apgd import apgd
 from mcjax.attacks.images.attack_losses import LABEL_LOSSES
-from mcjax.attacks.images.auto_pgd_search import checkpoints, random_start, random_starts, stages
+from mcjax.attacks.images.auto_pgd_search import checkpoints, random_start, random_starts
 from mcjax.attacks.images.balls import BALLS, project_l1, sparse_direction
+from mcjax.attacks.images.sparse_search import stages
 from mcjax.core.keys import stream
 
 W = jax.random.normal(jax.random.key(0), (12, 8))
