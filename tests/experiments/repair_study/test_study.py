@@ -75,6 +75,24 @@ def test_a_stage_computes_what_the_library_computes(name, study, monkeypatch):
     assert digest(study.repaired(name, 16)[0]) == digest(found)
 
 
+def test_a_free_end_begins_at_the_suspect_and_is_no_suspect(study):
+    case = study.case("path", 16)
+    assert not case.end_is_free
+    assert study.suspects("path") == (0, -1)
+    config = study.run.config
+    with config.unlocked():
+        config.repair.pair = "suspect_alone"
+        for name, free in (("path", True), ("taught_path", True), ("taught_line", False)):
+            assert study.end_is_free(name) == free
+            assert study.suspects(name) == (0,)
+        case = study.case("path", 16)
+        assert case.end_is_free
+        assert case.second_fn() is study.tampered.start
+        curve = METHODS["line"].run(study.case("path", 16))
+        assert study.points("path", curve, 16).end_stats is None
+        config.repair.pair = "both_tampered"
+
+
 def test_rows_of_a_path(study):
     chosen, low, middle, best = rows_of(study, "path", 32)
     assert [chosen.method, best.method] == ["path", "path at the oracle's t"]
