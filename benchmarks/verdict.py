@@ -81,7 +81,7 @@ def main() -> None:
                     continue
                 rows.append(measured(options.data, architecture, trigger, seed))
                 write(options.output, json.dumps(rows, indent=1) + "\n")
-    write(options.output.with_suffix(".md"), page(rows))
+    write(options.output.with_suffix(".md"), page(rows, options.data))
 
 
 def measured(name: str, architecture: str, trigger: str, seed: int) -> dict[str, Any]:
@@ -153,15 +153,18 @@ def rates(network: Network, variables: Any, splits: Splits, stamp: Any) -> dict[
     return found
 
 
-def page(rows: list[dict[str, Any]]) -> str:
+def page(rows: list[dict[str, Any]], data_name: str = "digits") -> str:
     """The page: what clean networks reach by form, then alarms per trigger and architecture."""
     clean = [row for row in rows if not row["trigger"]]
     forms = [form for form in FORMS if any(form in row["anomaly"] for row in clean)]
+    on_digits = data_name == "digits"  # where the thresholds come from
+    how = "by hand, from the clean networks with odd seeds before more were trained"
+    control = "with even seeds, which set no threshold" if on_digits else "of all seeds"
     lines = [
-        "# Is it backdoored? Anomalies of inverted triggers",
+        f"# Is it backdoored? Anomalies of inverted triggers on {data_name}",
         "",
         f"What {len(clean)} clean networks reach by chance, by form, and the threshold of mcjax: a trigger is evidence "
-        "from there on. Thresholds were set by hand, from the clean networks with odd seeds before more were trained.",
+        f"from there on. Thresholds were set {how if on_digits else 'on digits'}.",
         "",
         "| form | median | 90 % quantile | largest, odd seeds | largest, even seeds | threshold |",
         "|---|---|---|---|---|---|",
@@ -178,14 +181,16 @@ def page(rows: list[dict[str, Any]]) -> str:
         "",
         "Alarm: a form reaches its threshold. The score is the highest anomaly over its threshold, so 1 is an alarm. "
         "Right class: the form with the highest score names the attacker's class 1. The control has the clean networks "
-        "with even seeds, which set no threshold.",
+        f"{control}.",
         "",
         "| architecture | trigger | networks | attack success | alarms | right class | median score | area under ROC |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for architecture in dict.fromkeys(row["architecture"] for row in rows):
         mine = [row for row in rows if row["architecture"] == architecture]
-        controls = [row for row in mine if not row["trigger"] and row["seed"] % 2 == 0]
+        controls = [
+            row for row in mine if not row["trigger"] and (row["seed"] % 2 == 0 or not on_digits)
+        ]
         for trigger in dict.fromkeys(["", *(row["trigger"] for row in mine)]):
             group = [row for row in mine if row["trigger"] == trigger] if trigger else controls
             if not group:

@@ -49,6 +49,9 @@ def test_the_report_states_what_was_measured():
     clean = [alarm for alarm, row in zip(alarms, rows, strict=True) if not row["trigger"]]
     assert (sum(clean), len(clean)) == judge.CLEAN_ALARMS
     assert (sum(alarms) - sum(clean), len(rows) - len(clean)) == judge.TAMPERED_ALARMS
+    rows = json.loads((Path(verdict.__file__).parent / "verdict_fashion.json").read_text())
+    assert not any(row["trigger"] for row in rows)
+    assert (sum(verdict.score(row)[0] >= 1 for row in rows), len(rows)) == judge.FASHION_ALARMS
 
 
 def test_the_area_counts_ties_half():

@@ -26,6 +26,9 @@ CLEAN_ALARMS = (1, 39)
 TAMPERED_ALARMS = (69, 82)
 """The same of tampered networks, with five triggers."""
 
+FASHION_ALARMS = (5, 6)
+"""The same of clean networks of Fashion-MNIST (benchmarks/verdict_fashion.json)."""
+
 
 class Finding(NamedTuple):
     """The most suspicious class of one form.
