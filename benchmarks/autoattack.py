@@ -119,6 +119,14 @@ def timed(f: Callable[[], Any]) -> tuple[dict[str, float], Any]:
     return seconds, result
 
 
+def digits_network(network: str, num_images: int) -> tuple[Any, Any, Any]:
+    """A network of digits that is trained anew, as a function of images, and the images and labels."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "network.npz"
+        prepare(file, "digits", network, num_images, 600)
+        return loaded(file, network)
+
+
 def loaded(file: Path, network: str) -> tuple[Any, Any, Any]:
     """The network of a file of `prepare`, as a function of images, and the images and labels."""
     import jax

@@ -10,16 +10,14 @@ taken away, and prints how many images withstand, means over the seeds.
 
 import argparse
 import contextlib
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.autoattack import EPS, NETWORKS, loaded, prepare
+from benchmarks.autoattack import EPS, NETWORKS, digits_network
 from mcjax import autoattack, cpu_convolution
 from mcjax.attacks.images import balls, sparse_search
 
@@ -43,10 +41,7 @@ def main() -> None:
     print(f"| network | attack | {' | '.join(VARIANTS)} |")
     print("|---|---|" + "---|" * len(VARIANTS))
     for network in args.networks:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "network.npz"
-            prepare(file, "digits", network, args.num_images, 600)
-            logits_fn, x, y = loaded(file, network)
+        logits_fn, x, y = digits_network(network, args.num_images)
         for attack in ATTACKS:
             means = []
             for variant in VARIANTS.values():

@@ -10,15 +10,13 @@ last row or column. mcjax draws a window for each image, uniformly over all plac
 import argparse
 import contextlib
 import importlib
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 
-from benchmarks.autoattack import EPS, NETWORKS, loaded, prepare
+from benchmarks.autoattack import EPS, NETWORKS, digits_network
 from mcjax import autoattack, cpu_convolution
 
 SQUARE = importlib.import_module("mcjax.attacks.images.square")  # not the function of this name
@@ -41,10 +39,7 @@ def main() -> None:
     print(f"| network | norm | {' | '.join(VARIANTS)} |")
     print("|---|---|" + "---|" * len(VARIANTS))
     for network in args.networks:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "network.npz"
-            prepare(file, "digits", network, args.num_images, 600)
-            logits_fn, x, y = loaded(file, network)
+        logits_fn, x, y = digits_network(network, args.num_images)
         for norm in args.norms:
             counts = []
             for variant in VARIANTS.values():

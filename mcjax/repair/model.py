@@ -225,7 +225,7 @@ def repair_model(
         "estimated_attack_success": estimated,
         "success_by_form": evidence.success_by_form(hits),
         **evidence_report(inverted, parts),
-        # Nothing that was found could be tried out.
+        # Without evidence there is no trigger to estimate by.
         "suspect_success": float(estimated[here]) if found else None,
         "repaired_success": float(estimated[there]) if found else None,
         "suspect_accuracy": choice.suspect_accuracy,

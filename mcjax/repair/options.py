@@ -163,8 +163,8 @@ def check_ends(options: RepairOptions, *, has_second: bool, second_is_clean: boo
         )
     if options.align != RepairOptions.align and not has_second:
         raise UserError(
-            f"align is {options.align!r}, how a second network's channels are permuted, but there is none; "
-            "give second, or leave align out"
+            f"align is {options.align!r}, but there is no second network to permute; give second, or leave "
+            "align out"
         )
 
 

@@ -58,7 +58,9 @@ def one_suspect() -> ConfigDict:
     config.repair.learning_rate.taught_path = FREE_LEARNING_RATE
     config.repair.choose = "evidence"
     config.repair.sizes = (2500, 1000, 250)
-    config.repair.methods = tuple(name for name in methods.METHODS if name not in ("line", "noise"))
+    config.repair.methods = tuple(
+        name for name, method in methods.METHODS.items() if not method.needs_second
+    )
     config.evaluation.num_points = 41
     config.evaluation.batch_size = 1000
     return config

@@ -189,7 +189,10 @@ def test_no_acceptable_point(folder, monkeypatch):
             "--model {d}/suspect --second {d}/other --data {d}/clean.npz --out {d}/x --end=unaligned",
             "the path leads to the second network",
         ),
-        ("--model {d}/suspect --data {d}/clean.npz --out {d}/x --align=weights", "there is none"),
+        (
+            "--model {d}/suspect --data {d}/clean.npz --out {d}/x --align=weights",
+            "no second network",
+        ),
         ("--model {d}/suspect --data {d}/clean.npz --out {d}/x --crop 2", "leave out sizes"),
         ("--model {d}/suspect --data {d} --out {d}/x --shorter_side 0", "give pixels, such as 256"),
         ("--model {d}/suspect --data hf:x --out {d}/x", "give hf:NAME@SPLIT"),

@@ -80,7 +80,7 @@ def test_one_line_names_the_option(name, value, allowed):
         ),
         (
             {"align": "weights"},
-            "align is 'weights', how a second network's channels are permuted, but there",
+            "align is 'weights', but there is no second network to permute; give second",
         ),
         (
             {"end": "unaligned", "second": {}},
