@@ -2,8 +2,9 @@
 
     python -m benchmarks.verdict --data digits --number 10
 
-Trains `--number` clean networks and as many per trigger, inverts triggers on each with clean images alone, and keeps
-the anomaly of every form. A second call goes on where the first ended. Then it writes the page beside the file.
+Trains `--number` clean networks and as many per trigger, inverts triggers on each with clean images alone, tries them
+on its control, and keeps what every class cost. A second call goes on where the first ended. Then it writes the page
+beside the file.
 
 Thresholds (`Form.threshold`) are set by hand from the clean networks with odd seeds; the rates are those of clean
 networks with even seeds, of every trigger, and of another architecture.
@@ -13,7 +14,7 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +26,10 @@ from mcjax.core.files import write
 from mcjax.core.keys import stream
 from mcjax.data.splits import Examples, Splits, split
 from mcjax.models.network import Network, from_linen
-from mcjax.repair.evidence.forms import FORMS
-from mcjax.repair.evidence.invert import invert
-from mcjax.repair.evidence.judge import findings, threshold
+from mcjax.repair.evidence.control import control_training
+from mcjax.repair.evidence.invert import Inverted, invert
+from mcjax.repair.evidence.verdict import Finding, findings
+from mcjax.repair.options import DEFAULTS
 from mcjax.training.fit import Budget, Training, fit
 from mcjax.training.objectives import endpoint_loss
 
@@ -53,11 +55,24 @@ TRIGGERS: dict[str, dict[str, dict[str, float]]] = {
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "cnn": ("cnn", {"width": 16}),
     "cnn with BatchNorm": ("cnn", {"width": 16, "batch_norm": True}),
+    "resnet8": ("resnet8", {"width": 16}),
 }
-BUDGETS = {
-    "digits": Budget(num_steps=600, batch_size=64),
-    "fashion_mnist": Budget(num_steps=1230, batch_size=128),
+
+
+class Search(NamedTuple):
+    """How networks of a data set are trained and looked at."""
+
+    budget: Budget
+    num_bonafide: int
+    num_steps: int
+
+
+SEARCHES = {
+    "digits": Search(Budget(num_steps=600, batch_size=64), 400, 200),
+    "fashion_mnist": Search(Budget(num_steps=1230, batch_size=128), 1000, 100),
 }
+ARRAYS = ("cost", "control_share")
+"""Of a form's triggers, what is kept per class: means over the restarts."""
 
 
 def main() -> None:
@@ -67,7 +82,7 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=10, help="networks per trigger")
     parser.add_argument("--first_seed", type=int, default=0)
     parser.add_argument("--triggers", nargs="*", help='all of the data set; "clean": the controls')
-    parser.add_argument("--architectures", nargs="+", default=list(ARCHITECTURES))
+    parser.add_argument("--architectures", nargs="+", default=["cnn", "cnn with BatchNorm"])
     parser.add_argument("--output", type=Path, default=Path("benchmarks/verdict.json"))
     options = parser.parse_args()
     cpu_convolution.enable()
@@ -80,14 +95,15 @@ def main() -> None:
                 if (architecture, trigger, seed) in known:
                     continue
                 rows.append(measured(options.data, architecture, trigger, seed))
-                write(options.output, json.dumps(rows, indent=1) + "\n")
+                lines = ",\n".join(json.dumps(row) for row in rows)
+                write(options.output, f"[\n{lines}\n]\n")
     write(options.output.with_suffix(".md"), page(rows, options.data))
 
 
 def measured(name: str, architecture: str, trigger: str, seed: int) -> dict[str, Any]:
-    """One network: its accuracies, and the anomaly and class of every form."""
-    began = time.monotonic()
-    splits = split(data.load(name), seed=seed, num_bonafide=400, num_selection=150)
+    """One network: its accuracies, and what every class costs by every form."""
+    began, how = time.monotonic(), SEARCHES[name]
+    splits = split(data.load(name), seed=seed, num_bonafide=how.num_bonafide, num_selection=150)
     image_shape = splits.train["image"].shape[1:]
     model, changes = ARCHITECTURES[architecture]
     network = from_linen(models.create(model, num_classes=10, **changes), image_shape)
@@ -96,26 +112,35 @@ def measured(name: str, architecture: str, trigger: str, seed: int) -> dict[str,
     if trigger:
         stamp = triggers.create(trigger, image_shape, **TRIGGERS[name][trigger])
         examples = backdoor.poison(examples, stamp, seed=seed, num_classes=10).examples
-    variables = trained(network, examples, seed, BUDGETS[name])
-    found = findings(
-        invert(
-            stream(jax.random.key(seed), "evidence"),
-            network,
-            variables,
-            splits.bonafide,
-            num_restarts=2,
-        )
+    variables = trained(network, examples, seed, how.budget)
+    key, images = jax.random.key(seed), jax.tree.map(jnp.asarray, splits.bonafide)
+    training = control_training(
+        stream(key, "control"), network, variables, images, num_steps=DEFAULTS.control_steps
+    )
+    assert training is not None
+    control = fit(stream(key, "control training"), training)
+    inverted = invert(
+        stream(key, "evidence"),
+        network,
+        variables,
+        images,
+        num_steps=how.num_steps,
+        num_restarts=2,
+        control=control,
     )
     row = {
         "architecture": architecture,
         "trigger": trigger,
         "seed": seed,
         **rates(network, variables, splits, stamp),
-        "anomaly": {one.form: one.anomaly for one in found},
-        "target": {one.form: one.target for one in found},
+        "control": rates(network, control, splits, stamp),
+        "triggers": {
+            form: {k: np.asarray(getattr(one, k)).mean(-2).round(3).tolist() for k in ARRAYS}
+            for form, one in inverted.items()
+        },
         "seconds": round(time.monotonic() - began, 1),
     }
-    best = found[0]
+    best = ranked(row)[0]
     print(
         f"{architecture}, {trigger or 'clean'}, seed {seed}: {row['clean_accuracy']:.3f} / "
         f"{row.get('attack_success_rate', 0):.3f}, {best.form} class {best.target} anomaly "
@@ -123,6 +148,15 @@ def measured(name: str, architecture: str, trigger: str, seed: int) -> dict[str,
         flush=True,
     )
     return row
+
+
+def ranked(row: dict[str, Any]) -> list[Finding]:
+    """The findings of a network, the most suspicious form first."""
+    found = {}
+    for form, one in row["triggers"].items():
+        cost, share = jnp.asarray(one["cost"])[None], jnp.asarray(one["control_share"])[None]
+        found[form] = Inverted(None, cost, jnp.zeros_like(cost), jnp.zeros_like(cost), share)
+    return findings(found)
 
 
 def trained(network: Network, examples: Examples, seed: int, budget: Budget) -> dict[str, Any]:
@@ -155,66 +189,65 @@ def rates(network: Network, variables: Any, splits: Splits, stamp: Any) -> dict[
 
 def page(rows: list[dict[str, Any]], data_name: str = "digits") -> str:
     """The page: what clean networks reach by form, then alarms per trigger and architecture."""
-    clean = [row for row in rows if not row["trigger"]]
-    forms = [form for form in FORMS if any(form in row["anomaly"] for row in clean)]
-    on_digits = data_name == "digits"  # where the thresholds come from
-    how = "by hand, from the clean networks with odd seeds before more were trained"
-    control = "with even seeds, which set no threshold" if on_digits else "of all seeds"
+    found = [{one.form: one for one in ranked(row)} for row in rows]
+    is_clean = np.array([not row["trigger"] for row in rows])
+    odd = np.array([row["seed"] % 2 == 1 for row in rows])
     lines = [
         f"# Is it backdoored? Anomalies of inverted triggers on {data_name}",
         "",
-        f"What {len(clean)} clean networks reach by chance, by form, and the threshold of mcjax: a trigger is evidence "
-        f"from there on. Thresholds were set {how if on_digits else 'on digits'}.",
+        f"What {is_clean.sum()} clean networks reach by chance, by form, and the threshold of mcjax: a trigger is evidence "
+        "from there on. Thresholds were set by hand, from the clean networks with odd seeds.",
         "",
         "| form | median | 90 % quantile | largest, odd seeds | largest, even seeds | threshold |",
         "|---|---|---|---|---|---|",
     ]
-    for form in forms:
-        found = np.array([row["anomaly"].get(form, np.nan) for row in clean])
-        odd = np.array([row["seed"] % 2 == 1 for row in clean])
-        middle, high = np.nanquantile(found, (0.5, 0.9))
+    for form in found[0]:
+        reached = np.array([one[form].anomaly for one in found])
+        middle, high = np.quantile(reached[is_clean], (0.5, 0.9))
+        largest = [reached[is_clean & some].max(initial=-np.inf) for some in (odd, ~odd)]
         lines.append(
-            f"| {form} | {middle:.1f} | {high:.1f} | {np.nanmax(found[odd]):.1f} | "
-            f"{np.nanmax(found[~odd]):.1f} | {threshold(form):g} |"
+            f"| {form} | {middle:.1f} | {high:.1f} | {largest[0]:.1f} | {largest[1]:.1f} | "
+            f"{found[0][form].threshold:g} |"
         )
     lines += [
         "",
         "Alarm: a form reaches its threshold. The score is the highest anomaly over its threshold, so 1 is an alarm. "
-        "Right class: the form with the highest score names the attacker's class 1. The control has the clean networks "
-        f"{control}.",
+        "Right class: the form with the highest score names the attacker's class 1. The control group has the clean "
+        "networks with even seeds, which set no threshold.",
         "",
-        "| architecture | trigger | networks | attack success | alarms | right class | median score | area under ROC |",
-        "|---|---|---|---|---|---|---|---|",
+        "| architecture | trigger | networks | attack success | the same of the control network | alarms | right class | "
+        "median score | area under ROC |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for architecture in dict.fromkeys(row["architecture"] for row in rows):
         mine = [row for row in rows if row["architecture"] == architecture]
-        controls = [
-            row for row in mine if not row["trigger"] and (row["seed"] % 2 == 0 or not on_digits)
-        ]
+        controls = [row for row in mine if not row["trigger"] and row["seed"] % 2 == 0]
         for trigger in dict.fromkeys(["", *(row["trigger"] for row in mine)]):
             group = [row for row in mine if row["trigger"] == trigger] if trigger else controls
             if not group:
                 continue
             scores, classes = zip(*map(score, group), strict=True)
             alarm = np.array(scores) >= 1
-            success = np.mean([row.get("attack_success_rate", np.nan) for row in group])
-            right = alarm & (np.array(classes) == 1)
-            area = roc_area(scores, [score(row)[0] for row in controls]) if controls else np.nan
-            of_tampered = (f"{success:.3f}", f"{right.mean():.2f}", f"{area:.3f}")
-            shown = of_tampered if trigger else ("", "", "")
+            shown = [""] * 4
+            if trigger:
+                right = alarm & (np.array(classes) == 1)
+                area = roc_area(scores, [score(row)[0] for row in controls]) if controls else np.nan
+                success = [
+                    np.mean([one["attack_success_rate"] for one in some])
+                    for some in (group, [row["control"] for row in group])
+                ]
+                shown = [*(f"{v:.3f}" for v in success), f"{right.mean():.2f}", f"{area:.3f}"]
             lines.append(
-                f"| {architecture} | {trigger or 'none (control)'} | {len(group)} | {shown[0]} | "
-                f"{alarm.sum()} | {shown[1]} | {np.median(scores):.2f} | {shown[2]} |"
+                f"| {architecture} | {trigger or 'none (control group)'} | {len(group)} | {shown[0]} | {shown[1]} | "
+                f"{alarm.sum()} | {shown[2]} | {np.median(scores):.2f} | {shown[3]} |"
             )
     return "\n".join(lines) + "\n"
 
 
 def score(row: dict[str, Any]) -> tuple[float, int]:
     """A network's highest anomaly over the form's threshold, and the class that it names."""
-    ranked = sorted(
-        (a / threshold(form), row["target"][form]) for form, a in row["anomaly"].items()
-    )
-    return ranked[-1]
+    best = ranked(row)[0]
+    return best.anomaly / best.threshold, best.target
 
 
 def roc_area(tampered: Any, clean: Any) -> float:

@@ -121,6 +121,11 @@ def define_flags() -> None:
     flags.DEFINE_float("extrapolate", 0.0, "How far beyond its ends to evaluate the path, in t.")
     flags.DEFINE_list("forms", list(FORMS), "Forms of triggers that are looked for.")
     flags.DEFINE_integer("inversion_steps", 200, "Adam steps of the search for triggers.")
+    flags.DEFINE_integer(
+        "control_steps",
+        1000,
+        "Training steps of the control network that triggers are tried on; 0: none, a less sure verdict.",
+    )
     flags.DEFINE_integer("seed", 0, "Random seed.")
 
 

@@ -86,19 +86,28 @@ def check_suspect(network: Network, variables: PyTree, parts: Mapping[str, Examp
         UserError: The accuracy on all images is less than two standard deviations above
             1 / classes.
     """
-    right, number, num_classes = 0, 0, 2
-    for part in parts.values():
-        for i in range(0, len(part["label"]), 1000):
-            logits = network.apply(variables, to_unit(jnp.asarray(part["image"][i : i + 1000])))
-            right += int((np.asarray(logits.argmax(-1)) == part["label"][i : i + 1000]).sum())
-            num_classes = logits.shape[1]
-        number += len(part["label"])
+    right, number = num_right(network, variables, parts)
+    shape = next(iter(parts.values()))["image"].shape[1:]
+    num_classes = classes_of(network, variables, parts["bonafide"]["image"])
     chance = 1 / num_classes
     if right / number <= chance + 2 * math.sqrt(chance * (1 - chance) / number):
         raise UserError(
             f"the suspect classifies only {right} of the {number} images correctly, no better than "
             "chance; check the labels, the order of the classes, the images' size "
-            f"({'x'.join(map(str, part['image'].shape[1:]))}) and scale (uint8 means 0 to 255), and the "
+            f"({'x'.join(map(str, shape))}) and scale (uint8 means 0 to 255), and the "
             "normalisation"
         )
     return right / number
+
+
+def num_right(
+    network: Network, variables: PyTree, parts: Mapping[str, Examples]
+) -> tuple[int, int]:
+    """How many images of all parts are classified correctly, and of how many."""
+    right, number = 0, 0
+    for part in parts.values():
+        for i in range(0, len(part["label"]), 1000):
+            logits = network.apply(variables, to_unit(jnp.asarray(part["image"][i : i + 1000])))
+            right += int((np.asarray(logits.argmax(-1)) == part["label"][i : i + 1000]).sum())
+        number += len(part["label"])
+    return right, number

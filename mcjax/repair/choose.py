@@ -94,11 +94,11 @@ def choose_by_evidence(
     Args:
         accuracy: Accuracy on the selection images at each point, [T].
         estimated: Estimated attack success at each point, fractions, [T]
-            (`mcjax.repair.evidence.judge.suspicious_success`).
+            (`mcjax.repair.evidence.estimate.suspicious_success`).
         distances: As in `choose`.
         suspect_accuracy: Likewise.
         num_images: Number of images, n, that each estimate is a mean over
-            (`mcjax.repair.evidence.judge.num_judged`).
+            (`mcjax.repair.evidence.estimate.num_judged`).
         tolerance: As in `choose`.
 
     Returns:

@@ -13,7 +13,7 @@ import optax
 
 from mcjax.core import fields
 from mcjax.core.keys import check_key, stream
-from mcjax.core.progress import progress, say
+from mcjax.core.progress import say
 from mcjax.core.tree import PyTree
 from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.curves.geometry import distances
@@ -23,17 +23,25 @@ from mcjax.models.given import as_given, as_network
 from mcjax.models.network import Network
 from mcjax.repair.bonafide import check_suspect
 from mcjax.repair.choose import choose_on_curve, path_ts
-from mcjax.repair.evidence import judge as evidence
+from mcjax.repair.evidence import estimate
 from mcjax.repair.evidence.invert import Inverted
+from mcjax.repair.evidence.verdict import backdoor_found, targets
 from mcjax.repair.inputs import check_inputs
 from mcjax.repair.methods import METHODS, taught
 from mcjax.repair.methods.method import Case
 from mcjax.repair.options import DEFAULTS, RepairOptions, changed, check_ends
 from mcjax.repair.repaired import NothingRepaired, Repaired
-from mcjax.repair.search import evidence_report, say_found, search, searched
+from mcjax.repair.search import (
+    control_accuracy,
+    control_network,
+    evidence_report,
+    fit_with_progress,
+    say_found,
+    search,
+    searched,
+)
 from mcjax.repair.second import Second, second_network
 from mcjax.training.curve import CurveOptions
-from mcjax.training.fit import Training, fit
 from mcjax.training.losses import classification_metrics
 
 STAGES = ("evidence", "second network", "path", "choice")
@@ -64,7 +72,8 @@ def repair_model(
     """Finds a path of low loss from a suspect network on, and takes a point of it.
 
     1. Triggers that send clean images to one class are inverted on the suspect
-       (`mcjax.repair.evidence`); a class that is unusually cheap to reach is evidence of a backdoor.
+       (`mcjax.repair.evidence`), and tried on a control, the suspect without what clean images do not
+       teach; a class that is unusually cheap to reach on the suspect alone is evidence of a backdoor.
     2. The path begins at the suspect. Its far end is free, and trained with it; or it is a second
        network, or the suspect's own un-aligned copy: the same function with its channels permuted to be
        least alike (`mcjax.alignment`).
@@ -133,7 +142,10 @@ def repair_model(
         search, network=network, images=images, options=o, verbose=verbose
     )
     tell("evidence", searched(o, parts))
-    inverted = search_on(stream(key, "evidence"), start)
+    control = control_network(
+        stream(key, "control"), network, start, images, options=o, verbose=verbose
+    )
+    inverted = search_on(stream(key, "evidence"), start, control=control)
     if verbose:  # the owner's first question, long before the path is trained
         say_found(inverted)
     end_is_free = second is None and o.end == "free"
@@ -141,7 +153,10 @@ def repair_model(
 
     def invert_again(name: str, variables: PyTree) -> dict[str, Inverted]:
         inverted_again = search_on(
-            stream(key, f"evidence of {name}"), variables, name="search anew"
+            stream(key, f"evidence of {name}"),
+            variables,
+            classes=targets(inverted),
+            name="search anew",
         )
         again.append(inverted_again)
         return again[-1]
@@ -173,7 +188,7 @@ def repair_model(
             curve=CurveOptions(o.kind, o.num_bends),
             options=o.of_methods(tolerance, end_is_free=end_is_free),
             key_fn=functools.partial(stream, key),
-            fit_fn=functools.partial(_fit, name=name, verbose=verbose),
+            fit_fn=functools.partial(fit_with_progress, name=name, verbose=verbose),
             evidence_fn=lambda: inverted,
             invert_fn=invert_again,
             end_is_free=end_is_free,
@@ -197,10 +212,10 @@ def repair_model(
         "choice",
         f"{len(ts)} points of the path, on {held_out} images held out and {trained_on} others",
     )
-    table = _along(network, evidence.held_out(points, inverted, again), ts, parts)
-    hits = table[evidence.MARK]
-    found, estimated = evidence.backdoor_found(inverted), evidence.estimated_success(hits, inverted)
-    choosing = evidence.suspicious_success(hits, inverted) if o.choose == "evidence" else None
+    table = _along(network, estimate.held_out(points, inverted, again), ts, parts)
+    hits = table[estimate.MARK]
+    found, estimated = backdoor_found(inverted), estimate.estimated_success(hits, inverted)
+    choosing = estimate.suspicious_success(hits, inverted) if o.choose == "evidence" else None
     suspects = (0,) if second_is_clean or other.is_free else (0, -1)
     choice = choose_on_curve(
         curve,
@@ -209,7 +224,7 @@ def repair_model(
         suspects=suspects,
         tolerance=tolerance,
         estimated=choosing,
-        num_images=evidence.num_judged(parts["selection"], inverted),
+        num_images=estimate.num_judged(parts["selection"], inverted),
     )
     chosen = choice.index
     t = None if chosen is None else float(ts[chosen])
@@ -223,8 +238,9 @@ def repair_model(
         "bonafide_accuracy": table["bonafide"]["accuracy"],
         "distance": np.min([np.asarray(distances(curve, ts, s)) for s in suspects], axis=0),
         "estimated_attack_success": estimated,
-        "success_by_form": evidence.success_by_form(hits),
+        "success_by_form": estimate.success_by_form(hits),
         **evidence_report(inverted, parts),
+        "control_accuracy": control_accuracy(network, control, parts),
         # Without evidence there is no trigger to estimate by.
         "suspect_success": float(estimated[here]) if found else None,
         "repaired_success": float(estimated[there]) if found else None,
@@ -258,25 +274,13 @@ def trained_by(name: str, case: Case) -> dict[str, Any]:
 
 
 def _along(
-    network: Network, curve: evidence.WithTriggers, ts: np.ndarray, parts: Mapping[str, Any]
+    network: Network, curve: estimate.WithTriggers, ts: np.ndarray, parts: Mapping[str, Any]
 ) -> dict[str, dict[str, np.ndarray]]:
     """Loss and accuracy on each set of images at each t, and the hits of the triggers."""
     sets = {
         name: stack_batches(part, min(len(part["label"]), 1000)) for name, part in parts.items()
     }
-    sets[evidence.MARK] = evidence.marked(parts["selection"])
-    metric_fn = evidence.with_success(classification_metrics(network.apply), network.apply)
+    sets[estimate.MARK] = estimate.marked(parts["selection"])
+    metric_fn = estimate.with_success(classification_metrics(network.apply), network.apply)
     table = evaluate_path(metric_fn, curve, ts, sets)
     return jax.tree.map(np.asarray, table)
-
-
-def _fit(key: jax.Array, training: Training, *, name: str, verbose: bool) -> dict[str, PyTree]:
-    if not verbose:
-        return fit(key, training, name=name)
-    with progress(name, training.budget.num_steps, unit="step") as bar:
-        return fit(
-            key,
-            training,
-            name=name,
-            tell=lambda step, means: bar.advance(step - bar.done, loss=means["loss"]),
-        )

@@ -43,6 +43,8 @@ class RepairOptions:
         choose: "evidence" takes the point with the lowest estimated attack success, "distance" the
             one farthest from the suspects, both among points with sufficient accuracy.
         inversion_steps: Adam steps of the inversion of triggers.
+        control_steps: Training steps of the control network that the triggers are tried on as well; 0
+            does without, and with less sure a verdict.
         num_points: Points of the path that are evaluated, equally spaced in t.
         extrapolate: How far beyond its ends the path is evaluated, with the same spacing.
         num_steps: Training steps of the path (and of the fine-tuning); half of them where triggers
@@ -70,6 +72,7 @@ class RepairOptions:
     rounds: int = 2
     choose: str = "evidence"
     inversion_steps: int = 200
+    control_steps: int = 1000
     num_points: int = 61
     extrapolate: float = 0.0
     num_steps: int = 4000
@@ -137,6 +140,7 @@ _FIELDS: Mapping[str, Field] = {
     "rounds": fields.whole(1, 10),
     "choose": fields.choice("evidence", "distance"),
     "inversion_steps": fields.whole(1, 10**6),
+    "control_steps": fields.whole(0, 10**6),
     "num_points": fields.whole(2, 100_000),
     "extrapolate": fields.number(0, 10),
     "learning_rate": fields.number(0, 1e3),

@@ -25,7 +25,7 @@ class Repaired:
         report: What was measured: "ts", "selection_accuracy" and "bonafide_accuracy" along the
             path, "distance" to the nearest suspect, "estimated_attack_success" of inverted
             triggers and "success_by_form"; of the evidence "findings", one
-            `mcjax.repair.evidence.judge.Finding` per form, "backdoor_found" and "target" (the
+            `mcjax.repair.evidence.verdict.Finding` per form, "backdoor_found" and "target" (the
             class, or None), "pictures", images with those triggers
             (`mcjax.repair.evidence.pictures`); and of the choice "suspect_accuracy", "repaired_accuracy",
             "suspect_success" and "repaired_success" (the estimates; None without evidence), "floor",

@@ -7,20 +7,26 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mcjax.core import fields
+from mcjax.core.errors import UserError
 from mcjax.core.keys import check_key, stream
 from mcjax.core.progress import progress, say
 from mcjax.core.tree import PyTree
+from mcjax.data.batches import Batch
+from mcjax.data.given import Examples
 from mcjax.models.network import Network
-from mcjax.repair.bonafide import check_suspect
-from mcjax.repair.evidence import judge as evidence
+from mcjax.repair.bonafide import check_suspect, num_right
+from mcjax.repair.evidence.control import control_training, usable
 from mcjax.repair.evidence.invert import Inverted, invert
 from mcjax.repair.evidence.pictures import pictures
+from mcjax.repair.evidence.verdict import backdoor_found, findings
 from mcjax.repair.inputs import check_inputs
 from mcjax.repair.options import DEFAULTS, RepairOptions, changed
+from mcjax.training.fit import Training, fit
 
-OPTIONS = ("forms", "inversion_steps")
+OPTIONS = ("forms", "inversion_steps", "control_steps")
 """The fields of `RepairOptions` that the search has."""
 
 
@@ -36,9 +42,10 @@ def find_evidence(
 ) -> dict[str, Any]:
     """Looks for evidence of a backdoor, and trains no path.
 
-    Triggers that send clean images to one class are inverted on the suspect; a class that is
-    unusually cheap to reach is evidence (`mcjax.repair.evidence.judge`). `repair_model` with the same
-    key and images finds the same.
+    Triggers that send clean images to one class are inverted on the suspect, and tried on a control:
+    the suspect, trained until it has forgotten what clean images do not teach. A class that is
+    unusually cheap to reach, by triggers that do not work on the control, is evidence
+    (`mcjax.repair.evidence.verdict`). `repair_model` with the same key and images finds the same.
 
     Args:
         key: Random key.
@@ -47,12 +54,13 @@ def find_evidence(
         bonafide: Clean images: "image" [N, H, W, C] uint8 or in [0, 1], "label" [N].
         selection: More clean images, for the pictures; a fifth of `bonafide` is held out if None.
         verbose: Show progress on standard error.
-        **changes: `forms` and `inversion_steps` of `RepairOptions`.
+        **changes: `forms`, `inversion_steps` and `control_steps` of `RepairOptions`.
 
     Returns:
-        "findings", one `mcjax.repair.evidence.judge.Finding` per form, the most suspicious first;
+        "findings", one `mcjax.repair.evidence.verdict.Finding` per form, the most suspicious first;
         "backdoor_found"; "target", the class, or None; "pictures", images with the triggers;
-        "accuracy" of the suspect on all images, "num_images", "seconds".
+        "control_accuracy", on the images held out, None without a control; "accuracy" of the suspect
+        on all images, "num_images", "seconds".
 
     Raises:
         UserError: As `repair_model`.
@@ -82,14 +90,18 @@ def find_evidence(
     images = jax.tree.map(jnp.asarray, parts["bonafide"])
     if verbose:
         say(f"evidence: {searched(options, parts)}")
+    control = control_network(
+        stream(key, "control"), network, start, images, options=options, verbose=verbose
+    )
     inverted = search(
         stream(key, "evidence"), start, network=network, images=images, options=options,
-        verbose=verbose,
+        control=control, verbose=verbose,
     )  # fmt: skip
     if verbose:
         say_found(inverted)
     return {
         **evidence_report(inverted, parts),
+        "control_accuracy": control_accuracy(network, control, parts),
         "accuracy": accuracy,
         "num_images": sum(len(part["label"]) for part in parts.values()),
         "seconds": time.monotonic() - began,
@@ -108,11 +120,11 @@ def evidence_report(
     Returns:
         "findings", "backdoor_found", "target" and "pictures"; see `find_evidence`.
     """
-    findings, found = evidence.findings(inverted), evidence.backdoor_found(inverted)
+    ranked, found = findings(inverted), backdoor_found(inverted)
     return {
-        "findings": findings,
+        "findings": ranked,
         "backdoor_found": found,
-        "target": findings[0].target if found else None,
+        "target": ranked[0].target if found else None,
         "pictures": pictures(inverted, parts["selection"]),
     }
 
@@ -123,6 +135,69 @@ def searched(options: RepairOptions, parts: Mapping[str, Mapping[str, Any]]) -> 
     return f"triggers of {forms} form{'s' if forms > 1 else ''} on {number} images"
 
 
+def control_network(
+    key: jax.Array,
+    network: Network,
+    suspect: PyTree,
+    images: Batch,
+    *,
+    options: RepairOptions,
+    verbose: bool,
+) -> PyTree | None:
+    """The suspect's control, if there can be one (`mcjax.repair.evidence.control`).
+
+    Args:
+        key: Random key.
+        network: The network.
+        suspect: The suspect's variables.
+        images: Clean images, on the device.
+        options: `control_steps` counts; 0 makes none.
+        verbose: Show progress on standard error.
+
+    Returns:
+        Its variables; None if the last layer is not known, or the training fails or ends with a network
+        that has forgotten its task. The verdict is less sure then.
+    """
+    if not options.control_steps:
+        return None
+    training = control_training(
+        stream(key, "start"), network, suspect, images, num_steps=options.control_steps
+    )
+    if training is None:
+        return None
+    try:
+        control = fit_with_progress(stream(key, "training"), training, "control", verbose=verbose)
+    except UserError:  # it diverged
+        return None
+    on_host = {name: np.asarray(v) for name, v in images.items()}
+    return control if usable(network, control, suspect, on_host) else None
+
+
+def control_accuracy(
+    network: Network, control: PyTree | None, parts: Mapping[str, Examples]
+) -> float | None:
+    """The accuracy of the control on the images held out; None without one."""
+    if control is None:
+        return None
+    right, number = num_right(network, control, {"selection": parts["selection"]})
+    return right / number
+
+
+def fit_with_progress(
+    key: jax.Array, training: Training, name: str, *, verbose: bool
+) -> dict[str, PyTree]:
+    """Runs a training to its end, with a line of progress if `verbose`."""
+    if not verbose:
+        return fit(key, training, name=name)
+    with progress(name, training.budget.num_steps, unit="step") as bar:
+        return fit(
+            key,
+            training,
+            name=name,
+            tell=lambda step, means: bar.advance(step - bar.done, loss=means["loss"]),
+        )
+
+
 def search(
     key: jax.Array,
     variables: PyTree,
@@ -131,6 +206,8 @@ def search(
     images: Mapping[str, Any],
     options: RepairOptions,
     verbose: bool,
+    control: PyTree | None = None,
+    classes: Mapping[str, int] | None = None,
     name: str = "evidence",
 ) -> dict[str, Inverted]:
     """Inverts triggers form by form, which takes a while.
@@ -142,6 +219,8 @@ def search(
         images: Clean images.
         options: Its `OPTIONS` count.
         verbose: Show progress on standard error.
+        control: A network that the triggers are tried on as well.
+        classes: The one class of each form that is searched; None searches all.
         name: What the search is called there.
 
     Returns:
@@ -156,14 +235,17 @@ def search(
         forms=options.forms,
         num_steps=options.inversion_steps,
         num_restarts=2,
+        control=control,
+        classes=classes,
     )
     if not verbose:
         return invert_fn()
     with progress(name, len(options.forms), unit="form") as bar:
 
         def tell(form: str, found: Inverted) -> None:
-            (best,) = evidence.findings({form: found})
-            shown: dict[str, Any] = {f"{form}_anomaly": best.anomaly}
+            shown: dict[str, Any] = {}
+            if classes is None:
+                shown[f"{form}_anomaly"] = findings({form: found})[0].anomaly
             bar.advance(1, **shown)
 
         return invert_fn(tell=tell)
@@ -171,7 +253,7 @@ def search(
 
 def say_found(inverted: Mapping[str, Inverted]) -> None:
     """Says which triggers are evidence, or which one comes nearest to it."""
-    ranked = evidence.findings(inverted)
+    ranked = findings(inverted)
     for one in [one for one in ranked if one.evident] or ranked[:1]:
         said = "evidence of a backdoor" if one.evident else "no evidence; nearest to it"
         say(

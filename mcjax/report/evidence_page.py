@@ -6,8 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from mcjax.repair.evidence import judge as evidence
 from mcjax.repair.evidence.pictures import CLEAN
+from mcjax.repair.evidence.verdict import (
+    CLEAN_ALARMS,
+    FASHION_CLEAN_ALARMS,
+    FASHION_TAMPERED_ALARMS,
+    TAMPERED_ALARMS,
+)
 from mcjax.report import page
 from mcjax.report.image_grid import difference, write_image_grid
 from mcjax.runs.output_folder import finish
@@ -55,7 +60,7 @@ def write_evidence(
     numbers = numbers_of(report)
     answer = [
         verdict(report),
-        how_sure(),
+        how_sure(report),
         f"The network's accuracy is {report['accuracy']:.4f} on the {report['num_images']} images "
         "given. It was not changed, and no path was trained.",
     ]
@@ -94,7 +99,7 @@ def verdict(report: Mapping[str, Any]) -> str:
     """Whether there is evidence of a backdoor, in one sentence."""
     best, *others = report["findings"]
     seen = (
-        f"class {best.target} is the cheapest to reach by a {NAMES.get(best.form, best.form)}: anomaly "
+        f"class {best.target} stands out most, by a {NAMES.get(best.form, best.form)}: anomaly "
         f"{best.anomaly:.1f}, threshold {best.threshold:g}"
     )
     if not report["backdoor_found"]:
@@ -108,14 +113,21 @@ def verdict(report: Mapping[str, Any]) -> str:
     return f"There is evidence of a backdoor: {seen}.{also}"
 
 
-def how_sure() -> str:
-    """How often the verdict was right where the truth is known, in one sentence."""
-    (clean, of_clean), (tampered, of_tampered) = evidence.CLEAN_ALARMS, evidence.TAMPERED_ALARMS
-    fashion, of_fashion = evidence.FASHION_ALARMS
+def how_sure(report: Mapping[str, Any]) -> str:
+    """How often the verdict was right where the truth is known, in a sentence or two."""
+    found = " and in ".join(
+        f"{clean} of {of_clean} clean and {tampered} of {of_tampered} tampered ones of {name}"
+        for name, (clean, of_clean), (tampered, of_tampered) in (
+            ("digits", CLEAN_ALARMS, TAMPERED_ALARMS),
+            ("Fashion-MNIST", FASHION_CLEAN_ALARMS, FASHION_TAMPERED_ALARMS),
+        )
+    )
+    known = f"Of small networks whose truth is known, searches for all five forms found evidence in {found}."
+    if report["control_accuracy"] is not None:
+        return known
     return (
-        f"On small networks of digits, searches for all five forms found evidence in {clean} of {of_clean} clean and "
-        f"{tampered} of {of_tampered} tampered ones, but also in {fashion} of {of_fashion} clean ones of Fashion-MNIST, where "
-        "one class is cheap to reach by itself: compare with a network that you trust, if you have one."
+        f"{known} They had a control network, on which triggers were tried as well; here there is none, so that a "
+        "class that is cheap to reach by nature gives an alarm, too: compare with a network that you trust."
     )
 
 

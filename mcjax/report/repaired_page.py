@@ -131,7 +131,7 @@ def what_happened(repaired: Repaired) -> list[str]:
     r = repaired.report
     asked = [
         verdict(r),
-        how_sure(),
+        how_sure(r),
         f"{far_end(r['second'])} The path was trained on {r['num_bonafide']} images.",
         f"The suspect's accuracy is {r['suspect_accuracy']:.4f} on the {r['num_selection']} images "
         f"held out to choose t; a point had to reach {r['floor']:.4f}.",
@@ -195,5 +195,5 @@ def path_panels(repaired: Repaired) -> list[Panel]:
     return [
         Panel(ts, accuracy, "t", "accuracy (%)", chosen=repaired.t),
         Panel(ts, [estimate, *forms], "t", "trigger success (%)", chosen=repaired.t),
-        Panel(ts, [distance], "t", "distance in weight space", ylim=(0, None), chosen=repaired.t),
+        Panel(ts, [distance], "t", "distance of weights", ylim=(0, None), chosen=repaired.t),
     ]

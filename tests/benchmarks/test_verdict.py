@@ -3,30 +3,48 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import verdict
-from mcjax.repair.evidence import judge
+from mcjax.repair.evidence.verdict import (
+    CLEAN_ALARMS,
+    FASHION_CLEAN_ALARMS,
+    FASHION_TAMPERED_ALARMS,
+    LEAST_SPREADS,
+    TAMPERED_ALARMS,
+    THRESHOLD,
+)
+
+STATED = {
+    "verdict": (CLEAN_ALARMS, TAMPERED_ALARMS),
+    "verdict_fashion": (FASHION_CLEAN_ALARMS, FASHION_TAMPERED_ALARMS),
+}
 
 
 def row(trigger, seed, anomaly, target=1, architecture="cnn"):
-    rates = {"attack_success_rate": 0.9} if trigger else {}
+    """A network whose class `target` is so anomalous by a patch; warps tell nothing."""
+    ordinary = [1.0] * 10
+    cost = [np.exp(-2 * anomaly * LEAST_SPREADS["cost"]) if k == target else 1.0 for k in range(10)]
+    rates = {"clean_accuracy": 0.95, **({"attack_success_rate": 0.9} if trigger else {})}
+    forms = {"patch": cost, "warp": ordinary}
     return {
         "architecture": architecture,
         "trigger": trigger,
         "seed": seed,
-        "clean_accuracy": 0.95,
         **rates,
-        "anomaly": {"patch": anomaly, "warp": 0.5},
-        "target": {"patch": target, "warp": 7},
+        "control": rates,
+        "triggers": {form: {"cost": v, "control_share": ordinary} for form, v in forms.items()},
     }
 
 
-def test_rates_come_from_clean_networks_that_set_no_threshold(monkeypatch):
-    monkeypatch.setattr(verdict, "threshold", lambda form: {"patch": 2.0, "warp": 1.0}[form])
-    clean = [row("", seed, anomaly) for seed, anomaly in enumerate((1.0, 1.8, 2.0, 0.6))]
-    tampered = [row("square", 0, 5.0), row("square", 1, 0.6), row("square", 2, 4.0, target=6)]
-    other = [row("", 0, 0.0, architecture="bn"), row("square", 0, 2.5, architecture="bn")]
+def test_rates_come_from_clean_networks_that_set_no_threshold():
+    clean = [row("", seed, THRESHOLD * v) for seed, v in enumerate((0.5, 0.88, 1.04, 0.3))]
+    tampered = [
+        row("square", seed, THRESHOLD * v, target)
+        for seed, (v, target) in enumerate(((2.5, 1), (0.5, 1), (2.0, 6)))
+    ]
+    other = [row("", 0, 0.0, architecture="bn"), row("square", 0, 1.25 * THRESHOLD, 1, "bn")]
     lines = verdict.page([*clean, *tampered, *other]).splitlines()
     table = {
         tuple(cell.strip() for cell in line.split("|")[1:3]): [
@@ -35,23 +53,26 @@ def test_rates_come_from_clean_networks_that_set_no_threshold(monkeypatch):
         for line in lines
         if line.startswith("|")
     }
-    assert table["patch", "1.0"] == ["1.9", "1.8", "2.0", "2"]  # and its 90 % quantile
-    # The scores of seeds 0 and 2: 1.0 / 2 and 0.5 / 1 are equal; 2.0 / 2.
-    assert table["cnn", "none (control)"] == ["2", "", "1", "", "0.75", ""]
-    # 2.5 and 2 are alarms, one of them of the wrong class; 0.5 ties with one control of two.
-    assert table["cnn", "square"] == ["3", "0.900", "2", "0.33", "2.00", f"{4.5 / 6:.3f}"]
-    assert table["bn", "square"][2:] == ["1", "1.00", "1.25", "1.000"]
+    largest = [
+        f"{v * THRESHOLD:.1f}" for v in (0.976, 0.88, 1.04)
+    ]  # the first is the 90 % quantile
+    assert table["patch", f"{0.5 * THRESHOLD:.1f}"] == [*largest, f"{THRESHOLD:g}"]
+    # The scores of seeds 0 and 2.
+    assert table["cnn", "none (control group)"] == ["2", "", "", "1", "", "0.77", ""]
+    # Two are alarms, one of them of the wrong class; 0.5 ties with one clean network of two.
+    expected = ["3", "0.900", "0.900", "2", "0.33", "2.00", f"{4.5 / 6:.3f}"]
+    assert table["cnn", "square"] == expected
+    assert table["bn", "square"][3:] == ["1", "1.00", "1.25", "1.000"]
 
 
 def test_the_report_states_what_was_measured():
-    rows = json.loads((Path(verdict.__file__).parent / "verdict.json").read_text())
-    alarms = [verdict.score(row)[0] >= 1 for row in rows]
-    clean = [alarm for alarm, row in zip(alarms, rows, strict=True) if not row["trigger"]]
-    assert (sum(clean), len(clean)) == judge.CLEAN_ALARMS
-    assert (sum(alarms) - sum(clean), len(rows) - len(clean)) == judge.TAMPERED_ALARMS
-    rows = json.loads((Path(verdict.__file__).parent / "verdict_fashion.json").read_text())
-    assert not any(row["trigger"] for row in rows)
-    assert (sum(verdict.score(row)[0] >= 1 for row in rows), len(rows)) == judge.FASHION_ALARMS
+    for name in STATED:
+        rows = json.loads((Path(verdict.__file__).parent / f"{name}.json").read_text())
+        alarms = [verdict.score(row)[0] >= 1 for row in rows]
+        clean = [alarm for alarm, row in zip(alarms, rows, strict=True) if not row["trigger"]]
+        tampered = [alarm for alarm, row in zip(alarms, rows, strict=True) if row["trigger"]]
+        measured = ((sum(clean), len(clean)), (sum(tampered), len(tampered)))
+        assert measured == STATED[name]
 
 
 def test_the_area_counts_ties_half():

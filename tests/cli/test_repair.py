@@ -89,12 +89,13 @@ def no_work(monkeypatch):
 
 def test_evidence_only_trains_nothing_and_the_same_command_again_is_a_no_op(folder, monkeypatch):
     words = "--model {d}/suspect --data {d}/clean.npz --out {d}/evidence --forms patch"
-    words += " --inversion_steps 2 --evidence_only"
+    words += " --inversion_steps 2 --control_steps 0 --evidence_only"
     with monkeypatch.context() as patch:
         patch.setattr("mcjax.training.fit.train", None)
         done = repair(words, folder)
     assert done.returncode == 0, done.stderr
     assert "No evidence of a backdoor was found" in done.stderr
+    assert "They had a control network" in done.stderr
     out = folder / "evidence"
     assert sorted(p.name for p in out.iterdir()) == [
         "report.html",

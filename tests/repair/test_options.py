@@ -29,7 +29,7 @@ def nothing_is_computed(monkeypatch):
     def computed(*args, **kwargs):
         raise AssertionError("something was computed")
 
-    for name in ("check_suspect", "fit", "evaluate_path"):
+    for name in ("check_suspect", "fit_with_progress", "control_network", "evaluate_path"):
         monkeypatch.setattr(model, name, computed)
     monkeypatch.setattr(inputs, "digest", computed)
 

@@ -5,14 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mcjax import find_evidence, plot_images, repair_model
+from mcjax import find_evidence, models, plot_images, repair_model
 from mcjax.core.errors import UserError
-from mcjax.repair import model
-from mcjax.repair.evidence import judge
+from mcjax.models.given import as_network
+from mcjax.models.network import from_linen
+from mcjax.repair import model, search
+from mcjax.repair.evidence import verdict
+from mcjax.repair.options import DEFAULTS, changed
+from mcjax.training.fit import Budget, Training, fit
+from mcjax.training.objectives import endpoint_loss
 
 X = np.tile(np.eye(4, dtype=np.float32).reshape(4, 2, 2, 1), (10, 1, 1, 1))
 BONAFIDE = {"image": X, "label": np.tile(np.arange(4), 10)}
-QUICK = {"forms": ("patch",), "inversion_steps": 5}
+QUICK = {"forms": ("patch",), "inversion_steps": 5, "control_steps": 20}
 
 
 def linear(w, x):
@@ -31,11 +36,77 @@ def test_it_finds_what_a_repair_finds(capsys, monkeypatch):
     monkeypatch.setattr(model, "METHODS", {})  # ends it after the evidence
     with pytest.raises(KeyError):
         repair_model(jax.random.key(0), linear, suspect, BONAFIDE, verbose=True, **QUICK)
-    assert judge.findings(told[0]) == found["findings"]
+    assert verdict.findings(told[0]) == found["findings"]
+
+
+def test_the_first_search_has_a_control_and_the_next_only_the_suspects_classes(monkeypatch):
+    searches, real = [], search.invert
+
+    def recorded(*args, **options):
+        searches.append((options, real(*args, **options)))
+        return searches[-1][1]
+
+    monkeypatch.setattr(search, "invert", recorded)
+    monkeypatch.setattr(search, "usable", lambda *args: True)
+    monkeypatch.setattr(verdict, "THRESHOLD", -99.0)  # evidence, and so a second round
+    suspect, options = 5 * jnp.eye(4).at[:, 1].add(0.5), {**QUICK, "num_steps": 8, "num_points": 3}
+    fixed = repair_model(jax.random.key(0), linear, suspect, BONAFIDE, tolerance=1.0, **options)
+    (first, found), (second, _) = searches
+    assert first["control"]["params"].shape == (4, 4)
+    assert first["classes"] is None
+    assert np.isfinite(found["patch"].control_share).all()
+    assert second["control"] is None
+    assert second["classes"] == verdict.targets(found)
+    assert 0 <= fixed.report["control_accuracy"] <= 1
+
+
+def test_the_control_is_a_network_of_its_own_or_none():
+    network = from_linen(models.create("mlp", num_classes=4, hidden=(16,)), (2, 2, 1))
+    images = jax.tree.map(jnp.asarray, BONAFIDE)
+    loss_fn, budget = endpoint_loss(network), Budget(num_steps=200, batch_size=8)
+    start = network.init(jax.random.key(0))["params"]
+    suspect = fit(jax.random.key(1), Training(start, {}, images, loss_fn, 0.05, budget))
+    parts = {"bonafide": BONAFIDE, "selection": BONAFIDE}
+
+    def made(network, variables, **changes):
+        options = changed(DEFAULTS, changes)
+        key = jax.random.key(0)
+        found = search.control_network(
+            key, network, variables, images, options=options, verbose=False
+        )
+        return found, search.control_accuracy(network, found, parts)
+
+    control, accuracy = made(network, suspect)
+    assert accuracy == 1.0
+    new, old = (np.asarray(v["params"]["fc2"]["kernel"]) for v in (control, suspect))
+    assert np.linalg.norm(new) == pytest.approx(np.linalg.norm(old), rel=1e-5)
+    assert np.linalg.norm(new - old) > np.linalg.norm(old) / 2
+    assert made(network, suspect, control_steps=0) == (None, None)
+    # Nothing tells which of two matrices is the last.
+    pair = {"a": jnp.eye(4), "b": 5 * jnp.eye(4)}
+    unclear, variables = as_network(lambda v, x: linear(v["a"] @ v["b"], x), pair)
+    assert made(unclear, variables, control_steps=5) == (None, None)
+    # A single layer is trained away from all that it knew.
+    single, variables = as_network(linear, 5 * jnp.eye(4))
+    assert made(single, variables, control_steps=200) == (None, None)
+
+
+def test_a_control_that_diverges_is_left_out(monkeypatch):
+    def diverges(*args, **options):
+        raise UserError("the loss is not finite")
+
+    monkeypatch.setattr(search, "fit", diverges)
+    network, suspect = as_network(linear, jnp.eye(4))
+    found = search.control_network(
+        jax.random.key(0), network, suspect, BONAFIDE, options=DEFAULTS, verbose=False
+    )
+    assert found is None
 
 
 def test_mistakes():
-    with pytest.raises(TypeError, match="no option 'num_steps'; use forms, inversion_steps"):
+    with pytest.raises(
+        TypeError, match="no option 'num_steps'; use forms, inversion_steps, control_steps"
+    ):
         find_evidence(jax.random.key(0), linear, jnp.eye(4), BONAFIDE, num_steps=3)
     with pytest.raises(UserError, match="forms"):
         find_evidence(jax.random.key(0), linear, jnp.eye(4), BONAFIDE, forms=())

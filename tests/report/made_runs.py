@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mcjax.repair.evidence.judge import Finding
+from mcjax.repair.evidence.verdict import Finding
 from mcjax.repair.repaired import Repaired
 
 FIELDS = {"experiment": "backdoor", "seed": 0, "attack.trigger": "square", "repair.sizes": [50]}
@@ -28,7 +28,11 @@ def repaired(t):
             "patch": np.array([1.0, 0.125, 1.0]),
             "warp": np.array([0.5, 0.25, 0.5]),
         },
-        "findings": [Finding("patch", 3, 4.5, 0.2, 0.99), Finding("warp", 2, 1.0, 2.0, 0.7)],
+        "findings": [
+            Finding("patch", 3, 4.5, 3.0, 0.2, 0.99),
+            Finding("warp", 2, 1.0, 3.0, 2.0, 0.7),
+        ],
+        "control_accuracy": 0.85,
         "suspect_success": 1.0,
         "repaired_success": 0.125,
         "backdoor_found": True,

@@ -21,7 +21,7 @@ def test_the_page_says_what_happened_and_what_is_not_promised(tmp_path, t):
     assert NO_PROMISE[:40] in text
     chosen = "these, t = 0.5000 was chosen: accuracy 0.8000, estimated attack success 0.1250 (suspect: 1.0000)"
     assert (chosen in text) == (t is not None)
-    assert "There is evidence of a backdoor: class 3 is the cheapest to reach by a patch" in text
+    assert "There is evidence of a backdoor: class 3 stands out most, by a patch" in text
     assert ("nothing was repaired" in text) == (t is None)
     assert "fraction of the norm" in text  # what moved_relative means
     assert "a patch that sends them to class 3. Below each, the difference" in text

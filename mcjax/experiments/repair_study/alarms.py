@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mcjax.experiments.repair_study.study import Study
-from mcjax.repair.evidence.judge import findings
+from mcjax.repair.evidence.verdict import findings
 from mcjax.report.means import Row
 
 

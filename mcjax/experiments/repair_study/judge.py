@@ -11,7 +11,7 @@ from mcjax.data.batches import Batch
 from mcjax.evaluation.networks_as_path import Stacked
 from mcjax.experiments.repair_study.study import Study
 from mcjax.experiments.stages.path import Table, path_stage
-from mcjax.repair.evidence import judge as evidence
+from mcjax.repair.evidence import estimate
 from mcjax.repair.evidence.invert import Inverted
 from mcjax.training.losses import MetricFn, accuracy, cross_entropy
 
@@ -44,9 +44,9 @@ def judge(
     apply_fn = study.run.network.apply
     metric_fn = metrics_with_target(apply_fn, study.tampered.target)
     if inverted is not None:
-        sets = {**sets, evidence.MARK: evidence.marked(study.run.splits.selection)}
-        curve = evidence.held_out(curve, inverted, again)
-        metric_fn = evidence.with_success(metric_fn, apply_fn)
+        sets = {**sets, estimate.MARK: estimate.marked(study.run.splits.selection)}
+        curve = estimate.held_out(curve, inverted, again)
+        metric_fn = estimate.with_success(metric_fn, apply_fn)
     table = path_stage(study.run, f"{study.name}{name}", curve, ts, sets, metric_fn=metric_fn)
     measure = study.tampered.measure
     columns = {} if size is None else {k: table[k] for k in ("train_loss", "train_accuracy")}
@@ -60,13 +60,13 @@ def judge(
         columns[f"{measure}_official_denominator"] = np.asarray(right / (num_target + num_success))
     if inverted is not None:
         hits = {
-            k.removeprefix(f"{evidence.MARK}_"): v
+            k.removeprefix(f"{estimate.MARK}_"): v
             for k, v in table.items()
-            if k.startswith(evidence.MARK)
+            if k.startswith(estimate.MARK)
         }
-        columns["estimated_attack_success"] = evidence.estimated_success(hits, inverted)
-        columns["suspicious_success"] = evidence.suspicious_success(hits, inverted)
-        for form, rate in evidence.success_by_form(hits).items():
+        columns["estimated_attack_success"] = estimate.estimated_success(hits, inverted)
+        columns["suspicious_success"] = estimate.suspicious_success(hits, inverted)
+        for form, rate in estimate.success_by_form(hits).items():
             columns[f"{form}_success"] = rate
     return columns
 

@@ -13,7 +13,7 @@ from mcjax.experiments.repair_study.study import Study
 from mcjax.experiments.stages.path import Table
 from mcjax.repair import methods
 from mcjax.repair.choose import Choice, choose_on_curve, oracle, path_ts
-from mcjax.repair.evidence.judge import num_judged
+from mcjax.repair.evidence.estimate import num_judged
 from mcjax.repair.methods.method import Draws, Family
 from mcjax.repair.rule import reaches, strongest
 

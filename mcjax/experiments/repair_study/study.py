@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from mcjax.core.keys import stream
 from mcjax.core.processes import once
 from mcjax.core.progress import say
 from mcjax.core.sharding import keep
@@ -26,7 +27,9 @@ from mcjax.data.splits import Examples
 from mcjax.experiments.stages.alignment import aligned, unaligned
 from mcjax.experiments.stages.curve import control_points, curve_options
 from mcjax.experiments.stages.training import train_stage
+from mcjax.repair.evidence.control import control_training, usable
 from mcjax.repair.evidence.invert import Inverted, invert
+from mcjax.repair.evidence.verdict import targets
 from mcjax.repair.methods import METHODS, taught
 from mcjax.repair.methods.method import Case, Family, Method, num_repeats
 from mcjax.repair.paths import shown_path
@@ -235,12 +238,12 @@ class Study:
 
     def evidence(self, size: int) -> dict[str, Inverted]:
         """The triggers inverted on the suspect with a number of bonafide images, inverted once."""
-        return self._inverted(f"{self.name}evidence_{size}", size, self.tampered.start)
+        return self._judged(f"{self.name}evidence_{size}", size, self.tampered.start)
 
     def evidence_of_references(self, size: int) -> dict[str, dict[str, Inverted]]:
         """The triggers inverted on each clean reference: what is evident there is a false alarm."""
         return {
-            name: self._inverted(f"{self.name}evidence_{size}_{name.replace(' ', '_')}", size, one)
+            name: self._judged(f"{self.name}evidence_{size}_{name.replace(' ', '_')}", size, one)
             for name, one in self.tampered.references.items()
         }
 
@@ -254,10 +257,36 @@ class Study:
         return [self._inverted_again(size, one, self.tampered.start) for one in names]
 
     def _inverted_again(self, size: int, name: str, variables: PyTree) -> dict[str, Inverted]:
-        """The triggers inverted on a network that a method has trained so far."""
-        return self._inverted(f"{self.name}evidence_{size}_{name}", size, variables)
+        """The triggers of the suspect's classes, on a network that a method has trained so far."""
+        place, found = f"{self.name}evidence_{size}_{name}", self.evidence(size)
+        return self._inverted(place, size, variables, classes=targets(found))
 
-    def _inverted(self, name: str, size: int, variables: PyTree) -> dict[str, Inverted]:
+    def _judged(self, name: str, size: int, variables: PyTree) -> dict[str, Inverted]:
+        """Triggers inverted on a network, and tried on its control."""
+        num_steps, place = self.options.evidence.control_steps, f"{name}_control"
+        key, control = self.run.key(place), None
+        training = num_steps and control_training(
+            stream(key, "start"),
+            self.run.network,
+            variables,
+            self.bonafide(size),
+            num_steps=num_steps,
+        )
+        if training:
+            trained = train_stage(self.run, place, stream(key, "training"), training)
+            if usable(self.run.network, trained, variables, self.run.splits.bonafide_subset(size)):
+                control = trained
+        return self._inverted(name, size, variables, control=control)
+
+    def _inverted(
+        self,
+        name: str,
+        size: int,
+        variables: PyTree,
+        *,
+        control: PyTree | None = None,
+        classes: Mapping[str, int] | None = None,
+    ) -> dict[str, Inverted]:
         """A stage: triggers inverted on a network with a number of bonafide images."""
         options = self.options
         examples = self.run.splits.bonafide_subset(size)
@@ -269,6 +298,8 @@ class Study:
             num_steps=options.evidence.num_steps,
             batch_size=options.evidence.batch_size,
             num_restarts=2,  # one to unlearn, one to judge by
+            control=control,
+            classes=classes,
         )
 
         def compute() -> Found:

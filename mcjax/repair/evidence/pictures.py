@@ -10,7 +10,7 @@ import numpy as np
 from mcjax.data.batches import to_unit
 from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.evidence.invert import Inverted
-from mcjax.repair.evidence.judge import findings
+from mcjax.repair.evidence.verdict import findings
 
 CLEAN = "clean"
 

@@ -14,8 +14,9 @@ from mcjax.core.fields import choice, several, whole
 from mcjax.core.settings import Setting, Settings
 from mcjax.core.tree import PyTree
 from mcjax.curves import Curve
+from mcjax.repair.evidence.estimate import chosen_triggers
 from mcjax.repair.evidence.forms import FORMS
-from mcjax.repair.evidence.judge import backdoor_found, chosen_triggers, evident_forms, targets
+from mcjax.repair.evidence.verdict import backdoor_found, evident_forms, targets
 from mcjax.repair.methods.method import TRAIN_PASSES, Case, Plan, Work
 from mcjax.repair.objective import FITS, repair_loss
 from mcjax.training import LossFn
@@ -147,6 +148,12 @@ SETTINGS: Settings = {
     ),
     "evidence.num_steps": Setting(
         200, whole(1, 10**6), "Adam steps of the inversion of triggers", 2
+    ),
+    "evidence.control_steps": Setting(
+        1000,
+        whole(0, 10**6),
+        "training steps of the control that triggers are tried on; 0: none",
+        2,
     ),
     "evidence.batch_size": Setting(16, whole(1, 2**20), "images per step of the inversion", 4),
 }

@@ -15,6 +15,7 @@ from mcjax.experiments.repair_study import rows, table
 from mcjax.experiments.repair_study import study as study_module
 from mcjax.experiments.repair_study.rows import rows_of
 from mcjax.experiments.repair_study.study import Study, Tampered
+from mcjax.repair.evidence.verdict import has_control, targets
 from mcjax.repair.methods import METHODS
 from mcjax.repair.methods.method import Family
 from mcjax.runs import config as base
@@ -55,6 +56,34 @@ def test_no_method_sees_a_test_image(name, size, study):
     assert hashes(case.images["image"]) == hashes(case.bonafide["image"])
     assert hashes(case.selection["image"]) == hashes(splits.selection["image"])
     assert not hashes(splits.test["image"]) & (bonafide | hashes(case.selection["image"]))
+
+
+@pytest.mark.parametrize("knows_its_task", [True, False])
+def test_the_first_search_has_a_control_and_the_next_only_the_suspects_classes(
+    study, monkeypatch, knows_its_task
+):
+    searches, real = [], study_module.invert
+
+    def recorded(*args, **options):
+        searches.append(options)
+        return real(*args, **options)
+
+    monkeypatch.setattr(study_module, "invert", recorded)
+    monkeypatch.setattr(study_module, "usable", lambda *args: knows_its_task)
+    # In memory alone: the stages on disk belong to the other tests.
+    monkeypatch.setattr(study_module, "stage", lambda run, name, like, compute: compute())
+    monkeypatch.setattr(study_module, "train_stage", lambda run, name, key, one: fit(key, one))
+    study.memory.clear()
+    found = study.evidence(16)
+    assert [one["control"] is not None for one in searches] == [knows_its_task] * len(searches)
+    assert {one["classes"] for one in searches} == {None}
+    assert all(has_control(one) == knows_its_task for one in found.values())
+    searches.clear()
+    study.case("taught_fine_tune", 16).invert_fn("anew", study.tampered.start)
+    study.memory.clear()
+    assert all(one["control"] is None for one in searches)
+    assert all(one["classes"] == targets(found) for one in searches)
+    assert searches
 
 
 def test_what_uses_no_images_draws_the_same_at_every_size(study):

@@ -8,9 +8,10 @@ from slow import all_but
 
 from mcjax.core.errors import UserError
 from mcjax.models.network import from_apply
+from mcjax.repair.evidence import invert as invert_module
 from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.evidence.invert import invert
-from mcjax.repair.evidence.judge import findings
+from mcjax.repair.evidence.verdict import findings
 
 SHAPE = (6, 6, 1)
 NUM_CLASSES = 5
@@ -36,9 +37,9 @@ def variables(gain):
     return {"templates": jnp.asarray(TEMPLATES), "gain": jnp.float32(gain)}
 
 
-def inverted(gain, **options):
-    options = {"num_steps": 60, "batch_size": 8, **options}
-    return invert(jax.random.key(0), NETWORK, variables(gain), IMAGES, **options)
+def inverted(gain, network=NETWORK, **options):
+    options = {"num_steps": 60, "batch_size": 8, "num_restarts": 2, **options}
+    return invert(jax.random.key(0), network, variables(gain), IMAGES, **options)
 
 
 def test_a_planted_trigger_is_found_and_a_clean_network_gives_no_alarm():
@@ -64,6 +65,62 @@ def test_costs_are_those_of_the_triggers_found(form):
         assert one.size[restart, k] == pytest.approx(size, rel=1e-4)
         assert one.cost[restart, k] == pytest.approx(nll + size / f.natural(SHAPE), rel=1e-3)
         assert one.success[restart, k] == pytest.approx((logits.argmax(1) == k).mean())
+
+
+@pytest.mark.parametrize("form", all_but(["pattern"], FORMS))
+def test_triggers_are_tried_on_the_controls(form):
+    """What they leave of the cross-entropy of a network without the backdoor, and of the suspect."""
+    for control in (variables(0.0), variables(10.0)):
+        one = inverted(10.0, forms=(form,), control=control)[form]
+        assert one.control_share.shape == (2, NUM_CLASSES)
+        q = jax.tree.map(lambda v: v[0, 3], one.triggers)
+        stamped, plain = (
+            loss(control, x, 3)
+            for x in (FORMS[form].stamp(q, jnp.asarray(IMAGES["image"])), IMAGES["image"])
+        )
+        assert float(one.control_share[0, 3]) == pytest.approx(stamped / plain, rel=1e-3)
+    # The last control is the suspect itself.
+    nll = float(one.cost[0, 3] - one.size[0, 3] / FORMS[form].natural(SHAPE))
+    assert float(one.control_share[0, 3]) == pytest.approx(nll / plain, rel=1e-2)
+
+
+def loss(v, x, k):
+    """Mean cross-entropy with class k."""
+    logits = np.float64(apply(v, jnp.asarray(x)))
+    return (np.log(np.exp(logits).sum(1)) - logits[:, k]).mean()
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 99])
+def test_all_classes_are_searched_in_chunks_of_any_size(chunk, monkeypatch):
+    options = {"forms": ("pattern",), "num_steps": 5}
+    expected = inverted(10.0, **options)["pattern"]
+    monkeypatch.setattr(invert_module, "CHUNK", {jax.default_backend(): chunk})
+    found = inverted(10.0, **options)["pattern"]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5), found, expected
+    )
+
+
+def test_one_class_alone_is_the_same_and_needs_no_other_program():
+    traces = []
+
+    def traced(w, x):
+        traces.append(x.shape)
+        return apply(w, x)
+
+    network, options = from_apply(traced), {"forms": ("pattern", "patch"), "num_steps": 5}
+    whole = inverted(10.0, network=network, **options)
+    num_traces = len(traces)
+    some = inverted(10.0, network=network, classes={"pattern": 3, "patch": 1}, **options)
+    assert len(traces) == num_traces
+    for form, k in (("pattern", 3), ("patch", 1)):
+        others = np.delete(np.arange(NUM_CLASSES), k)
+        np.testing.assert_array_equal(some[form].cost[:, k], whole[form].cost[:, k])
+        for a, b in zip(
+            *map(jax.tree.leaves, (some[form].triggers, whole[form].triggers)), strict=True
+        ):
+            np.testing.assert_array_equal(a[:, k], b[:, k])
+        assert np.isinf(some[form].cost[:, others]).all()
 
 
 def test_restarts_are_independent_and_repeatable():

@@ -15,7 +15,7 @@ def inverted(*costs):
     cost = np.float32(costs)
     value = 0.01 * np.arange(cost.shape[1]) + 0.1 * np.arange(len(cost))[:, None]
     pattern = np.broadcast_to(value[..., None, None, None], (*cost.shape, 2, 2, 1))
-    return Inverted({"pattern": pattern}, cost, cost, cost)
+    return Inverted({"pattern": pattern}, cost, cost, cost, np.full_like(cost, np.nan))
 
 
 ORDINARY = inverted([3.0, 2.7, 3.3, 3.1])

@@ -141,7 +141,7 @@ def test_every_training_takes_its_share_of_the_budget(name, case):
 @pytest.mark.parametrize("name", ["prune", "anp", "d3", "clp", "nad"])
 def test_a_network_without_what_a_method_needs_is_refused(name):
     with pytest.raises(UserError, match=f"do not use the method {name}"):
-        METHODS[name].check({"params": {"layer": {"weights": jnp.ones((2, 2))}}})
+        METHODS[name].check({"params": {"layer": {"weights": jnp.ones((2, 2, 2))}}})
 
 
 def test_a_name_without_a_learning_rate(case):

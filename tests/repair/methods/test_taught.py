@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny_case
 
-from mcjax.repair.evidence import judge
+from mcjax.repair.evidence import verdict
 from mcjax.repair.methods import METHODS, fine_tune, path, taught, taught_fine_tune, taught_path
 from mcjax.repair.methods.method import Plan
 
@@ -33,7 +33,7 @@ def test_without_teacher_and_triggers_they_are_the_plain_methods_of_half_the_ste
 
 def recorded(one, threshold, monkeypatch):
     """What the rounds of a case were given, and the networks on which triggers were inverted anew."""
-    monkeypatch.setattr(judge, "threshold", lambda form, value=threshold: value)
+    monkeypatch.setattr(verdict, "threshold", lambda form, value=threshold, **_: value)
     rounds, again = [], []
     evidence = one.evidence_fn()
 
@@ -60,7 +60,7 @@ def test_with_evidence_each_round_unlearns_what_the_last_one_left(monkeypatch):
         (3, "round_0"),
         (3, "round_1"),
     ]  # 12 / 2 gradients / 2
-    target = judge.targets(evidence)
+    target = verdict.targets(evidence)
     for form in ("patch", "smooth"):
         own = jax.tree.map(lambda v, k=target[form]: v[0][k], evidence[form].triggers)
         first, second = (
@@ -85,18 +85,18 @@ def test_without_evidence_there_is_one_round_of_all_forms(monkeypatch):
 
 def test_only_forms_that_are_evidence_are_unlearned(monkeypatch):
     one = case(4, **{"taught.unlearn": ("patch", "smooth")})
-    found = {f.form: f.anomaly for f in judge.findings(one.evidence_fn())}
+    found = {f.form: f.anomaly for f in verdict.findings(one.evidence_fn())}
     between = (found["patch"] + found["smooth"]) / 2
-    monkeypatch.setattr(judge, "threshold", lambda form: between)
+    monkeypatch.setattr(verdict, "threshold", lambda form, **_: between)
     assert taught.unlearned(one) == (max(("patch", "smooth"), key=found.__getitem__),)
 
 
 def test_only_forms_that_were_looked_for_are_unlearned(monkeypatch):
-    monkeypatch.setattr(judge, "threshold", lambda form: 99.0)
+    monkeypatch.setattr(verdict, "threshold", lambda form, **_: 99.0)
     assert taught.unlearned(case(4, **{"taught.unlearn": ("warp", "patch")})) == ("patch",)
     one = case(4, **{"taught.unlearn": ("warp",)})
     assert taught.unlearned(one) == ()
-    monkeypatch.setattr(judge, "threshold", lambda form: -99.0)
+    monkeypatch.setattr(verdict, "threshold", lambda form, **_: -99.0)
     assert taught.num_rounds(one) == 1
 
 
@@ -137,7 +137,7 @@ def test_the_line_leads_to_the_network_that_was_taught():
 def test_answers_are_learned_only_if_there_is_evidence(monkeypatch):
     one = case(4, **{"taught.fit": "auto"})
     for threshold, fit in ((-99.0, "answers"), (99.0, "labels")):
-        monkeypatch.setattr(judge, "threshold", lambda form, value=threshold: value)
+        monkeypatch.setattr(verdict, "threshold", lambda form, value=threshold, **_: value)
         assert taught.fit_of(one) == fit
     assert taught.fit_of(case(4, **{"taught.fit": "labels"})) == "labels"
 

@@ -24,7 +24,7 @@ class Form:
         natural: `natural(image_shape) -> float`, the size at which a trigger costs one nat: about
             a third of what triggers of clean networks need.
         learning_rate: Of the inversion's Adam, before its decay.
-        threshold: Anomaly (`mcjax.repair.evidence.judge.anomalies`) from which a trigger is evidence
+        threshold: Anomaly (`mcjax.repair.evidence.verdict.anomalies`) from which a trigger is evidence
             of a backdoor: what clean networks reach by chance differs between forms
             (benchmarks/verdict.md).
     """

@@ -1,4 +1,4 @@
-"""What inverted triggers say: which class is suspect, and how well triggers work along a path.
+"""The estimated attack success: how well inverted triggers work along a path.
 
 One restart of the inversion is unlearned, and another, which no training sees, estimates the attack
 success at every t.
@@ -7,7 +7,7 @@ success at every t.
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,111 +18,8 @@ from mcjax.core.tree import PyTree
 from mcjax.data.batches import Batch, stack_batches
 from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.evidence.invert import Inverted
+from mcjax.repair.evidence.verdict import backdoor_found, evident_forms, findings, targets
 from mcjax.training.losses import MetricFn
-
-CLEAN_ALARMS = (1, 39)
-"""Of so many clean networks so many had a trigger that counts as evidence (benchmarks/verdict.json)."""
-
-TAMPERED_ALARMS = (69, 82)
-"""The same of tampered networks, with five triggers."""
-
-FASHION_ALARMS = (5, 6)
-"""The same of clean networks of Fashion-MNIST (benchmarks/verdict_fashion.json)."""
-
-
-class Finding(NamedTuple):
-    """The most suspicious class of one form.
-
-    Attributes:
-        form: Name of the form.
-        target: The class that is cheapest to reach.
-        anomaly: See `anomalies`.
-        cost: Mean cost over the restarts, in nats.
-        success: Mean success over the restarts, a fraction.
-    """
-
-    form: str
-    target: int
-    anomaly: float
-    cost: float
-    success: float
-
-    @property
-    def threshold(self) -> float:
-        """The anomaly from which a trigger of this form is evidence of a backdoor."""
-        return threshold(self.form)
-
-    @property
-    def evident(self) -> bool:
-        """Whether the trigger is evidence of a backdoor."""
-        return self.anomaly >= self.threshold
-
-
-def threshold(form: str) -> float:
-    """The anomaly from which a trigger of a form is evidence of a backdoor.
-
-    Example:
-        >>> threshold("warp") > threshold("patch")  # clean networks differ more in warps
-        True
-    """
-    return FORMS[form].threshold
-
-
-def anomalies(cost: np.typing.ArrayLike) -> np.ndarray:
-    """How much cheaper each class is to reach than the others.
-
-        a_k = median_{j != k}(log cost_j) - log cost_k, over the spread of the other classes
-        spread = max(1.4826 median_{j != k} |log cost_j - median|, 0.1)
-
-    Args:
-        cost: In nats, one per class, [K], K >= 2.
-
-    Returns:
-        [K]; 0 is ordinary.
-
-    Example:
-        >>> anomalies([0.5, 3.0, 3.0, 3.0]).round(1).tolist()
-        [17.9, 0.0, 0.0, 0.0]
-
-    Source: after Wang et al. 2019, section 4.2, without the class itself, in logarithms, and with a
-        least spread, so that few classes do not make it vanish.
-    """
-    logs = np.log(np.maximum(np.asarray(cost, np.float64), 1e-6))
-    found = []
-    for k in range(len(logs)):
-        others = np.delete(logs, k)
-        middle = np.median(others)
-        spread = max(1.4826 * float(np.median(np.abs(others - middle))), 0.1)
-        found.append((middle - logs[k]) / spread)
-    return np.array(found)
-
-
-def findings(inverted: Mapping[str, Inverted]) -> list[Finding]:
-    """The most suspicious class of each form, by how far its anomaly is above the form's threshold."""
-    found = []
-    for form, one in inverted.items():
-        cost = np.asarray(one.cost, np.float64).mean(0)
-        anomaly = anomalies(cost)
-        k = int(anomaly.argmax())
-        success = float(np.asarray(one.success).mean(0)[k])
-        found.append(Finding(form, k, float(anomaly[k]), float(cost[k]), success))
-    return sorted(found, key=lambda one: -one.anomaly / one.threshold)
-
-
-def targets(inverted: Mapping[str, Inverted]) -> dict[str, int]:
-    """The most suspicious class of each form."""
-    return {one.form: one.target for one in findings(inverted)}
-
-
-def evident_forms(inverted: Mapping[str, Inverted]) -> tuple[str, ...]:
-    """The forms whose trigger counts as evidence, in the order of `inverted`."""
-    found = {one.form for one in findings(inverted) if one.evident}
-    return tuple(form for form in inverted if form in found)
-
-
-def backdoor_found(inverted: Mapping[str, Inverted]) -> bool:
-    """Whether a trigger of any form counts as evidence of a backdoor."""
-    return bool(evident_forms(inverted))
 
 
 def chosen_triggers(
