@@ -107,7 +107,7 @@ def last_kernel(network: Network, variables: PyTree, images: jax.Array) -> str:
         images: Images of the network's shape, [B, H, W, C].
 
     Raises:
-        UserError: There is none, or more than one could be it.
+        UserError: No matrix could be it, or several.
     """
     found = kernels(variables["params"])
     x = jax.eval_shape(to_unit, images[:1])

@@ -35,7 +35,6 @@ from mcjax.repair.search import (
     control_accuracy,
     control_network,
     evidence_report,
-    fit_with_progress,
     say_found,
     search,
     searched,
@@ -43,6 +42,7 @@ from mcjax.repair.search import (
 from mcjax.repair.second import Second, second_network
 from mcjax.training.curve import CurveOptions
 from mcjax.training.losses import classification_metrics
+from mcjax.training.network import fit_with_progress
 
 STAGES = ("evidence", "second network", "path", "choice")
 """The stages of a repair, in their order."""

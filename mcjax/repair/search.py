@@ -24,7 +24,7 @@ from mcjax.repair.evidence.pictures import pictures
 from mcjax.repair.evidence.verdict import backdoor_found, findings
 from mcjax.repair.inputs import check_inputs
 from mcjax.repair.options import DEFAULTS, RepairOptions, changed
-from mcjax.training.fit import Training, fit
+from mcjax.training.network import fit_with_progress
 
 OPTIONS = ("forms", "inversion_steps", "control_steps")
 """The fields of `RepairOptions` that the search has."""
@@ -166,7 +166,9 @@ def control_network(
     if training is None:
         return None
     try:
-        control = fit_with_progress(stream(key, "training"), training, "control", verbose=verbose)
+        control = fit_with_progress(
+            stream(key, "training"), training, name="control", verbose=verbose
+        )
     except UserError:  # it diverged
         return None
     on_host = {name: np.asarray(v) for name, v in images.items()}
@@ -181,21 +183,6 @@ def control_accuracy(
         return None
     right, number = num_right(network, control, {"selection": parts["selection"]})
     return right / number
-
-
-def fit_with_progress(
-    key: jax.Array, training: Training, name: str, *, verbose: bool
-) -> dict[str, PyTree]:
-    """Runs a training to its end, with a line of progress if `verbose`."""
-    if not verbose:
-        return fit(key, training, name=name)
-    with progress(name, training.budget.num_steps, unit="step") as bar:
-        return fit(
-            key,
-            training,
-            name=name,
-            tell=lambda step, means: bar.advance(step - bar.done, loss=means["loss"]),
-        )
 
 
 def search(

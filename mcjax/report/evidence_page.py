@@ -126,8 +126,8 @@ def how_sure(report: Mapping[str, Any]) -> str:
     if report["control_accuracy"] is not None:
         return known
     return (
-        f"{known} They had a control network, on which triggers were tried as well; here there is none, so that a "
-        "class that is cheap to reach by nature gives an alarm, too: compare with a network that you trust."
+        f"{known} They had a control network, on which triggers were tried as well. This network has none, so a class "
+        "that is cheap to reach by nature gives an alarm, too: compare with a network that you trust."
     )
 
 

@@ -17,6 +17,7 @@ from mcjax.experiments.repair_study.study import num_repair_steps
 from mcjax.experiments.stages.training import num_training_steps
 from mcjax.models.network import Network, from_linen
 from mcjax.repair import methods
+from mcjax.repair.evidence.control import BATCH_SIZE
 from mcjax.repair.methods import taught
 from mcjax.repair.methods.method import Plan, Work, training_work
 from mcjax.runs.config import flat
@@ -135,13 +136,13 @@ def _repairs(config: ConfigDict) -> Iterator[Work]:
         yield from methods.get(name).work(_plan(config))
     o = config.repair
     if o.choose == "evidence" or any(name.startswith("taught_") for name in names):
-        # Forward, and back to the images, for every class; two restarts.
-        again = sum(name in taught.METHODS for name in names)
-        searches = 1 + again * (o.taught.rounds - 1)
-        num_classes = _data(config)[1]
-        steps = searches * len(o.evidence.forms) * len(o.sizes) * o.evidence.num_steps
-        stamped = 2 * num_classes * o.evidence.batch_size
-        yield Work("inversion of triggers", steps, stamped, 2, 1, "")
+        steps = len(o.evidence.forms) * len(o.sizes) * o.evidence.num_steps
+        stamped = 2 * o.evidence.batch_size  # for two restarts; forward, and back to the images
+        num_classes, again = _data(config)[1], sum(name in taught.METHODS for name in names)
+        yield Work("inversion of triggers", steps, num_classes * stamped, 2, 1, "")
+        yield Work("inversion anew", steps * again * (o.taught.rounds - 1), stamped, 2, 1, "")
+        controls = len(o.sizes) * o.evidence.control_steps
+        yield training_work("train control", controls, BATCH_SIZE)
 
 
 def _look(name: str, config: ConfigDict, points: float, images: float) -> Work:

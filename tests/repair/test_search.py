@@ -95,7 +95,7 @@ def test_a_control_that_diverges_is_left_out(monkeypatch):
     def diverges(*args, **options):
         raise UserError("the loss is not finite")
 
-    monkeypatch.setattr(search, "fit", diverges)
+    monkeypatch.setattr(search, "fit_with_progress", diverges)
     network, suspect = as_network(linear, jnp.eye(4))
     found = search.control_network(
         jax.random.key(0), network, suspect, BONAFIDE, options=DEFAULTS, verbose=False

@@ -62,6 +62,20 @@ def test_the_papers_run_by_hand():
     assert images(stages, "search of fine_prune") == bonafide + 5 * 65 * 1_000
 
 
+def test_the_searches_for_evidence_by_hand():
+    config = base.one_suspect()
+    config.repair.methods = ("taught_path", "taught_fine_tune", "d3")
+    config.repair.sizes = (500, 250)
+    stages = counted_work.stages(config, has_batch_stats=False)
+    steps = 2 * 5 * 200  # sizes, forms, steps
+    assert (
+        images(stages, "inversion of triggers") == steps * 2 * 16 * 10
+    )  # restarts, batch, classes
+    # Before the second round of each taught method, for one class of each form.
+    assert images(stages, "inversion anew") == 2 * steps * 2 * 16
+    assert images(stages, "train control") == 2 * 1_000 * 64
+
+
 def test_without_batch_norm_nothing_is_recomputed():
     stages = counted_work.stages(paper_config(), has_batch_stats=False)
     assert images(stages, "noise") == 40 * 20_000

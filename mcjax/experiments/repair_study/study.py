@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from mcjax.core.keys import stream
 from mcjax.core.processes import once
 from mcjax.core.progress import say
 from mcjax.core.sharding import keep
@@ -24,11 +23,11 @@ from mcjax.curves import KINDS, Curve
 from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.data.batches import Batch, stack_batches
 from mcjax.data.splits import Examples
+from mcjax.experiments.repair_study.searches import control_stage, search_stage
 from mcjax.experiments.stages.alignment import aligned, unaligned
 from mcjax.experiments.stages.curve import control_points, curve_options
 from mcjax.experiments.stages.training import train_stage
-from mcjax.repair.evidence.control import control_training, usable
-from mcjax.repair.evidence.invert import Inverted, invert
+from mcjax.repair.evidence.invert import Inverted
 from mcjax.repair.evidence.verdict import targets
 from mcjax.repair.methods import METHODS, taught
 from mcjax.repair.methods.method import Case, Family, Method, num_repeats
@@ -263,56 +262,18 @@ class Study:
 
     def _judged(self, name: str, size: int, variables: PyTree) -> dict[str, Inverted]:
         """Triggers inverted on a network, and tried on its control."""
-        num_steps, place = self.options.evidence.control_steps, f"{name}_control"
-        key, control = self.run.key(place), None
-        training = num_steps and control_training(
-            stream(key, "start"),
-            self.run.network,
-            variables,
-            self.bonafide(size),
-            num_steps=num_steps,
+        bonafide = self.run.splits.bonafide_subset(size)
+        control = control_stage(
+            self.run, f"{name}_control", variables, bonafide, images=self.bonafide(size)
         )
-        if training:
-            trained = train_stage(self.run, place, stream(key, "training"), training)
-            if usable(self.run.network, trained, variables, self.run.splits.bonafide_subset(size)):
-                control = trained
         return self._inverted(name, size, variables, control=control)
 
     def _inverted(
-        self,
-        name: str,
-        size: int,
-        variables: PyTree,
-        *,
-        control: PyTree | None = None,
-        classes: Mapping[str, int] | None = None,
+        self, name: str, size: int, variables: PyTree, **options: Any
     ) -> dict[str, Inverted]:
-        """A stage: triggers inverted on a network with a number of bonafide images."""
-        options = self.options
-        examples = self.run.splits.bonafide_subset(size)
-        search = functools.partial(
-            invert,
-            self.run.key(name),
-            self.run.network,
-            forms=tuple(options.evidence.forms),
-            num_steps=options.evidence.num_steps,
-            batch_size=options.evidence.batch_size,
-            num_restarts=2,  # one to unlearn, one to judge by
-            control=control,
-            classes=classes,
-        )
-
-        def compute() -> Found:
-            say(f"{name}: begins")
-            began = time.monotonic()
-            found = jax.device_get(search(variables, examples))
-            seconds = round(time.monotonic() - began, 3)
-            return once(lambda: _plain(found)), {"seconds": seconds}
-
         if name not in self.memory:
-            like = jax.eval_shape(search, variables, examples)
-            tree, _ = stage(self.run, name, _plain(like), compute)
-            self.memory[name] = {form: Inverted(**one) for form, one in tree.items()}
+            bonafide = self.run.splits.bonafide_subset(size)
+            self.memory[name] = search_stage(self.run, name, variables, bonafide, **options)
         return self.memory[name]
 
     def _fit(self, place: str, key: jax.Array, training: Training) -> dict[str, PyTree]:
@@ -373,11 +334,6 @@ class Study:
             return start
         bends = (start["params"],) * self.run.config.curve.num_bends
         return {"start": start["params"], "bends": bends, "end": start["params"]}
-
-
-def _plain(inverted: Mapping[str, Inverted]) -> dict[str, Any]:
-    """Inverted triggers as a checkpoint keeps them."""
-    return {form: one._asdict() for form, one in inverted.items()}
 
 
 def num_repair_steps(options: ConfigDict, size: int) -> int:

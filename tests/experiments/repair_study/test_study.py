@@ -12,7 +12,7 @@ from slow import all_but
 from mcjax.core.sharding import make_mesh
 from mcjax.core.tree import digest
 from mcjax.experiments.repair_study import rows, table
-from mcjax.experiments.repair_study import study as study_module
+from mcjax.experiments.repair_study import searches as searches_module
 from mcjax.experiments.repair_study.rows import rows_of
 from mcjax.experiments.repair_study.study import Study, Tampered
 from mcjax.repair.evidence.verdict import has_control, targets
@@ -62,17 +62,17 @@ def test_no_method_sees_a_test_image(name, size, study):
 def test_the_first_search_has_a_control_and_the_next_only_the_suspects_classes(
     study, monkeypatch, knows_its_task
 ):
-    searches, real = [], study_module.invert
+    searches, real = [], searches_module.invert
 
     def recorded(*args, **options):
         searches.append(options)
         return real(*args, **options)
 
-    monkeypatch.setattr(study_module, "invert", recorded)
-    monkeypatch.setattr(study_module, "usable", lambda *args: knows_its_task)
+    monkeypatch.setattr(searches_module, "invert", recorded)
+    monkeypatch.setattr(searches_module, "usable", lambda *args: knows_its_task)
     # In memory alone: the stages on disk belong to the other tests.
-    monkeypatch.setattr(study_module, "stage", lambda run, name, like, compute: compute())
-    monkeypatch.setattr(study_module, "train_stage", lambda run, name, key, one: fit(key, one))
+    monkeypatch.setattr(searches_module, "stage", lambda run, name, like, compute: compute())
+    monkeypatch.setattr(searches_module, "train_stage", lambda run, name, key, one: fit(key, one))
     study.memory.clear()
     found = study.evidence(16)
     assert [one["control"] is not None for one in searches] == [knows_its_task] * len(searches)
@@ -197,7 +197,9 @@ def test_no_method_asks_for_a_test_image_or_a_trigger(name, guarded):
 
 def test_a_family_is_trained_once_and_made_again(guarded, monkeypatch):
     found, seconds = guarded.repaired("anp", 16)
-    monkeypatch.setattr(study_module, "train_stage", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(
+        searches_module, "train_stage", lambda *_, **__: pytest.fail("trained again")
+    )
     again, kept = guarded.repaired("anp", 16)
     assert digest(again.networks) == digest(found.networks)
     assert kept == seconds > 0

@@ -1,0 +1,93 @@
+"""The stages of a study that look for evidence: a network's control, and its inverted triggers."""
+
+import functools
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from mcjax.core.keys import stream
+from mcjax.core.processes import once
+from mcjax.core.progress import say
+from mcjax.core.tree import PyTree
+from mcjax.data.batches import Batch
+from mcjax.data.splits import Examples
+from mcjax.experiments.stages.training import train_stage
+from mcjax.repair.evidence.control import control_training, usable
+from mcjax.repair.evidence.invert import Inverted, invert
+from mcjax.runs.run import Run
+from mcjax.runs.stage import Found, stage
+
+
+def control_stage(
+    run: Run, name: str, variables: PyTree, bonafide: Examples, *, images: Batch
+) -> PyTree | None:
+    """A network's control; None if the config wants none, or there can be none.
+
+    Args:
+        run: The run.
+        name: The stage.
+        variables: The network's variables.
+        bonafide: The bonafide images.
+        images: The same on the device, perhaps repeated.
+    """
+    num_steps, key = run.config.repair.evidence.control_steps, run.key(name)
+    if not num_steps:
+        return None
+    training = control_training(
+        stream(key, "start"), run.network, variables, images, num_steps=num_steps
+    )
+    if training is None:
+        return None
+    control = train_stage(run, name, stream(key, "training"), training)
+    return control if usable(run.network, control, variables, bonafide) else None
+
+
+def search_stage(
+    run: Run,
+    name: str,
+    variables: PyTree,
+    bonafide: Examples,
+    *,
+    control: PyTree | None = None,
+    classes: Mapping[str, int] | None = None,
+) -> dict[str, Inverted]:
+    """Triggers inverted on a network: one restart to unlearn, one to judge by.
+
+    Args:
+        run: The run.
+        name: The stage.
+        variables: The network's variables.
+        bonafide: The bonafide images.
+        control: See `mcjax.repair.evidence.invert.invert`.
+        classes: Likewise.
+    """
+    options = run.config.repair.evidence
+    search = functools.partial(
+        invert,
+        run.key(name),
+        run.network,
+        forms=tuple(options.forms),
+        num_steps=options.num_steps,
+        batch_size=options.batch_size,
+        num_restarts=2,
+        control=control,
+        classes=classes,
+    )
+
+    def compute() -> Found:
+        say(f"{name}: begins")
+        began = time.monotonic()
+        found = jax.device_get(search(variables, bonafide))
+        seconds = round(time.monotonic() - began, 3)
+        return once(lambda: _plain(found)), {"seconds": seconds}
+
+    like = jax.eval_shape(search, variables, bonafide)
+    tree, _ = stage(run, name, _plain(like), compute)
+    return {form: Inverted(**one) for form, one in tree.items()}
+
+
+def _plain(inverted: Mapping[str, Inverted]) -> dict[str, Any]:
+    """Inverted triggers as a checkpoint keeps them."""
+    return {form: one._asdict() for form, one in inverted.items()}
