@@ -212,10 +212,10 @@ def page(rows: list[dict[str, Any]], data_name: str = "digits") -> str:
     lines += [
         "",
         "Alarm: a form reaches its threshold. The score is the highest anomaly over its threshold, so 1 is an alarm. "
-        "Right class: the form with the highest score names the attacker's class 1. The control group has the clean "
-        "networks with even seeds, which set no threshold.",
+        "Right class: the form with the highest score names the attacker's class 1. Clean networks with even seeds set "
+        "no threshold; ROC curves are with them.",
         "",
-        "| architecture | trigger | networks | attack success | the same of the control network | alarms | right class | "
+        "| architecture | trigger | networks | attack success | attack success of the control network | alarms | right class | "
         "median score | area under ROC |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -238,7 +238,7 @@ def page(rows: list[dict[str, Any]], data_name: str = "digits") -> str:
                 ]
                 shown = [*(f"{v:.3f}" for v in success), f"{right.mean():.2f}", f"{area:.3f}"]
             lines.append(
-                f"| {architecture} | {trigger or 'none (control group)'} | {len(group)} | {shown[0]} | {shown[1]} | "
+                f"| {architecture} | {trigger or 'none, even seeds'} | {len(group)} | {shown[0]} | {shown[1]} | "
                 f"{alarm.sum()} | {shown[2]} | {np.median(scores):.2f} | {shown[3]} |"
             )
     return "\n".join(lines) + "\n"

@@ -32,8 +32,8 @@ from mcjax.repair.methods.method import Case
 from mcjax.repair.options import DEFAULTS, RepairOptions, changed, check_ends
 from mcjax.repair.repaired import NothingRepaired, Repaired
 from mcjax.repair.search import (
-    control_accuracy,
     control_network,
+    control_report,
     evidence_report,
     say_found,
     search,
@@ -145,9 +145,9 @@ def repair_model(
     control = control_network(
         stream(key, "control"), network, start, images, options=o, verbose=verbose
     )
-    inverted = search_on(stream(key, "evidence"), start, control=control)
+    inverted = search_on(stream(key, "evidence"), start, control=control.variables)
     if verbose:  # the owner's first question, long before the path is trained
-        say_found(inverted)
+        say_found(inverted, control)
     end_is_free = second is None and o.end == "free"
     again: list[dict[str, Inverted]] = []
 
@@ -240,7 +240,7 @@ def repair_model(
         "estimated_attack_success": estimated,
         "success_by_form": estimate.success_by_form(hits),
         **evidence_report(inverted, parts),
-        "control_accuracy": control_accuracy(network, control, parts),
+        **control_report(network, control, parts),
         # Without evidence there is no trigger to estimate by.
         "suspect_success": float(estimated[here]) if found else None,
         "repaired_success": float(estimated[there]) if found else None,

@@ -1,9 +1,10 @@
 """The search for evidence of a backdoor: the first stage of a repair, or all that is asked."""
 
+import difflib
 import functools
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,8 +60,8 @@ def find_evidence(
     Returns:
         "findings", one `mcjax.repair.evidence.verdict.Finding` per form, the most suspicious first;
         "backdoor_found"; "target", the class, or None; "pictures", images with the triggers;
-        "control_accuracy", on the images held out, None without a control; "accuracy" of the suspect
-        on all images, "num_images", "seconds".
+        "control_accuracy", on the images held out, or None, and "no_control", why there is none, or "";
+        "accuracy" of the suspect on all images, "num_images", "seconds".
 
     Raises:
         UserError: As `repair_model`.
@@ -81,7 +82,11 @@ def find_evidence(
     """
     began = time.monotonic()
     if others := sorted(changes.keys() - set(OPTIONS)):
-        raise TypeError(f"find_evidence has no option {others[0]!r}; use {', '.join(OPTIONS)}")
+        near = difflib.get_close_matches(others[0], OPTIONS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise TypeError(
+            f"find_evidence has no option {others[0]!r}; {hint}use {', '.join(OPTIONS)}"
+        )
     options = changed(DEFAULTS, changes)
     fields.check("verbose", verbose, fields.flag())
     key = check_key(key)
@@ -95,13 +100,13 @@ def find_evidence(
     )
     inverted = search(
         stream(key, "evidence"), start, network=network, images=images, options=options,
-        control=control, verbose=verbose,
+        control=control.variables, verbose=verbose,
     )  # fmt: skip
     if verbose:
-        say_found(inverted)
+        say_found(inverted, control)
     return {
         **evidence_report(inverted, parts),
-        "control_accuracy": control_accuracy(network, control, parts),
+        **control_report(network, control, parts),
         "accuracy": accuracy,
         "num_images": sum(len(part["label"]) for part in parts.values()),
         "seconds": time.monotonic() - began,
@@ -132,7 +137,20 @@ def evidence_report(
 def searched(options: RepairOptions, parts: Mapping[str, Mapping[str, Any]]) -> str:
     """What the search does, for a line of progress."""
     forms, number = len(options.forms), len(parts["bonafide"]["label"])
-    return f"triggers of {forms} form{'s' if forms > 1 else ''} on {number} images"
+    tried = f"; control network, {options.control_steps} steps" if options.control_steps else ""
+    return f"triggers of {forms} form{'s' if forms > 1 else ''} on {number} images{tried}"
+
+
+class Control(NamedTuple):
+    """A suspect's control network, or why there is none.
+
+    Attributes:
+        variables: Its variables, or None.
+        why_not: Why there is none; "" if there is one.
+    """
+
+    variables: PyTree | None
+    why_not: str = ""
 
 
 def control_network(
@@ -143,7 +161,7 @@ def control_network(
     *,
     options: RepairOptions,
     verbose: bool,
-) -> PyTree | None:
+) -> Control:
     """The suspect's control, if there can be one (`mcjax.repair.evidence.control`).
 
     Args:
@@ -153,36 +171,46 @@ def control_network(
         images: Clean images, on the device.
         options: `control_steps` counts; 0 makes none.
         verbose: Show progress on standard error.
-
-    Returns:
-        Its variables; None if the last layer is not known, or the training fails or ends with a network
-        that has forgotten its task. The verdict is less sure then.
     """
-    if not options.control_steps:
-        return None
-    training = control_training(
-        stream(key, "start"), network, suspect, images, num_steps=options.control_steps
-    )
-    if training is None:
-        return None
+    num_steps = options.control_steps
+    if not num_steps:
+        return Control(None, "control_steps is 0")
+    try:
+        training = control_training(
+            stream(key, "start"), network, suspect, images, num_steps=num_steps
+        )
+    except UserError as error:
+        return Control(None, str(error).partition(";")[0])
     try:
         control = fit_with_progress(
             stream(key, "training"), training, name="control", verbose=verbose
         )
-    except UserError:  # it diverged
-        return None
+    except UserError:
+        return Control(None, "its training diverged")
     on_host = {name: np.asarray(v) for name, v in images.items()}
-    return control if usable(network, control, suspect, on_host) else None
+    if usable(network, control, suspect, on_host):
+        return Control(control)
+    return Control(None, f"after {num_steps} steps it had less than half of the suspect's accuracy")
 
 
-def control_accuracy(
-    network: Network, control: PyTree | None, parts: Mapping[str, Examples]
-) -> float | None:
-    """The accuracy of the control on the images held out; None without one."""
-    if control is None:
-        return None
-    right, number = num_right(network, control, {"selection": parts["selection"]})
-    return right / number
+def control_report(
+    network: Network, control: Control, parts: Mapping[str, Examples]
+) -> dict[str, Any]:
+    """What is to be said of a control, for a report.
+
+    Args:
+        network: The network.
+        control: The result of `control_network`.
+        parts: "selection", the images held out.
+
+    Returns:
+        "control_accuracy", on the images held out, or None; "no_control", why there is none, or "".
+    """
+    accuracy = None
+    if control.variables is not None:
+        right, number = num_right(network, control.variables, {"selection": parts["selection"]})
+        accuracy = right / number
+    return {"control_accuracy": accuracy, "no_control": control.why_not}
 
 
 def search(
@@ -238,9 +266,11 @@ def search(
         return invert_fn(tell=tell)
 
 
-def say_found(inverted: Mapping[str, Inverted]) -> None:
-    """Says which triggers are evidence, or which one comes nearest to it."""
+def say_found(inverted: Mapping[str, Inverted], control: Control) -> None:
+    """Says which triggers are evidence, or which one comes nearest to it, and if there was no control."""
     ranked = findings(inverted)
+    if control.why_not:
+        say(f"no control network, so that false alarms are likelier: {control.why_not}")
     for one in [one for one in ranked if one.evident] or ranked[:1]:
         said = "evidence of a backdoor" if one.evident else "no evidence; nearest to it"
         say(

@@ -7,12 +7,7 @@ from typing import Any
 import numpy as np
 
 from mcjax.repair.evidence.pictures import CLEAN
-from mcjax.repair.evidence.verdict import (
-    CLEAN_ALARMS,
-    FASHION_CLEAN_ALARMS,
-    FASHION_TAMPERED_ALARMS,
-    TAMPERED_ALARMS,
-)
+from mcjax.repair.evidence.verdict import MEASURED
 from mcjax.report import page
 from mcjax.report.image_grid import difference, write_image_grid
 from mcjax.runs.output_folder import finish
@@ -116,18 +111,20 @@ def verdict(report: Mapping[str, Any]) -> str:
 def how_sure(report: Mapping[str, Any]) -> str:
     """How often the verdict was right where the truth is known, in a sentence or two."""
     found = " and in ".join(
-        f"{clean} of {of_clean} clean and {tampered} of {of_tampered} tampered ones of {name}"
-        for name, (clean, of_clean), (tampered, of_tampered) in (
-            ("digits", CLEAN_ALARMS, TAMPERED_ALARMS),
-            ("Fashion-MNIST", FASHION_CLEAN_ALARMS, FASHION_TAMPERED_ALARMS),
-        )
+        f"{one.clean[0]} of {one.clean[1]} clean and {one.tampered[0]} of {one.tampered[1]} tampered ones of "
+        f"{name} ({one.right} with the attacker's class)"
+        for name, one in MEASURED.items()
     )
-    known = f"Of small networks whose truth is known, searches for all five forms found evidence in {found}."
-    if report["control_accuracy"] is not None:
+    known = (
+        "Of small networks whose truth is known, searches of 100 to 200 steps for all five forms found "
+        f"evidence in {found}."
+    )
+    if not report["no_control"]:
         return known
     return (
-        f"{known} They had a control network, on which triggers were tried as well. This network has none, so a class "
-        "that is cheap to reach by nature gives an alarm, too: compare with a network that you trust."
+        f"{known} They had a control network, on which triggers were tried as well. This network has none "
+        f"({report['no_control']}), so a class that is cheap to reach by nature gives an alarm, too: compare with "
+        "a network that you trust."
     )
 
 

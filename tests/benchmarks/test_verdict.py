@@ -8,18 +8,12 @@ import pytest
 
 from benchmarks import verdict
 from mcjax.repair.evidence.verdict import (
-    CLEAN_ALARMS,
-    FASHION_CLEAN_ALARMS,
-    FASHION_TAMPERED_ALARMS,
     LEAST_SPREADS,
-    TAMPERED_ALARMS,
+    MEASURED,
     THRESHOLD,
 )
 
-STATED = {
-    "verdict": (CLEAN_ALARMS, TAMPERED_ALARMS),
-    "verdict_fashion": (FASHION_CLEAN_ALARMS, FASHION_TAMPERED_ALARMS),
-}
+STATED = {"verdict": "digits", "verdict_fashion": "Fashion-MNIST"}
 
 
 def row(trigger, seed, anomaly, target=1, architecture="cnn"):
@@ -58,7 +52,7 @@ def test_rates_come_from_clean_networks_that_set_no_threshold():
     ]  # the first is the 90 % quantile
     assert table["patch", f"{0.5 * THRESHOLD:.1f}"] == [*largest, f"{THRESHOLD:g}"]
     # The scores of seeds 0 and 2.
-    assert table["cnn", "none (control group)"] == ["2", "", "", "1", "", "0.77", ""]
+    assert table["cnn", "none, even seeds"] == ["2", "", "", "1", "", "0.77", ""]
     # Two are alarms, one of them of the wrong class; 0.5 ties with one clean network of two.
     expected = ["3", "0.900", "0.900", "2", "0.33", "2.00", f"{4.5 / 6:.3f}"]
     assert table["cnn", "square"] == expected
@@ -68,11 +62,15 @@ def test_rates_come_from_clean_networks_that_set_no_threshold():
 def test_the_report_states_what_was_measured():
     for name in STATED:
         rows = json.loads((Path(verdict.__file__).parent / f"{name}.json").read_text())
-        alarms = [verdict.score(row)[0] >= 1 for row in rows]
-        clean = [alarm for alarm, row in zip(alarms, rows, strict=True) if not row["trigger"]]
-        tampered = [alarm for alarm, row in zip(alarms, rows, strict=True) if row["trigger"]]
-        measured = ((sum(clean), len(clean)), (sum(tampered), len(tampered)))
-        assert measured == STATED[name]
+        scores = [verdict.score(row) for row in rows]
+        clean, tampered = (
+            [one for one, row in zip(scores, rows, strict=True) if bool(row["trigger"]) == wanted]
+            for wanted in (False, True)
+        )
+        alarms = [sum(score >= 1 for score, _ in group) for group in (clean, tampered)]
+        right = sum(score >= 1 and target == 1 for score, target in tampered)
+        measured = (alarms[0], len(clean)), (alarms[1], len(tampered)), right
+        assert measured == MEASURED[STATED[name]]
 
 
 def test_the_area_counts_ties_half():

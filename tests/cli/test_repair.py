@@ -95,7 +95,7 @@ def test_evidence_only_trains_nothing_and_the_same_command_again_is_a_no_op(fold
         done = repair(words, folder)
     assert done.returncode == 0, done.stderr
     assert "No evidence of a backdoor was found" in done.stderr
-    assert "They had a control network" in done.stderr
+    assert "This network has none (control_steps is 0)" in done.stderr
     out = folder / "evidence"
     assert sorted(p.name for p in out.iterdir()) == [
         "report.html",

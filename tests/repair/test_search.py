@@ -27,12 +27,14 @@ def linear(w, x):
 def test_it_finds_what_a_repair_finds(capsys, monkeypatch):
     suspect = 5 * jnp.eye(4).at[:, 1].add(0.5)
     found = find_evidence(jax.random.key(0), linear, suspect, BONAFIDE, verbose=True, **QUICK)
-    assert capsys.readouterr().err.startswith("evidence: triggers of 1 form on 32 images\n")
+    assert capsys.readouterr().err.startswith(
+        "evidence: triggers of 1 form on 32 images; control network, 20 steps\n"
+    )
     assert found["num_images"] == 40
     assert len(plot_images(found).axes) > 0
 
     told = []
-    monkeypatch.setattr(model, "say_found", told.append)
+    monkeypatch.setattr(model, "say_found", lambda inverted, control: told.append(inverted))
     monkeypatch.setattr(model, "METHODS", {})  # ends it after the evidence
     with pytest.raises(KeyError):
         repair_model(jax.random.key(0), linear, suspect, BONAFIDE, verbose=True, **QUICK)
@@ -74,21 +76,26 @@ def test_the_control_is_a_network_of_its_own_or_none():
         found = search.control_network(
             key, network, variables, images, options=options, verbose=False
         )
-        return found, search.control_accuracy(network, found, parts)
+        return found.variables, search.control_report(network, found, parts)
 
-    control, accuracy = made(network, suspect)
-    assert accuracy == 1.0
+    control, report = made(network, suspect)
+    assert report == {"control_accuracy": 1.0, "no_control": ""}
     new, old = (np.asarray(v["params"]["fc2"]["kernel"]) for v in (control, suspect))
     assert np.linalg.norm(new) == pytest.approx(np.linalg.norm(old), rel=1e-5)
     assert np.linalg.norm(new - old) > np.linalg.norm(old) / 2
-    assert made(network, suspect, control_steps=0) == (None, None)
+    none = {"control_accuracy": None, "no_control": "control_steps is 0"}
+    assert made(network, suspect, control_steps=0) == (None, none)
     # Nothing tells which of two matrices is the last.
     pair = {"a": jnp.eye(4), "b": 5 * jnp.eye(4)}
     unclear, variables = as_network(lambda v, x: linear(v["a"] @ v["b"], x), pair)
-    assert made(unclear, variables, control_steps=5) == (None, None)
+    found, report = made(unclear, variables, control_steps=5)
+    assert found is None
+    assert "a, b could be it" in report["no_control"]
     # A single layer is trained away from all that it knew.
     single, variables = as_network(linear, 5 * jnp.eye(4))
-    assert made(single, variables, control_steps=200) == (None, None)
+    found, report = made(single, variables, control_steps=200)
+    assert found is None
+    assert report["no_control"].startswith("after 200 steps it had less than half")
 
 
 def test_a_control_that_diverges_is_left_out(monkeypatch):
@@ -100,14 +107,16 @@ def test_a_control_that_diverges_is_left_out(monkeypatch):
     found = search.control_network(
         jax.random.key(0), network, suspect, BONAFIDE, options=DEFAULTS, verbose=False
     )
-    assert found is None
+    assert found == search.Control(None, "its training diverged")
 
 
 def test_mistakes():
     with pytest.raises(
-        TypeError, match="no option 'num_steps'; use forms, inversion_steps, control_steps"
+        TypeError, match="no option 'tolerance'; use forms, inversion_steps, control_steps"
     ):
-        find_evidence(jax.random.key(0), linear, jnp.eye(4), BONAFIDE, num_steps=3)
+        find_evidence(jax.random.key(0), linear, jnp.eye(4), BONAFIDE, tolerance=0.1)
+    with pytest.raises(TypeError, match="did you mean control_steps"):
+        find_evidence(jax.random.key(0), linear, jnp.eye(4), BONAFIDE, control_step=3)
     with pytest.raises(UserError, match="forms"):
         find_evidence(jax.random.key(0), linear, jnp.eye(4), BONAFIDE, forms=())
     shifted = {**BONAFIDE, "label": BONAFIDE["label"] + 1}

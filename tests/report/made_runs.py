@@ -33,6 +33,7 @@ def repaired(t):
             Finding("warp", 2, 1.0, 3.0, 2.0, 0.7),
         ],
         "control_accuracy": 0.85,
+        "no_control": "",
         "suspect_success": 1.0,
         "repaired_success": 0.125,
         "backdoor_found": True,

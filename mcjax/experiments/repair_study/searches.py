@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from mcjax.core.errors import UserError
 from mcjax.core.keys import stream
 from mcjax.core.processes import once
 from mcjax.core.progress import say
@@ -35,10 +36,12 @@ def control_stage(
     num_steps, key = run.config.repair.evidence.control_steps, run.key(name)
     if not num_steps:
         return None
-    training = control_training(
-        stream(key, "start"), run.network, variables, images, num_steps=num_steps
-    )
-    if training is None:
+    try:
+        training = control_training(
+            stream(key, "start"), run.network, variables, images, num_steps=num_steps
+        )
+    except UserError as error:
+        say(f"{name}: there is none: {error}")
         return None
     control = train_stage(run, name, stream(key, "training"), training)
     return control if usable(run.network, control, variables, bonafide) else None

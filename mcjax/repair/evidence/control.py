@@ -6,7 +6,6 @@ on the control as well; a planted one does nothing there.
 
 import jax
 
-from mcjax.core.errors import UserError
 from mcjax.core.keys import stream
 from mcjax.core.tree import PyTree
 from mcjax.data.batches import Batch
@@ -21,7 +20,7 @@ BATCH_SIZE = 64
 
 def control_training(
     key: jax.Array, network: Network, suspect: PyTree, images: Batch, *, num_steps: int
-) -> Training | None:
+) -> Training:
     """The training that makes a suspect's control: away from its last layer, on clean images.
 
     Args:
@@ -32,15 +31,14 @@ def control_training(
         num_steps: Steps of `BATCH_SIZE` images.
 
     Returns:
-        The training, for `mcjax.training.fit.fit`; None if the network's last layer is not known
-        (`mcjax.repair.away.last_kernel`).
+        The training, for `mcjax.training.fit.fit`.
+
+    Raises:
+        UserError: The network's last layer is not known (`mcjax.repair.away.last_kernel`).
 
     Source: D3 (ICCV 2025, arXiv 2411.09585); its use as a control is mcjax's own.
     """
-    try:
-        training = away(stream(key, "init"), network, suspect, images)
-    except UserError:
-        return None
+    training = away(stream(key, "init"), network, suspect, images)
     return Training(
         training.params,
         suspect["batch_stats"],

@@ -14,17 +14,26 @@ THRESHOLD = 3.0
 LEAST_SPREADS = {"cost": 0.1, "share": 0.1}
 """Smallest spreads of the logarithm of costs and of shares: few classes can lie close by chance."""
 
-CLEAN_ALARMS = (0, 40)
-"""How many of how many clean networks of digits gave an alarm (benchmarks/verdict.json)."""
 
-TAMPERED_ALARMS = (33, 40)
-"""The same of tampered networks, with five triggers."""
+class Measured(NamedTuple):
+    """How many of how many networks gave an alarm, whose truth is known.
 
-FASHION_CLEAN_ALARMS = (0, 8)
-"""The same of clean networks of Fashion-MNIST (benchmarks/verdict_fashion.json)."""
+    Attributes:
+        clean: Clean ones: alarms, networks.
+        tampered: Tampered ones, with five to seven triggers: alarms, networks.
+        right: Alarms that name the attacker's class.
+    """
 
-FASHION_TAMPERED_ALARMS = (9, 9)
-"""The same of tampered networks of Fashion-MNIST, with seven triggers."""
+    clean: tuple[int, int]
+    tampered: tuple[int, int]
+    right: int
+
+
+MEASURED = {
+    "digits": Measured((0, 40), (33, 40), 31),  # benchmarks/verdict.json
+    "Fashion-MNIST": Measured((0, 8), (9, 9), 9),  # benchmarks/verdict_fashion.json
+}
+"""Small networks, by their data."""
 
 
 class Finding(NamedTuple):

@@ -7,6 +7,7 @@ import pytest
 import tiny_case
 
 from mcjax import models
+from mcjax.core.errors import UserError
 from mcjax.models.given import as_network
 from mcjax.models.network import from_linen
 from mcjax.repair.evidence.control import control_training, usable
@@ -68,4 +69,5 @@ def test_there_is_none_for_a_network_whose_last_layer_is_not_known():
     pair = {"a": jnp.eye(3), "b": jnp.eye(3)}
     network, suspect = as_network(lambda v, x: x.reshape(len(x), -1)[:, :3] @ v["a"] @ v["b"], pair)
     on_device = jax.tree.map(jnp.asarray, tiny_case.images(6, 0))
-    assert control_training(KEY, network, suspect, on_device, num_steps=5) is None
+    with pytest.raises(UserError, match="a, b could be it"):
+        control_training(KEY, network, suspect, on_device, num_steps=5)
