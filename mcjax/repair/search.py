@@ -60,7 +60,7 @@ def find_evidence(
     Returns:
         "findings", one `mcjax.repair.evidence.verdict.Finding` per form, the most suspicious first;
         "backdoor_found"; "target", the class, or None; "pictures", images with the triggers;
-        "control_accuracy", on the images held out, or None, and "no_control", why there is none, or "";
+        "control_accuracy", on the images held out, or None, and "no_control", why it is missing, or "";
         "accuracy" of the suspect on all images, "num_images", "seconds".
 
     Raises:
@@ -142,11 +142,11 @@ def searched(options: RepairOptions, parts: Mapping[str, Mapping[str, Any]]) -> 
 
 
 class Control(NamedTuple):
-    """A suspect's control network, or why there is none.
+    """A suspect's control network, or the reason why it is missing.
 
     Attributes:
         variables: Its variables, or None.
-        why_not: Why there is none; "" if there is one.
+        why_not: Why it is missing; "" if it is not.
     """
 
     variables: PyTree | None
@@ -204,7 +204,7 @@ def control_report(
         parts: "selection", the images held out.
 
     Returns:
-        "control_accuracy", on the images held out, or None; "no_control", why there is none, or "".
+        "control_accuracy", on the images held out, or None; "no_control", why it is missing, or "".
     """
     accuracy = None
     if control.variables is not None:

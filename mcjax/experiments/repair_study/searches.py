@@ -41,7 +41,7 @@ def control_stage(
             stream(key, "start"), run.network, variables, images, num_steps=num_steps
         )
     except UserError as error:
-        say(f"{name}: there is none: {error}")
+        say(f"{name}: no control network: {error}")
         return None
     control = train_stage(run, name, stream(key, "training"), training)
     return control if usable(run.network, control, variables, bonafide) else None
