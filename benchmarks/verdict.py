@@ -6,7 +6,7 @@ Trains `--number` clean networks and as many per trigger, inverts triggers on ea
 on its control, and keeps what every class cost. A second call goes on where the first ended. Then it writes the page
 beside the file.
 
-Thresholds (`Form.threshold`) are set by hand from the clean networks with odd seeds; the rates are those of clean
+The threshold (`mcjax.repair.evidence.verdict.THRESHOLD`) is set by hand from the clean networks with odd seeds; the rates are those of clean
 networks with even seeds, of every trigger, and of another architecture.
 """
 
@@ -117,7 +117,6 @@ def measured(name: str, architecture: str, trigger: str, seed: int) -> dict[str,
     training = control_training(
         stream(key, "control"), network, variables, images, num_steps=DEFAULTS.control_steps
     )
-    assert training is not None
     control = fit(stream(key, "control training"), training)
     inverted = invert(
         stream(key, "evidence"),

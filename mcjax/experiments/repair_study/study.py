@@ -262,6 +262,8 @@ class Study:
 
     def _judged(self, name: str, size: int, variables: PyTree) -> dict[str, Inverted]:
         """Triggers inverted on a network, and tried on its control."""
+        if name in self.memory:  # asked for often, and the control is not needed again
+            return self.memory[name]
         bonafide = self.run.splits.bonafide_subset(size)
         control = control_stage(
             self.run, f"{name}_control", variables, bonafide, images=self.bonafide(size)

@@ -62,7 +62,7 @@ def test_no_method_sees_a_test_image(name, size, study):
 def test_the_first_search_has_a_control_and_the_next_only_the_suspects_classes(
     study, monkeypatch, knows_its_task
 ):
-    searches, real = [], searches_module.invert
+    controls, searches, real = [], [], searches_module.invert
 
     def recorded(*args, **options):
         searches.append(options)
@@ -72,9 +72,17 @@ def test_the_first_search_has_a_control_and_the_next_only_the_suspects_classes(
     monkeypatch.setattr(searches_module, "usable", lambda *args: knows_its_task)
     # In memory alone: the stages on disk belong to the other tests.
     monkeypatch.setattr(searches_module, "stage", lambda run, name, like, compute: compute())
-    monkeypatch.setattr(searches_module, "train_stage", lambda run, name, key, one: fit(key, one))
+
+    def trained(run, name, key, training):
+        controls.append(name)
+        return fit(key, training)
+
+    monkeypatch.setattr(searches_module, "train_stage", trained)
     study.memory.clear()
     found = study.evidence(16)
+    num_controls = len(controls)
+    assert study.evidence(16) is found
+    assert len(controls) == num_controls
     assert [one["control"] is not None for one in searches] == [knows_its_task] * len(searches)
     assert {one["classes"] for one in searches} == {None}
     assert all(has_control(one) == knows_its_task for one in found.values())

@@ -25,8 +25,8 @@ class Form:
             a third of what triggers of clean networks need.
         learning_rate: Of the inversion's Adam, before its decay.
         threshold: Anomaly (`mcjax.repair.evidence.verdict.anomalies`) from which a trigger is evidence
-            of a backdoor: what clean networks reach by chance differs between forms
-            (benchmarks/verdict.md).
+            of a backdoor where there is no control network: what clean networks reach by cost alone
+            differs between forms.
     """
 
     start: Callable[[jax.Array, ImageShape], PyTree]
