@@ -93,9 +93,9 @@ def define_flags() -> None:
     )
     flags.DEFINE_string(
         "end",
-        "free",
-        "Without --second, what the path leads to: free (an end that is trained with it), unaligned (the "
-        "suspect's copy, permuted), fine_tuned.",
+        "taught",
+        "Without --second, what the path leads to: taught (the suspect, trained; a straight line), free (an end that "
+        "is trained with the path), unaligned (the suspect's copy, permuted), fine_tuned.",
     )
     flags.DEFINE_string(
         "unalign",
@@ -105,17 +105,17 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "fit",
         "auto",
-        "What the path learns: answers (the suspect's), distillation (those to mixed images), labels, or "
+        "What is learned: answers (the suspect's), distillation (those to mixed images), labels, or "
         "auto (the answers if there is evidence of a backdoor).",
     )
     flags.DEFINE_string(
         "choose", "evidence", "How t is chosen: evidence (inverted triggers) or distance."
     )
     flags.DEFINE_float("tolerance", 0.02, "Accuracy that the repair may lose, a fraction.")
-    flags.DEFINE_integer("num_steps", 4000, "Training steps of the path, with as many gradients.")
+    flags.DEFINE_integer("num_steps", 4000, "Training steps, with as many gradients.")
     flags.DEFINE_integer("batch_size", 128, "Images per step.")
     flags.DEFINE_float(
-        "learning_rate", 0.0, "Of the path's training; 0: 0.01 with a free end, otherwise 0.05."
+        "learning_rate", 0.0, "Of the training; 0: 0.01 where the end is trained, otherwise 0.05."
     )
     flags.DEFINE_integer("num_points", 61, "Number of points of the path to evaluate.")
     flags.DEFINE_float("extrapolate", 0.0, "How far beyond its ends to evaluate the path, in t.")

@@ -15,6 +15,9 @@ from mcjax.data.stratify import holdout
 from mcjax.models.given import classes_of
 from mcjax.models.network import Network, normalisation_of
 
+LOW = 0.5
+"""An accuracy below which a network is more often fed wrongly than bad."""
+
 
 def check_images(
     network: Network,
@@ -98,6 +101,24 @@ def check_suspect(network: Network, variables: PyTree, parts: Mapping[str, Examp
             "normalisation"
         )
     return right / number
+
+
+def doubts(accuracy: float) -> list[str]:
+    """What is to be said of a suspect whose accuracy is low, a sentence or none.
+
+    Args:
+        accuracy: On the images that were given, a fraction.
+
+    Example:
+        >>> len(doubts(0.4)), doubts(0.9)
+        (1, [])
+    """
+    if accuracy >= LOW:
+        return []
+    return [
+        f"The network gives only {100 * accuracy:.0f} % of your images their label. If you know it to be better, "
+        "check the order of the classes, the images' size and the normalisation before you trust what follows."
+    ]
 
 
 def num_right(

@@ -98,7 +98,7 @@ def choose_by_evidence(
         distances: As in `choose`.
         suspect_accuracy: Likewise.
         num_images: Number of images, n, that each estimate is a mean over
-            (`mcjax.repair.evidence.estimate.num_judged`).
+            (`mcjax.repair.evidence.estimate.num_judged`); with none, distance decides alone.
         tolerance: As in `choose`.
 
     Returns:
@@ -114,7 +114,7 @@ def choose_by_evidence(
     found = np.asarray(accuracy, np.float64)
     nearest = np.min([np.asarray(d, np.float64) for d in distances], axis=0)
     acceptable = (found >= suspect_accuracy - tolerance - 1e-6) & (nearest > 0)
-    if acceptable.any():
+    if acceptable.any() and num_images:
         e = np.asarray(estimated, np.float64)
         least = float(e[acceptable].min())
         error = np.sqrt(max(least * (1 - least), 1 / num_images) / num_images)

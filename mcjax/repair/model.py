@@ -21,7 +21,7 @@ from mcjax.data.batches import stack_batches
 from mcjax.evaluation.path import evaluate_path
 from mcjax.models.given import as_given, as_network
 from mcjax.models.network import Network
-from mcjax.repair.bonafide import check_suspect
+from mcjax.repair.bonafide import check_suspect, doubts
 from mcjax.repair.choose import choose_on_curve, path_ts
 from mcjax.repair.evidence import estimate
 from mcjax.repair.evidence.invert import Inverted
@@ -48,6 +48,7 @@ STAGES = ("evidence", "second network", "path", "choice")
 """The stages of a repair, in their order."""
 
 MADE = {
+    "taught": "the suspect, trained until it has unlearned the triggers",
     "free": "none; the far end is trained with the path",
     "unaligned": "the suspect's copy, its channels permuted",
     "fine_tuned": "a fine-tuned copy of the suspect",
@@ -74,11 +75,12 @@ def repair_model(
     1. Triggers that send clean images to one class are inverted on the suspect
        (`mcjax.repair.evidence`), and tried on a control, the suspect without what clean images do not
        teach; a class that is unusually cheap to reach on the suspect alone is evidence of a backdoor.
-    2. The path begins at the suspect. Its far end is free, and trained with it; or it is a second
-       network, or the suspect's own un-aligned copy: the same function with its channels permuted to be
-       least alike (`mcjax.alignment`).
-    3. The path learns the suspect's answers to clean images, and unlearns the inverted triggers
-       (`mcjax.repair.objective`).
+    2. The suspect is taught: it learns its own answers to clean images, and unlearns the inverted
+       triggers (`mcjax.repair.objective`). The path is the straight line to the result, on which t is
+       the strength of the repair.
+    3. Or the path is a curve that is taught so, to a far end that is trained with it, a second network,
+       or the suspect's own un-aligned copy: the same function with its channels permuted to be least
+       alike (`mcjax.alignment`).
     4. Among the points that lose at most `tolerance` on images held out for that, one with the lowest
        estimated attack success is chosen (`mcjax.repair.choose`).
 
@@ -92,7 +94,7 @@ def repair_model(
         suspect: The variables of the network to repair.
         bonafide: Clean images: "image" [N, H, W, C] uint8 or in [0, 1], "label" [N].
         second: Variables of a second network of the same structure, suspect too; None takes what
-            `options.end` says, a free end. An un-aligned copy counts as suspect; a network without
+            `options.end` says, the taught suspect. An un-aligned copy counts as suspect; a network without
             channels that can be permuted gets a fine-tuned copy instead, and the report says so.
         selection: More clean images, to choose t by; a fifth of `bonafide` is held out if None.
         second_is_clean: The second network is known to be clean: only the first is to be far from.
@@ -131,7 +133,9 @@ def repair_model(
     key = check_key(key)
     check_ends(o, has_second=second is not None, second_is_clean=second_is_clean)
     network, start, parts = check_inputs(apply_fn, suspect, bonafide, second, selection)
-    check_suspect(network, start, parts)
+    suspect_accuracy = check_suspect(network, start, parts)
+    for doubt in doubts(suspect_accuracy) if verbose else ():
+        say(doubt)
 
     def tell(stage: str, what: str) -> None:
         if verbose:
@@ -173,6 +177,7 @@ def repair_model(
             align=o.align,
             end=o.end,
             unalign=o.unalign,
+            teach_fn=lambda: METHODS["taught_fine_tune"].run(case("taught_fine_tune")),
             fine_tune_fn=lambda: METHODS["fine_tune"].run(case("fine_tune")),
         )
 
@@ -194,10 +199,13 @@ def repair_model(
             end_is_free=end_is_free,
         )
 
-    tell("second network", "the given one" if second is not None else MADE[o.end])
+    number = len(parts["bonafide"]["label"])
+    made = MADE[o.end] + (f", on {number} images" if o.end == "taught" else "")
+    tell("second network", "the given one" if second is not None else made)
     other = end()
-    tell("path", f"trained on {len(parts['bonafide']['label'])} images")
-    name = "path" if o.fit == "labels" and not o.unlearn else "taught_path"
+    is_line = second is None and o.end == "taught"
+    tell("path", "the straight line there" if is_line else f"trained on {number} images")
+    name = "taught_line" if is_line else "taught_path"
     curve = METHODS[name].run(case(name))
     points = CurveWithStats(
         curve,
@@ -213,14 +221,14 @@ def repair_model(
         f"{len(ts)} points of the path, on {held_out} images held out and {trained_on} others",
     )
     table = _along(network, estimate.held_out(points, inverted, again), ts, parts)
-    hits = table[estimate.MARK]
+    selection_accuracy, hits = table["selection"]["accuracy"], table[estimate.MARK]
     found, estimated = backdoor_found(inverted), estimate.estimated_success(hits, inverted)
     choosing = estimate.suspicious_success(hits, inverted) if o.choose == "evidence" else None
-    suspects = (0,) if second_is_clean or other.is_free else (0, -1)
+    suspects = (0, -1) if other.is_suspect and not second_is_clean else (0,)
     choice = choose_on_curve(
         curve,
         ts,
-        table["selection"]["accuracy"],
+        selection_accuracy,
         suspects=suspects,
         tolerance=tolerance,
         estimated=choosing,
@@ -234,7 +242,7 @@ def repair_model(
     norm = float(optax.tree.norm(start["params"]))
     report = {
         "ts": ts,
-        "selection_accuracy": table["selection"]["accuracy"],
+        "selection_accuracy": selection_accuracy,
         "bonafide_accuracy": table["bonafide"]["accuracy"],
         "distance": np.min([np.asarray(distances(curve, ts, s)) for s in suspects], axis=0),
         "estimated_attack_success": estimated,
@@ -243,15 +251,15 @@ def repair_model(
         **control_report(network, control, parts),
         # Without evidence there is no trigger to estimate by.
         "suspect_success": float(estimated[here]) if found else None,
-        "repaired_success": float(estimated[there]) if found else None,
+        "repaired_success": float(estimated[there]) if found and t is not None else None,
         "suspect_accuracy": choice.suspect_accuracy,
-        "repaired_accuracy": float(table["selection"]["accuracy"][there]),
+        "repaired_accuracy": None if t is None else float(selection_accuracy[there]),
         "floor": choice.floor,
         "num_acceptable": choice.num_acceptable,
         "moved": moved,
         "moved_relative": moved / norm if norm else float("nan"),
         "second": other.name,
-        **trained_by(name, case(name)),
+        **trained_by(METHODS[name].end or name, case(name)),
         "num_bonafide": len(parts["bonafide"]["label"]),
         "num_selection": len(parts["selection"]["label"]),
         "seconds": time.monotonic() - began,
@@ -264,12 +272,11 @@ def repair_model(
 
 
 def trained_by(name: str, case: Case) -> dict[str, Any]:
-    """What a path learned, its learning rate and its rounds, for the report."""
-    taught_so = name == "taught_path"
+    """What a method learned, its learning rate and its rounds, for the report."""
     return {
-        "fit": taught.fit_of(case) if taught_so else "labels",
+        "fit": taught.fit_of(case),
         "learning_rate": case.options[f"learning_rate.{name}"],
-        "rounds": taught.num_rounds(case) if taught_so else 1,
+        "rounds": taught.num_rounds(case),
     }
 
 

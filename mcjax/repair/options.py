@@ -12,7 +12,7 @@ from mcjax.core.fields import Field
 from mcjax.curves import KINDS, MOST_BENDS
 from mcjax.repair.evidence import forms as forms_by_name
 from mcjax.repair.evidence.forms import FORMS
-from mcjax.repair.methods import fine_tune, path, taught_path
+from mcjax.repair.methods import fine_tune, taught_fine_tune, taught_path
 from mcjax.repair.objective import FITS
 from mcjax.repair.second import ENDS
 from mcjax.training.fit import BUDGET_FIELDS, Budget
@@ -23,12 +23,13 @@ class RepairOptions:
     """How `repair_model` finds, trains and looks along the path.
 
     Args:
-        kind: "bezier" or "polychain".
-        num_bends: Bends of the path.
+        kind: "bezier" or "polychain", of a path that is trained.
+        num_bends: Bends of a path that is trained. The line to a taught end has none.
         align: "weights" or "activations" brings a given second network's hidden channels into the
             order nearest to the suspect's before they are joined (`mcjax.alignment`), "away" and
             "activations_away" into the farthest; "none" leaves them.
-        end: Without a second network, what the path leads to: "free" trains its far end with it, from
+        end: Without a second network, what the path leads to: "taught" trains the suspect, and takes the
+            straight line to the result; the others train a path, "free" with its far end, from
             the suspect on; "unaligned" takes the suspect's own copy with permuted channels,
             "fine_tuned" a fine-tuned copy.
         unalign: How that copy's channels are permuted: "weights", "activations", "random".
@@ -38,8 +39,8 @@ class RepairOptions:
         forms: Forms of triggers that are looked for (`mcjax.repair.evidence.forms`); fewer take less
             time and miss more.
         unlearn: Those that are unlearned, if they are evidence; without evidence all.
-        rounds: The path's trainings, which share its steps; with evidence, triggers are inverted anew
-            before all but the first, on the path's middle.
+        rounds: The trainings of the taught suspect or the path, which share the steps; with evidence,
+            triggers are inverted anew before all but the first, on the path's middle.
         choose: "evidence" takes the point with the lowest estimated attack success, "distance" the
             one farthest from the suspects, both among points with sufficient accuracy.
         inversion_steps: Adam steps of the inversion of triggers.
@@ -47,11 +48,11 @@ class RepairOptions:
             does without, and with less sure a verdict.
         num_points: Points of the path that are evaluated, equally spaced in t.
         extrapolate: How far beyond its ends the path is evaluated, with the same spacing.
-        num_steps: Training steps of the path (and of the fine-tuning); half of them where triggers
-            are unlearned, because a step then has gradients on as many stamped images.
+        num_steps: Training steps of the taught suspect or the path (and of a fine-tuned copy); half of
+            them where triggers are unlearned, because a step then has gradients on as many stamped images.
         batch_size: Images per step.
-        learning_rate: Of the path's first half of training; 0 takes 0.01 with a free end, and 0.05 to
-            another network, which is farther away.
+        learning_rate: Of the first half of that training; 0 takes 0.01 for the taught suspect and a path
+            with a free end, and 0.05 to another network, which is farther away.
         fine_tune_learning_rate: Of the second network, where it is made.
         momentum: Of SGD.
         weight_decay: Of the path's points.
@@ -64,7 +65,7 @@ class RepairOptions:
     kind: str = "bezier"
     num_bends: int = 1
     align: str = "none"
-    end: str = "free"
+    end: str = "taught"
     unalign: str = "weights"
     fit: str = "auto"
     forms: tuple[str, ...] = tuple(FORMS)
@@ -116,9 +117,9 @@ class RepairOptions:
             tolerance: Accuracy that the repair may cost, a fraction.
             end_is_free: Whether the path's far end is trained with it.
         """
-        usual = taught_path.FREE_LEARNING_RATE if end_is_free else path.LEARNING_RATE
+        usual = taught_path.FREE_LEARNING_RATE if end_is_free else taught_path.LEARNING_RATE
         return {
-            "learning_rate.path": self.learning_rate or usual,
+            "learning_rate.taught_fine_tune": self.learning_rate or taught_fine_tune.LEARNING_RATE,
             "learning_rate.taught_path": self.learning_rate or usual,
             "learning_rate.fine_tune": self.fine_tune_learning_rate,
             "tolerance": tolerance,
@@ -165,6 +166,14 @@ def check_ends(options: RepairOptions, *, has_second: bool, second_is_clean: boo
         raise UserError(
             f"end is {options.end!r}, but the path leads to the second network; leave one of them out"
         )
+    if options.end == "taught" and not has_second:
+        for name in ("kind", "num_bends"):
+            given = getattr(options, name)
+            if given not in (getattr(RepairOptions, name), 0):
+                raise UserError(
+                    f"{name} is {given!r}, but the path is the straight line to the taught suspect; leave {name} "
+                    "out, or give end='free'"
+                )
     if options.align != RepairOptions.align and not has_second:
         raise UserError(
             f"align is {options.align!r}, but there is no second network to permute; give second, or leave "

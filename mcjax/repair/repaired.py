@@ -28,7 +28,8 @@ class Repaired:
             `mcjax.repair.evidence.verdict.Finding` per form, "backdoor_found" and "target" (the
             class, or None), "pictures", images with those triggers
             (`mcjax.repair.evidence.pictures`); and of the choice "suspect_accuracy", "repaired_accuracy",
-            "suspect_success" and "repaired_success" (the estimates; None without evidence), "floor",
+            "suspect_success" and "repaired_success" (the estimates; None without evidence; of the repaired network
+            None, too, where nothing was repaired), "floor",
             "moved" and "moved_relative" (distance to the suspect, and over the suspect's norm),
             "second" (the far end), "fit", "learning_rate" and "rounds" of the path's training,
             "num_bonafide", "num_selection", "seconds".

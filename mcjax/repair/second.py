@@ -1,4 +1,4 @@
-"""The other end of a suspect's path: a network that was given, a copy of the suspect, or a free one."""
+"""The other end of a suspect's path: a network that was given, the suspect taught, its copy, or a free one."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from mcjax.core.tree import PyTree
 from mcjax.data.batches import to_unit
 from mcjax.models.network import Network
 
-ENDS = ("free", "unaligned", "fine_tuned")
+ENDS = ("taught", "free", "unaligned", "fine_tuned")
 """What the path of one suspect leads to."""
 
 BATCH_SIZE = 250
@@ -27,11 +27,13 @@ class Second(NamedTuple):
         name: What it is, for the report.
         variables: Of the suspect's structure; of a free end, where it begins.
         is_free: Whether it is trained with the path.
+        is_suspect: Whether it may be tampered with as well.
     """
 
     name: str
     variables: PyTree
     is_free: bool = False
+    is_suspect: bool = True
 
 
 def second_network(
@@ -44,6 +46,7 @@ def second_network(
     align: str,
     end: str,
     unalign: str,
+    teach_fn: Callable[[], PyTree],
     fine_tune_fn: Callable[[], PyTree],
 ) -> Second:
     """The network that a suspect is joined to.
@@ -57,6 +60,7 @@ def second_network(
         align: Brings the channels of a given one into another order: see `RepairOptions`.
         end: One of `ENDS`.
         unalign: How the suspect's own copy is permuted.
+        teach_fn: Makes the suspect's taught fine-tuning.
         fine_tune_fn: Makes a fine-tuned copy, also for a network without channels to permute.
 
     Returns:
@@ -74,8 +78,10 @@ def second_network(
     if given is not None:
         mine = stream(key, "alignment")
         return Second("given", aligned(mine, align, spec, network, suspect, given, images))
+    if end == "taught":
+        return Second("the suspect, taught", teach_fn(), is_suspect=False)
     if end == "free":
-        return Second("free, trained with the path", suspect, is_free=True)
+        return Second("free, trained with the path", suspect, is_free=True, is_suspect=False)
     if end == "fine_tuned":
         return Second("a fine-tuned copy of the suspect", fine_tune_fn())
     try:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mcjax.repair.bonafide import doubts
 from mcjax.repair.evidence.pictures import CLEAN
 from mcjax.repair.evidence.verdict import MEASURED
 from mcjax.report import page
@@ -54,6 +55,7 @@ def write_evidence(
     write_image_grid(triggers, trigger_rows(report))
     numbers = numbers_of(report)
     answer = [
+        *doubts(report["accuracy"]),
         verdict(report),
         how_sure(report),
         f"The network's accuracy is {report['accuracy']:.4f} on the {report['num_images']} images "

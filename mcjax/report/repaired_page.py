@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mcjax.repair.bonafide import doubts
 from mcjax.repair.repaired import Repaired
 from mcjax.report import page
 from mcjax.report.chart import chart
@@ -130,9 +131,10 @@ def what_happened(repaired: Repaired) -> list[str]:
     """What was found, in sentences."""
     r = repaired.report
     asked = [
+        *doubts(r["suspect_accuracy"]),
         verdict(r),
         how_sure(r),
-        f"{far_end(r['second'])} The path was trained on {r['num_bonafide']} images.",
+        far_end(r["second"], r["num_bonafide"]),
         f"The suspect's accuracy is {r['suspect_accuracy']:.4f} on the {r['num_selection']} images "
         f"held out to choose t; a point had to reach {r['floor']:.4f}.",
     ]
@@ -155,22 +157,36 @@ def what_happened(repaired: Repaired) -> list[str]:
     ]
 
 
-def far_end(second: str) -> str:
-    """Where the path leads, and which of its ends are suspect, in a sentence or two."""
+def far_end(second: str, number: int) -> str:
+    """Where the path leads, which of its ends are suspect, and what was trained, in two sentences or three.
+
+    Args:
+        second: What is at the far end (`mcjax.repair.second.Second.name`).
+        number: Images that were trained on.
+    """
     begins = "The path begins at the suspect (t = 0)"
+    trained = f"The path was trained on {number} images."
+    if second == "the suspect, taught":
+        return (
+            f"{begins} and is the straight line to the same network after training on {number} images (t = 1), so "
+            "that t is the strength of the repair. Only the beginning is suspect."
+        )
     if second.startswith("free"):
-        return f"{begins}; its far end (t = 1) was trained with it, so that only the beginning is suspect."
+        return (
+            f"{begins}; its far end (t = 1) was trained with it, so that only the beginning is suspect. "
+            f"{trained}"
+        )
     if "un-aligned" in second:
         return (
             f"{begins} and leads to the un-aligned copy of the suspect (t = 1), the same function with its "
-            "channels permuted, which is suspect too."
+            f"channels permuted, which is suspect too. {trained}"
         )
     if "fine-tuned" in second:
         return (
             f"{begins} and leads to {second} (t = 1), which is suspect too. Such a path often keeps a "
-            "backdoor."
+            f"backdoor. {trained}"
         )
-    return f"{begins} and leads to the second network that was given (t = 1)."
+    return f"{begins} and leads to the second network that was given (t = 1). {trained}"
 
 
 def path_panels(repaired: Repaired) -> list[Panel]:

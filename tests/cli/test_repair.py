@@ -184,7 +184,7 @@ def test_no_acceptable_point(folder, monkeypatch):
         ),
         (
             "--model {d}/suspect --data {d}/clean.npz --out {d}/x --evidence_only --end=none",
-            "end is 'none'; it must be one of free, unaligned, fine_tuned",
+            "end is 'none'; it must be one of taught, free, unaligned, fine_tuned",
         ),
         (
             "--model {d}/suspect --second {d}/other --data {d}/clean.npz --out {d}/x --end=unaligned",

@@ -130,3 +130,10 @@ def test_one_image_more_than_none_is_equal_in_float32(num_images):
         [0.9] * 5, estimated, FAR, suspect_accuracy=0.9, num_images=num_images
     )
     assert choice.index == 2
+
+
+def test_an_estimate_over_no_images_decides_nothing():
+    ends = [[0.0, 1.0, 2.0]]
+    chosen = choose_by_evidence([0.9] * 3, [np.nan] * 3, ends, suspect_accuracy=0.9, num_images=0)
+    assert chosen == choose([0.9] * 3, ends, suspect_accuracy=0.9)
+    assert chosen.index == 2

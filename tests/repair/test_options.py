@@ -48,7 +48,10 @@ def nothing_is_computed(monkeypatch):
         *(("weight_decay", v, NUMBER) for v in (-1, NAN, INF, "a", None, True, 1e30)),
         *(("second_is_clean", v, FLAG) for v in (1, "yes", None)),
         *(("verbose", v, FLAG) for v in (1, "no", None)),
-        *(("end", v, "one of free, unaligned, fine_tuned") for v in ("none", None, ["free"])),
+        *(
+            ("end", v, "one of taught, free, unaligned, fine_tuned")
+            for v in ("none", None, ["free"])
+        ),
         *(("unalign", v, "one of weights, activations, random") for v in ("none", None)),
         *(("kind", v, "one of bezier, polychain") for v in ("spline", None, ["bezier"])),
         *(("align", v, "one of none, weights") for v in ("yes", None, ["none"])),
@@ -83,6 +86,14 @@ def test_one_line_names_the_option(name, value, allowed):
             "align is 'weights', but there is no second network to permute; give second",
         ),
         (
+            {"num_bends": 2},
+            "num_bends is 2, but the path is the straight line to the taught suspect",
+        ),
+        (
+            {"kind": "polychain"},
+            "kind is 'polychain', but the path is the straight line .*end='free'",
+        ),
+        (
             {"end": "unaligned", "second": {}},
             "end is 'unaligned', but the path leads to the second",
         ),
@@ -99,7 +110,8 @@ def test_options_that_exclude_each_other(changes, message):
 )
 def test_the_usual_learning_rate_depends_on_the_far_end(given, end_is_free, rate):
     found = RepairOptions(learning_rate=given).of_methods(0.02, end_is_free=end_is_free)
-    assert found["learning_rate.taught_path"] == found["learning_rate.path"] == rate
+    assert found["learning_rate.taught_path"] == rate
+    assert found["learning_rate.taught_fine_tune"] == (given or 0.01)
 
 
 @pytest.mark.parametrize("which", ["suspect", "second"])

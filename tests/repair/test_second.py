@@ -15,7 +15,8 @@ NETWORK = from_linen(models.create("mlp", num_classes=3, hidden=(6,)), (4, 4, 1)
 SUSPECT = {"batch_stats": {}, **NETWORK.init(jax.random.key(1))}
 EXAMPLES = {"image": np.random.default_rng(0).uniform(size=(20, 4, 4, 1)).astype(np.float32)}
 OPTIONS = {
-    "align": "none", "end": "unaligned", "unalign": "weights", "fine_tune_fn": lambda: "fine-tuned"
+    "align": "none", "end": "unaligned", "unalign": "weights",
+    "teach_fn": lambda: "taught", "fine_tune_fn": lambda: "fine-tuned",
 }  # fmt: skip
 
 
@@ -27,10 +28,17 @@ def test_a_free_end_begins_at_the_suspect_and_asks_for_nothing():
     def fine_tune():
         raise AssertionError("nothing is to be trained")
 
-    found = end(end="free", fine_tune_fn=fine_tune)
+    found = end(end="free", fine_tune_fn=fine_tune, teach_fn=fine_tune)
     assert found.is_free
+    assert not found.is_suspect
     assert found.variables is SUSPECT
     assert not end(SUSPECT, end="free").is_free  # a given network is not trained
+
+
+def test_the_taught_suspect_is_an_end_that_is_no_suspect():
+    found = end(end="taught")
+    assert (found.variables, found.is_free, found.is_suspect) == ("taught", False, False)
+    assert end(SUSPECT, end="taught").is_suspect  # a given network is
 
 
 @pytest.mark.parametrize("unalign", ["weights", "activations", "random"])
@@ -52,9 +60,9 @@ def test_a_given_network_is_the_end_or_is_brought_into_the_suspects_order():
 
 
 def test_a_fine_tuned_copy_where_it_is_asked_for_or_nothing_can_be_permuted():
-    assert end(end="fine_tuned") == ("a fine-tuned copy of the suspect", "fine-tuned", False)
+    assert end(end="fine_tuned") == ("a fine-tuned copy of the suspect", "fine-tuned", False, True)
     linear = from_apply(lambda w, x: x.reshape(len(x), -1) @ w["params"], num_classes=3)
     suspect = {"params": jnp.ones((16, 3)), "batch_stats": {}}
-    name, copy, _ = end(network=linear, suspect=suspect)
+    name, copy, *_ = end(network=linear, suspect=suspect)
     assert copy == "fine-tuned"
     assert name.startswith("a fine-tuned copy of the suspect, because this network has no channels")

@@ -40,6 +40,7 @@ def test_the_page_says_what_happened_and_what_is_not_promised(tmp_path, t):
 @pytest.mark.parametrize(
     ("second", "said"),
     [
+        ("the suspect, taught", "so that t is the strength of the repair. Only the beginning is"),
         (
             "free, trained with the path",
             "was trained with it, so that only the beginning is suspect",
@@ -53,6 +54,13 @@ def test_the_page_says_where_the_path_leads(second, said):
     fixed = repaired(0.5)
     report = {**fixed.report, "second": second}
     assert any(said in text for text in what_happened(dataclasses.replace(fixed, report=report)))
+
+
+def test_a_low_accuracy_is_doubted_first():
+    fixed = repaired(0.5)
+    low = dataclasses.replace(fixed, report={**fixed.report, "suspect_accuracy": 0.3})
+    assert "gives only 30 % of your images their label" in what_happened(low)[0]
+    assert "%" not in what_happened(fixed)[0]
 
 
 def test_every_number_has_a_meaning():

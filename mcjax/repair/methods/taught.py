@@ -25,7 +25,7 @@ from mcjax.training.fit import Budget
 METHODS = ("taught_path", "taught_fine_tune")
 
 NUM_GRADIENTS = 2
-"""A step has gradients on as many images again, the stamped ones, so there are half as many steps."""
+"""A step that unlearns has gradients on as many images again, so there are half as many steps."""
 
 
 def teach(
@@ -50,7 +50,7 @@ def teach(
         What was trained after the last round.
     """
     wanted, rounds = unlearned(case), num_rounds(case)
-    budget = case.shortened(NUM_GRADIENTS * rounds)
+    budget = case.shortened(NUM_GRADIENTS * rounds if wanted else 1)
     pool = [chosen_triggers(case.evidence_fn(), 0)] if wanted else []
     for i in range(rounds):
         if i:
@@ -116,11 +116,15 @@ def fit_of(case: Case) -> str:
 
 
 def work(name: str, *, curve: bool = False) -> Callable[[Plan], Iterator[Work]]:
-    """Half as many steps, each on own and stamped images, with the suspect's answers."""
+    """Half as many steps, each on own and stamped images, with the suspect's answers.
+
+    Without triggers to unlearn, all steps on own images.
+    """
 
     def counted(plan: Plan) -> Iterator[Work]:
-        steps = sum(max(1, n // NUM_GRADIENTS) for n in plan.num_steps)
-        passes = NUM_GRADIENTS * TRAIN_PASSES + 1
+        gradients = NUM_GRADIENTS if plan.options["taught.unlearn"] else 1
+        steps = sum(max(1, n // gradients) for n in plan.num_steps)
+        passes = gradients * TRAIN_PASSES + 1
         yield Work(f"train {name}", steps, plan.batch_size, passes, 12 if curve else 8, "batch")
 
     return counted

@@ -23,10 +23,10 @@ def case(num_steps, **options):
 @pytest.mark.parametrize(
     ("plain", "method"), [(fine_tune, taught_fine_tune), (path, taught_path)], ids=["net", "path"]
 )
-def test_without_teacher_and_triggers_they_are_the_plain_methods_of_half_the_steps(plain, method):
+def test_without_teacher_and_triggers_they_are_the_plain_methods(plain, method):
     rates = {f"learning_rate.taught_{name}": 0.1 for name in ("fine_tune", "path")}
     rates |= {f"learning_rate.{name}": 0.1 for name in ("fine_tune", "path")}
-    one, two = plain.run(case(3, **rates)), method.run(case(6, **PLAIN, **rates))
+    one, two = plain.run(case(3, **rates)), method.run(case(3, **PLAIN, **rates))
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
@@ -156,6 +156,10 @@ def test_the_work_is_that_of_as_many_gradients():
     (plain,) = path.METHOD.work(plan)
     assert own.num_steps == plain.num_steps / 2
     assert own.passes == 2 * plain.passes + 1
+    untaught = plan._replace(options={**plan.options, "taught.unlearn": ()})
+    (own,) = taught.work("taught_path", curve=True)(untaught)
+    assert own.num_steps == plain.num_steps
+    assert own.passes == plain.passes + 1
 
 
 @pytest.mark.parametrize("name", ["path", "taught_path"])
