@@ -100,9 +100,25 @@ def main() -> None:
     write(options.output.with_suffix(".md"), page(rows, options.data))
 
 
-def measured(name: str, architecture: str, trigger: str, seed: int) -> dict[str, Any]:
-    """One network: its accuracies, and what every class costs by every form."""
-    began, how = time.monotonic(), SEARCHES[name]
+class Suspect(NamedTuple):
+    """A network whose truth is known.
+
+    Attributes:
+        network: The network.
+        variables: Its variables.
+        splits: The images.
+        stamp: The attacker's trigger; None if the network is clean.
+    """
+
+    network: Network
+    variables: dict[str, Any]
+    splits: Splits
+    stamp: Any
+
+
+def suspect_of(name: str, architecture: str, trigger: str, seed: int) -> Suspect:
+    """A network of a data set, clean with the trigger ""."""
+    how = SEARCHES[name]
     splits = split(data.load(name), seed=seed, num_bonafide=how.num_bonafide, num_selection=150)
     image_shape = splits.train["image"].shape[1:]
     model, changes = ARCHITECTURES[architecture]
@@ -112,21 +128,34 @@ def measured(name: str, architecture: str, trigger: str, seed: int) -> dict[str,
     if trigger:
         stamp = triggers.create(trigger, image_shape, **TRIGGERS[name][trigger])
         examples = backdoor.poison(examples, stamp, seed=seed, num_classes=10).examples
-    variables = trained(network, examples, seed, how.budget)
+    return Suspect(network, trained(network, examples, seed, how.budget), splits, stamp)
+
+
+def searched(name: str, suspect: Suspect, seed: int, control: Any = None) -> dict[str, Inverted]:
+    """The triggers inverted on a network, tried on its control if there is one."""
+    images = jax.tree.map(jnp.asarray, suspect.splits.bonafide)
+    return invert(
+        stream(jax.random.key(seed), "evidence"),
+        suspect.network,
+        suspect.variables,
+        images,
+        num_steps=SEARCHES[name].num_steps,
+        num_restarts=2,
+        control=control,
+    )
+
+
+def measured(name: str, architecture: str, trigger: str, seed: int) -> dict[str, Any]:
+    """One network: its accuracies, and what every class costs by every form."""
+    began = time.monotonic()
+    suspect = suspect_of(name, architecture, trigger, seed)
+    network, variables, splits, stamp = suspect
     key, images = jax.random.key(seed), jax.tree.map(jnp.asarray, splits.bonafide)
     training = control_training(
         stream(key, "control"), network, variables, images, num_steps=DEFAULTS.control_steps
     )
     control = fit(stream(key, "control training"), training)
-    inverted = invert(
-        stream(key, "evidence"),
-        network,
-        variables,
-        images,
-        num_steps=how.num_steps,
-        num_restarts=2,
-        control=control,
-    )
+    inverted = searched(name, suspect, seed, control)
     row = {
         "architecture": architecture,
         "trigger": trigger,

@@ -3,11 +3,11 @@
     python -m mcjax.train --config configs/repair_fashion.py
     python -m mcjax.train --config configs/repair_fashion.py --config.attack.trigger=wanet
 
-The path begins at the suspect, and its far end is trained with it. Every method gets the same images and as many
+All paths begin at the suspect, and their far ends are trained. Every method gets the same images and as many
 gradients as 5,000 steps of batch 64. 1,000 clean images choose t and the thresholds. Needs the original files:
 Debian's package dataset-fashion-mnist, or --config.data.dir=FOLDER.
-Cost: not measured as a whole; the taught path takes two to four minutes per size on two CPU cores.
-Score (one seed, 1,000 images, taught path): docs/results/repair.md.
+Cost: not measured as a whole; seven methods with 3,000 steps take about six minutes per size on one CPU core.
+Score (trials): docs/results/repair.md.
 """
 
 from mcjax.runs import config as base

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-PATHS = ("taught_path", "taught_line", "path")
+PATHS = ("taught_line", "taught_path", "path")
 """The paths that are made for a repair, the one that figures are about first."""
 
 

@@ -215,7 +215,7 @@ _REPAIR: Settings = {
     "repair.methods": Setting(
         DEFAULT,
         several(text(), least=1),
-        "repair methods to compare; path, taught_path or taught_line is among them",
+        "repair methods to compare; path, taught_line or taught_path is among them",
     ),
     "repair.num_epochs": Setting(40.0, number(0, 1e6, above=True), "epochs of each repair", 1.0),
     "repair.steps_per_epoch": Setting(

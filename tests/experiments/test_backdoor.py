@@ -246,7 +246,7 @@ def test_other_attackers_and_pairs(changes, tmp_path):
 
 
 @pytest.mark.slow(compiles=True)
-def test_a_study_without_the_plain_path_shows_the_taught_one(tmp_path):
+def test_a_study_shows_the_taught_line_if_it_can(tmp_path):
     changes = {
         **SMALL,
         "repair.pair": "suspect_and_unaligned",
@@ -256,11 +256,11 @@ def test_a_study_without_the_plain_path_shows_the_taught_one(tmp_path):
     }
     result = backdoor.run_experiment(quick(**changes), tmp_path)
     shown = (tmp_path / "path.csv").read_bytes()
-    assert shown == (tmp_path / "paths" / "seed_0" / "taught_path_16.csv").read_bytes()
-    chosen = next(row for row in rows(tmp_path / "table.csv") if row["method"] == "taught_path")
+    assert shown == (tmp_path / "paths" / "seed_0" / "taught_line_16.csv").read_bytes()
+    chosen = next(row for row in rows(tmp_path / "table.csv") if row["method"] == "taught_line")
     metrics = result["metrics"]
-    assert float(chosen["clean_accuracy"]) == metrics["taught_path_16_clean_accuracy"]
-    assert "the taught path" in (tmp_path / "report.html").read_text()
+    assert float(chosen["clean_accuracy"]) == metrics["taught_line_16_clean_accuracy"]
+    assert "the taught line" in (tmp_path / "report.html").read_text()
     # The taught line leads to the network of taught_fine_tune, which is not suspect.
     along = read_csv(tmp_path / "paths" / "seed_0" / "taught_line_16.csv")
     (taught,) = (row for row in rows(tmp_path / "table.csv") if row["method"] == "taught_fine_tune")
@@ -352,7 +352,7 @@ def test_the_images_of_every_size_make_one_program():
         ({"repair.sizes": (500,)}, "asks for 500 bonafide images, but there are 32"),
         ({"repair.sizes": (5,)}, "leave out class"),
         ({"repair.methods": ("path", "prayer")}, "unknown repair method 'prayer'"),
-        ({"repair.methods": ("line",)}, "has none of taught_path, taught_line, path"),
+        ({"repair.methods": ("line",)}, "has none of taught_line, taught_path, path"),
         ({"repair.folds": 1}, "folds is 1"),
         ({"seeds": (0, 0)}, r"seeds is \(0, 0\); .* without duplicates"),
         ({"repair.sizes": (32, 32)}, r"sizes is .* without duplicates"),

@@ -169,7 +169,7 @@ def test_what_was_found_late_or_never(experiment, field, value):
     ("names", "message"),
     [
         (("path", "pathh"), "unknown repair method 'pathh'; did you mean path"),
-        (("fine_tune",), r"config\.repair\.methods has none of taught_path"),
+        (("fine_tune",), r"config\.repair\.methods has none of taught_line"),
     ],
 )
 def test_methods_are_checked_before_the_data_is_loaded(names, message):

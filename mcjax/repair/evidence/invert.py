@@ -136,12 +136,30 @@ def invert(
             chunk=chunk,
         )
         if control is not None:
-            share = _share(control, image[:MOST_JUDGED], one.triggers, network=network, form=name)
-            one = one._replace(control_share=share)
+            one = tried_on(control, one, image, network=network, form=name)
         found[name] = jax.block_until_ready(one)  # a form's search needs memory of its own
         if tell is not None:
             tell(name, found[name])
     return found
+
+
+def tried_on(
+    control: PyTree, one: Inverted, image: jax.Array, *, network: Network, form: str
+) -> Inverted:
+    """The same triggers, tried on another network.
+
+    Args:
+        control: Variables of that network.
+        one: The triggers of one form.
+        image: Clean images, [N, H, W, C] uint8 or in [0, 1]; the first `MOST_JUDGED` are used.
+        network: The network.
+        form: The form's name.
+
+    Returns:
+        The triggers with that network's `control_share`.
+    """
+    share = _share(control, image[:MOST_JUDGED], one.triggers, network=network, form=form)
+    return one._replace(control_share=share)
 
 
 class _Search(NamedTuple):
