@@ -9,7 +9,7 @@ import pytest
 
 from mcjax.core.errors import UserError
 from mcjax.core.keys import check_key
-from mcjax.repair import inputs, model
+from mcjax.repair import inputs, model, stages
 from mcjax.repair.model import repair_model
 from mcjax.repair.options import RepairOptions
 
@@ -29,8 +29,9 @@ def nothing_is_computed(monkeypatch):
     def computed(*args, **kwargs):
         raise AssertionError("something was computed")
 
-    for name in ("check_suspect", "fit_with_progress", "control_network", "evaluate_path"):
-        monkeypatch.setattr(model, name, computed)
+    monkeypatch.setattr(model, "check_suspect", computed)
+    for name in ("fit_with_progress", "control_network", "evaluate_path"):
+        monkeypatch.setattr(stages, name, computed)
     monkeypatch.setattr(inputs, "digest", computed)
 
 

@@ -9,7 +9,7 @@ from mcjax import find_evidence, models, plot_images, repair_model
 from mcjax.core.errors import UserError
 from mcjax.models.given import as_network
 from mcjax.models.network import from_linen
-from mcjax.repair import model, search
+from mcjax.repair import search, stages
 from mcjax.repair.evidence import verdict
 from mcjax.repair.options import DEFAULTS, changed
 from mcjax.training.fit import Budget, Training, fit
@@ -34,8 +34,8 @@ def test_it_finds_what_a_repair_finds(capsys, monkeypatch):
     assert len(plot_images(found).axes) > 0
 
     told = []
-    monkeypatch.setattr(model, "say_found", lambda inverted, control: told.append(inverted))
-    monkeypatch.setattr(model, "METHODS", {})  # ends it after the evidence
+    monkeypatch.setattr(stages, "say_found", lambda inverted, control: told.append(inverted))
+    monkeypatch.setattr(stages, "METHODS", {})  # ends it after the evidence
     with pytest.raises(KeyError):
         repair_model(jax.random.key(0), linear, suspect, BONAFIDE, verbose=True, **QUICK)
     assert verdict.findings(told[0]) == found["findings"]
