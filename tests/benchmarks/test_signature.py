@@ -44,13 +44,26 @@ def test_the_anomaly_is_that_of_the_verdict_with_the_point_as_control():
 def test_the_page_has_rates_by_point():
     clean = [row("", seed, 0.0) for seed in range(4)]
     tampered = [row("square", 0, 6.0), row("square", 1, 6.0, target=4), row("blended", 0, 0.0)]
-    lines = signature.page([*clean, *tampered]).splitlines()
+    lines = signature.page([*clean, *tampered], []).splitlines()
     (middle,) = (line for line in lines if line.startswith("| 0.5 |"))
     cells = [cell.strip() for cell in middle.split("|")[1:-1]]
     # Two of three above all clean ones, one equal to them.
     assert cells == ["0.5", "0.900", "0.250", f"{2.5 / 3:.3f}", f"{2.5 / 3:.3f}", "2 of 3", "1"]
     (end,) = (line for line in lines if line.startswith("| 1.5 |"))
     assert "| 0.500 | 0.500 | 0 of 3 | 0 |" in end
+
+
+def test_the_control_network_stands_beside_the_path():
+    rows = [row("", 0, 0.0), row("", 1, 0.0), row("square", 0, 6.0)]
+    control = {"clean_accuracy": 0.8, "attack_success_rate": 0.125}
+    verdicts = []
+    for one, share in zip(rows, (0.0, 0.0, 9.0), strict=True):
+        shares = [0.5 + share * LEAST_SPREADS["share"] * (k == 1) for k in range(10)]
+        triggers = {"patch": {"cost": [1.0] * 10, "control_share": shares}}
+        verdicts.append({**one, "triggers": triggers, "control": control})
+    lines = signature.page(rows, verdicts).splitlines()
+    assert lines[-1] == "| control network | 0.800 | 0.125 |  | 1.000 | 1 of 1 | 1 |"
+    assert "control network |" not in signature.page(rows, verdicts[:2])  # not the same networks
 
 
 def test_the_threshold_lets_a_twentieth_of_the_clean_ones_pass():
