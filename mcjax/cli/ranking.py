@@ -5,21 +5,23 @@
 The score of a repair is (attack success removed) - (clean accuracy lost), both against the run's suspect. A method's
 score is its mean over the attacks, an attack's the mean over its seeds (and folds). The first table ranks the methods
 at every number of bonafide images; where all attacks have the same seeds it has the 95 % interval over them, of two seeds
-both scores. The second has "clean accuracy / attack success" per attack, means over seeds, with the highest attack
-success of a seed in brackets. Rows that somebody without the trigger could not have chosen ("at the oracle's", fixed t)
-are left out.
+both scores. Then two tables per number of images: means over the attacks (the highest attack success of a run, the
+median seconds of training, and the excess of the re-learning test, where it was made), and "clean accuracy / attack
+success" per attack, means over seeds, with the highest attack success of a seed in brackets. Rows that somebody without
+the trigger could not have chosen ("at the oracle's", fixed t) are left out.
 """
 
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mcjax.core.errors import UserError
+from mcjax.repair.paths import shown_path
 from mcjax.report.means import grouped, mean
 from mcjax.runs.csv_text import unescape
 
@@ -45,7 +47,9 @@ def read_run(folder: Path) -> list[Row]:
 
     Returns:
         One row per (method, bonafide, seed): "attack", "method", "bonafide", "seed",
-        "clean_accuracy", "attack_success_rate", "suspect_accuracy", "suspect_success", "score".
+        "clean_accuracy", "attack_success_rate", "suspect_accuracy", "suspect_success", "score"; where
+        known "seconds" of its training, and "excess" after the re-learning test, by its number of
+        poisoned images.
 
     Raises:
         UserError: It is not a finished backdoor run.
@@ -76,6 +80,8 @@ def read_run(folder: Path) -> list[Row]:
                 - row["attack_success_rate"]
                 - (row["suspect_accuracy"] - row["clean_accuracy"])
             )
+        add_seconds(folder, rows)
+        add_excess(folder, rows, lines)
     except OSError as error:
         raise UserError(f"cannot read {folder}: {error.strerror}") from None
     except (ValueError, TypeError, KeyError, csv.Error):
@@ -83,6 +89,54 @@ def read_run(folder: Path) -> list[Row]:
             f"{folder} is not a finished backdoor run; give folders that mcjax.train wrote"
         ) from None
     return rows
+
+
+def add_seconds(folder: Path, rows: Sequence[Row]) -> None:
+    """Adds the seconds of training, where the run has them."""
+    known = {
+        (
+            unescape(line["method"]),
+            int(line["bonafide"]),
+            (line["seed"], line.get("fold", "")),
+        ): line
+        for line in _lines(folder / "figures" / "seconds.csv")
+    }
+    for row in rows:
+        if line := known.get((row["method"], row["bonafide"], row["seed"])):
+            row["seconds"] = float(line["seconds"])
+
+
+def add_excess(folder: Path, rows: Sequence[Row], lines: Sequence[Mapping[str, str]]) -> None:
+    """Adds the excess of the re-learning test, which is of the largest size and the first seed.
+
+    Of the path it is that of the nearest t that was tested.
+    """
+    tested = _lines(folder / "figures" / "relearning_methods.csv")
+    along = _lines(folder / "figures" / "relearning.csv")
+    if not tested:
+        return
+    path, size, first = (
+        shown_path(row["method"] for row in rows),
+        max(r["bonafide"] for r in rows),
+        rows[0],
+    )
+    for row, line in zip(rows, lines, strict=True):
+        if row["seed"] != first["seed"] or row["bonafide"] not in (0, size):
+            continue
+        found = [one for one in tested if one["method"] == row["method"]]
+        if row["method"] == path and line["t"]:
+            t = float(line["t"])
+            nearest = min((one["t"] for one in along), key=lambda v: abs(float(v) - t))
+            found = [one for one in along if one["t"] == nearest]
+        if found:
+            row["excess"] = {int(one["m"]): float(one["excess"]) for one in found}
+
+
+def _lines(file: Path) -> list[dict[str, str]]:
+    """The rows of a table that not every run has."""
+    if not file.exists():
+        return []
+    return list(csv.DictReader(io.StringIO(file.read_text(), newline=""), strict=True))
 
 
 def ranking(rows: Sequence[Row]) -> str:
@@ -151,6 +205,12 @@ def ranking(rows: Sequence[Row]) -> str:
     tables = [_table(["method", *map(str, sizes)], first)]
     suspects = grouped([row for row in rows if row["method"] == "suspect"], ("attack",))
     for size in sizes:
+        means = [
+            [name, *_means([cells[name, size, a] for a in attacks if (name, size, a) in cells])]
+            for name in best
+        ]
+        head = ["score", "accuracy lost", "attack success", "worst", "seconds", "re-learned excess"]
+        tables.append(_table([f"{size} images", *head], means))
         second = [["suspect", *(_rates(suspects.get((attack,), [])) for attack in attacks)]]
         second += [
             [name, *(_rates(cells.get((name, size, attack), [])) for attack in attacks)]
@@ -158,6 +218,30 @@ def ranking(rows: Sequence[Row]) -> str:
         ]
         tables.append(_table([f"{size} images", *attacks], second))
     return "\n\n".join(tables)
+
+
+def _means(by_attack: Sequence[Sequence[Row]]) -> list[str]:
+    """Score, accuracy lost, attack success, means over the attacks; the worst, seconds, excess."""
+    if not by_attack:
+        return [""] * 6
+    every = [row for rows in by_attack for row in rows]
+
+    def over_attacks(value: Callable[[Row], float]) -> str:
+        return f"{np.mean([np.mean([value(row) for row in rows]) for rows in by_attack]):.3f}"
+
+    seconds = [row["seconds"] for row in every if "seconds" in row]
+    excess = [row["excess"] for row in every if "excess" in row]
+    return [
+        over_attacks(lambda row: row["score"]),
+        over_attacks(lambda row: row["suspect_accuracy"] - row["clean_accuracy"]),
+        over_attacks(lambda row: row["attack_success_rate"]),
+        f"{max(row['attack_success_rate'] for row in every):.3f}",
+        f"{np.median(seconds):.0f}" if seconds else "",
+        ", ".join(
+            f"{np.mean([one[m] for one in excess]):.3f} ({m})"
+            for m in (excess[0] if excess else ())
+        ),
+    ]
 
 
 def _rates(rows: Sequence[Row]) -> str:

@@ -46,9 +46,12 @@ def runs(tmp_path):
 
 def test_scores_are_means_over_attacks_of_means_over_seeds(runs, capsys):
     ranking.main(*map(str, runs))
-    first, second = capsys.readouterr().out.strip().split("\n\n")
+    first, means, second = capsys.readouterr().out.strip().split("\n\n")
     # fine-tuning: (0.96 + 0.80) / 2; path: ((0.88 + 0.70) / 2 + 0.90) / 2; clp has one attack only.
     assert first.splitlines()[2:] == ["| fine tune | 0.880 |", "| path | 0.845 |", "| clp |  |"]
+    # Lost: (0.04 + 0.10) / 2; success: 0; worst of three runs. The seconds are nowhere.
+    assert "| fine tune | 0.880 | 0.070 | 0.000 | 0.000 |  |  |" in means
+    assert "| path | 0.845 | 0.005 | 0.100 | 0.300 |  |  |" in means
     assert "| suspect | 0.850 / 1.000 (1.000) | 0.900 / 0.900 |" in second
     assert "| path | 0.840 / 0.200 (0.300) | 0.900 / 0.000 |" in second
     assert "oracle" not in second
@@ -75,6 +78,29 @@ def test_the_interval_is_over_seeds_that_all_attacks_have(tmp_path, capsys):
     ranking.main(*map(str, three))
     # Student: 4.303 * 0.1 / sqrt(3)
     assert "| path | 0.900 ± 0.248 |" in capsys.readouterr().out
+
+
+def test_seconds_and_the_re_learning_test_stand_beside_the_rates(tmp_path, capsys):
+    lines = ["suspect,0,0,,0.9,1.0", "path,100,0,0.3,0.9,0.0", "path,50,0,0.3,0.9,0.0"]
+    lines += ["fine_tune,100,0,,0.9,0.0", "fine_tune,50,0,,0.9,0.0"]
+    for name, add in (("a", 0), ("b", 0.125)):
+        figures = run(tmp_path / name, name, lines) / "figures"
+        figures.mkdir()
+        seconds = [f"path,100,0,{10 + 8 * add}", "path,50,0,7", f"fine_tune,100,0,{30 + 8 * add}"]
+        text = "\n".join(["method,bonafide,seed,seconds", *seconds])
+        (figures / "seconds.csv").write_text(text + "\n")
+        along = [f"{t},{m},{t + m + add}" for m in (1, 5) for t in (0, 0.25, 0.5)]
+        (figures / "relearning.csv").write_text("\n".join(["t,m,excess", *along]) + "\n")
+        tested = [f"fine_tune,{m},{m / 10 + add}" for m in (1, 5)]
+        text = "\n".join(["method,m,excess", *tested])
+        (figures / "relearning_methods.csv").write_text(text + "\n")
+    ranking.main(str(tmp_path / "a"), str(tmp_path / "b"))
+    _, large, _, small, _ = capsys.readouterr().out.strip().split("\n\n")
+    # The path's excess is that of the nearest t, 0.25; all are means of two runs, of the largest size.
+    assert "| path | 1.000 | 0.000 | 0.000 | 0.000 | 10 | 1.312 (1), 5.312 (5) |" in large
+    assert "| fine tune | 1.000 | 0.000 | 0.000 | 0.000 | 30 | 0.163 (1), 0.562 (5) |" in large
+    assert "| path | 1.000 | 0.000 | 0.000 | 0.000 | 7 |  |" in small
+    assert "| fine tune | 1.000 | 0.000 | 0.000 | 0.000 |  |  |" in small
 
 
 @pytest.mark.parametrize("broken", ["config.json", "table.csv", "both"])
