@@ -38,6 +38,9 @@ from mcjax.training.stamped_objective import stamping
 
 MEASURE = "attack_success_rate"
 
+ONE_SUSPECT = ("suspect_alone", "suspect_and_unaligned", "tampered_and_fine_tuned")
+"""The pairs that an attacker has to release one network for."""
+
 
 def run_experiment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Runs the stages of the experiment that are not finished.
@@ -122,10 +125,10 @@ def check_attacker(run: Run) -> None:
             "a path-aware attacker trains both networks; use "
             "--config.repair.pair=both_tampered or --config.attack.attacker=plain"
         )
-    if attacker == "unalignment_aware" and pair != "suspect_and_unaligned":
+    if attacker == "unalignment_aware" and pair not in ONE_SUSPECT:
         raise UserError(
-            "an unalignment-aware attacker releases one network; use "
-            "--config.repair.pair=suspect_and_unaligned or --config.attack.attacker=plain"
+            "an unalignment-aware attacker releases one network; use --config.repair.pair=suspect_alone or "
+            "suspect_and_unaligned, or --config.attack.attacker=plain"
         )
 
 

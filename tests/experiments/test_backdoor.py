@@ -232,6 +232,11 @@ def test_methods_that_are_asked_for_by_name(tmp_path):
             "attack.curve_epochs": 0.1,
             "repair.pair": "suspect_and_unaligned",
         },
+        {
+            "attack.attacker": "unalignment_aware",
+            "attack.curve_epochs": 0.1,
+            "repair.pair": "suspect_alone",
+        },
     ],
 )
 def test_other_attackers_and_pairs(changes, tmp_path):
