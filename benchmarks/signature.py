@@ -23,7 +23,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.verdict import (
-    SEARCHES,
     TRIGGERS,
     Suspect,
     rates,
@@ -36,6 +35,7 @@ from mcjax import alignment, cpu_convolution
 from mcjax.core.files import write
 from mcjax.core.keys import stream
 from mcjax.curves.batch_stats import CurveWithStats
+from mcjax.repair.evidence.control import BATCH_SIZE
 from mcjax.repair.evidence.invert import tried_on
 from mcjax.repair.evidence.verdict import LEAST_SPREADS, outlying
 from mcjax.training.curve import CurveOptions, starting_curve, train_curve
@@ -83,7 +83,7 @@ def measured(name: str, architecture: str, trigger: str, seed: int) -> dict[str,
     suspect = suspect_of(name, architecture, trigger, seed)
     inverted = searched(name, suspect, seed)
     image = jnp.asarray(suspect.splits.bonafide["image"])
-    points = path_of(suspect, jax.random.key(seed), batch_size=SEARCHES[name].budget.batch_size)
+    points = path_of(suspect, jax.random.key(seed))
     along = []
     for t in TS:
         variables = {"batch_stats": {}, **jax.jit(points)(jnp.float32(t))}
@@ -116,7 +116,7 @@ def measured(name: str, architecture: str, trigger: str, seed: int) -> dict[str,
     return row
 
 
-def path_of(suspect: Suspect, key: jax.Array, *, batch_size: int) -> CurveWithStats:
+def path_of(suspect: Suspect, key: jax.Array) -> CurveWithStats:
     """The points of a path from a network to its un-aligned copy, trained on the bonafide images."""
     network, variables = suspect.network, suspect.variables
     images = jax.tree.map(jnp.asarray, suspect.splits.bonafide)
@@ -124,7 +124,7 @@ def path_of(suspect: Suspect, key: jax.Array, *, batch_size: int) -> CurveWithSt
     copy = alignment.unaligned_copy(
         stream(key, "unaligned"), spec, network.apply, variables, by="weights"
     )
-    budget = Budget(num_steps=NUM_STEPS, batch_size=batch_size)
+    budget = Budget(num_steps=NUM_STEPS, batch_size=BATCH_SIZE)
     curve = train_curve(
         starting_curve(key, network, OPTIONS, variables, copy),
         variables["batch_stats"],

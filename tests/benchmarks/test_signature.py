@@ -78,7 +78,7 @@ def test_the_path_leads_to_the_same_function(monkeypatch):
     monkeypatch.setitem(SEARCHES, "digits", how._replace(num_steps=2))
     monkeypatch.setattr(signature, "NUM_STEPS", 2)
     suspect = suspect_of("digits", "cnn with BatchNorm", "", 0)
-    points = signature.path_of(suspect, jax.random.key(0), batch_size=64)
+    points = signature.path_of(suspect, jax.random.key(0))
     x = jnp.asarray(suspect.splits.bonafide["image"][:20], jnp.float32)
     logits = suspect.network.apply(suspect.variables, x)
     for t in (0, 1):
