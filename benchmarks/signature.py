@@ -35,19 +35,14 @@ from mcjax import alignment, cpu_convolution
 from mcjax.core.files import write
 from mcjax.core.keys import stream
 from mcjax.curves.batch_stats import CurveWithStats
-from mcjax.repair.evidence.control import BATCH_SIZE
+from mcjax.repair.evidence.control import BATCH_SIZE, path_between
 from mcjax.repair.evidence.invert import tried_on
 from mcjax.repair.evidence.verdict import LEAST_SPREADS, outlying
-from mcjax.training.curve import CurveOptions, starting_curve, train_curve
+from mcjax.repair.options import DEFAULTS
 from mcjax.training.fit import Budget, fit
-from mcjax.training.objectives import curve_loss
 
 TS = (-0.5, -0.25, 0.25, 0.5, 0.75, 1.25, 1.5)
 """Points of the path. At t = 0 and 1 is the network's own function."""
-
-OPTIONS = CurveOptions()
-LEARNING_RATE = 0.05
-NUM_STEPS = 1000  # as many as the control network's
 
 
 def main() -> None:
@@ -124,22 +119,14 @@ def path_of(suspect: Suspect, key: jax.Array) -> CurveWithStats:
     copy = alignment.unaligned_copy(
         stream(key, "unaligned"), spec, network.apply, variables, by="weights"
     )
-    budget = Budget(num_steps=NUM_STEPS, batch_size=BATCH_SIZE)
-    curve = train_curve(
-        starting_curve(key, network, OPTIONS, variables, copy),
-        variables["batch_stats"],
+    return path_between(
+        key,
+        network,
+        variables,
+        copy,
         images,
-        loss_fn=curve_loss(network, OPTIONS.curve_type, weight_decay=budget.weight_decay),
-        learning_rate=LEARNING_RATE,
-        budget=budget,
+        budget=Budget(num_steps=DEFAULTS.control_steps, batch_size=BATCH_SIZE),
         fit_fn=functools.partial(fit, stream(key, "path")),
-    )
-    return CurveWithStats(
-        curve,
-        variables["batch_stats"],
-        copy["batch_stats"],
-        images["image"] if network.has_batch_stats else None,
-        network.apply_train,
     )
 
 

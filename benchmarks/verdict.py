@@ -11,6 +11,7 @@ networks with even seeds, of every trigger, and of another architecture.
 """
 
 import argparse
+import functools
 import json
 import time
 from pathlib import Path
@@ -26,7 +27,7 @@ from mcjax.core.files import write
 from mcjax.core.keys import stream
 from mcjax.data.splits import Examples, Splits, split
 from mcjax.models.network import Network, from_linen
-from mcjax.repair.evidence.control import control_training
+from mcjax.repair.evidence.control import make_control
 from mcjax.repair.evidence.invert import Inverted, invert
 from mcjax.repair.evidence.verdict import Finding, findings
 from mcjax.repair.options import DEFAULTS
@@ -151,10 +152,14 @@ def measured(name: str, architecture: str, trigger: str, seed: int) -> dict[str,
     suspect = suspect_of(name, architecture, trigger, seed)
     network, variables, splits, stamp = suspect
     key, images = jax.random.key(seed), jax.tree.map(jnp.asarray, splits.bonafide)
-    training = control_training(
-        stream(key, "control"), network, variables, images, num_steps=DEFAULTS.control_steps
+    control = make_control(
+        stream(key, "control"),
+        network,
+        variables,
+        images,
+        num_steps=DEFAULTS.control_steps,
+        fit_fn=functools.partial(fit, stream(key, "control training")),
     )
-    control = fit(stream(key, "control training"), training)
     inverted = searched(name, suspect, seed, control)
     row = {
         "architecture": architecture,

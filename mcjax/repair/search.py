@@ -19,7 +19,7 @@ from mcjax.data.batches import Batch
 from mcjax.data.given import Examples
 from mcjax.models.network import Network
 from mcjax.repair.bonafide import check_suspect, doubts, num_right
-from mcjax.repair.evidence.control import control_training, usable
+from mcjax.repair.evidence.control import make_control, usable
 from mcjax.repair.evidence.invert import Inverted, invert
 from mcjax.repair.evidence.pictures import pictures
 from mcjax.repair.evidence.verdict import backdoor_found, findings
@@ -177,18 +177,15 @@ def control_network(
     num_steps = options.control_steps
     if not num_steps:
         return Control(None, "control_steps is 0")
+    train_fn = functools.partial(
+        fit_with_progress, stream(key, "training"), name="control", verbose=verbose
+    )
     try:
-        training = control_training(
-            stream(key, "start"), network, suspect, images, num_steps=num_steps
+        control = make_control(
+            stream(key, "start"), network, suspect, images, num_steps=num_steps, fit_fn=train_fn
         )
     except UserError as error:
         return Control(None, str(error).partition(";")[0])
-    try:
-        control = fit_with_progress(
-            stream(key, "training"), training, name="control", verbose=verbose
-        )
-    except UserError:
-        return Control(None, "its training diverged")
     on_host = {name: np.asarray(v) for name, v in images.items()}
     if usable(network, control, suspect, on_host):
         return Control(control)

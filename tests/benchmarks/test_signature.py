@@ -8,6 +8,7 @@ import pytest
 from benchmarks import signature
 from benchmarks.verdict import SEARCHES, suspect_of
 from mcjax.repair.evidence.verdict import LEAST_SPREADS
+from mcjax.repair.options import RepairOptions
 
 ORDINARY = [0.5] * 10
 
@@ -76,7 +77,7 @@ def test_the_threshold_lets_a_twentieth_of_the_clean_ones_pass():
 def test_the_path_leads_to_the_same_function(monkeypatch):
     how = SEARCHES["digits"]
     monkeypatch.setitem(SEARCHES, "digits", how._replace(num_steps=2))
-    monkeypatch.setattr(signature, "NUM_STEPS", 2)
+    monkeypatch.setattr(signature, "DEFAULTS", RepairOptions(control_steps=2))
     suspect = suspect_of("digits", "cnn with BatchNorm", "", 0)
     points = signature.path_of(suspect, jax.random.key(0))
     x = jnp.asarray(suspect.splits.bonafide["image"][:20], jnp.float32)

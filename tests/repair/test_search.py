@@ -85,9 +85,9 @@ def test_the_control_is_a_network_of_its_own_or_none():
     assert np.linalg.norm(new - old) > np.linalg.norm(old) / 2
     none = {"control_accuracy": None, "no_control": "control_steps is 0"}
     assert made(network, suspect, control_steps=0) == (None, none)
-    # Nothing tells which of two matrices is the last.
+    # Neither channels to permute, nor anything that tells which of two matrices is the last.
     pair = {"a": jnp.eye(4), "b": 5 * jnp.eye(4)}
-    unclear, variables = as_network(lambda v, x: linear(v["a"] @ v["b"], x), pair)
+    unclear, variables = as_network(lambda v, x: linear(v["a"] + v["b"], x), pair)
     found, report = made(unclear, variables, control_steps=5)
     assert found is None
     assert "a, b could be it" in report["no_control"]
@@ -100,14 +100,14 @@ def test_the_control_is_a_network_of_its_own_or_none():
 
 def test_a_control_that_diverges_is_left_out(monkeypatch):
     def diverges(*args, **options):
-        raise UserError("the loss is not finite")
+        raise UserError("the loss is not finite; lower the learning rate")
 
     monkeypatch.setattr(search, "fit_with_progress", diverges)
     network, suspect = as_network(linear, jnp.eye(4))
     found = search.control_network(
         jax.random.key(0), network, suspect, BONAFIDE, options=DEFAULTS, verbose=False
     )
-    assert found == search.Control(None, "its training diverged")
+    assert found == search.Control(None, "the loss is not finite")
 
 
 def test_mistakes():

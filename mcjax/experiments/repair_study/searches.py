@@ -15,10 +15,11 @@ from mcjax.core.tree import PyTree
 from mcjax.data.batches import Batch
 from mcjax.data.splits import Examples
 from mcjax.experiments.stages.training import train_stage
-from mcjax.repair.evidence.control import control_training, usable
+from mcjax.repair.evidence.control import make_control, usable
 from mcjax.repair.evidence.invert import Inverted, invert
 from mcjax.runs.run import Run
 from mcjax.runs.stage import Found, stage
+from mcjax.training.fit import Training
 
 
 def control_stage(
@@ -36,14 +37,17 @@ def control_stage(
     num_steps, key = run.config.repair.evidence.control_steps, run.key(name)
     if not num_steps:
         return None
+
+    def train(training: Training) -> dict[str, PyTree]:
+        return train_stage(run, name, stream(key, "training"), training)
+
     try:
-        training = control_training(
-            stream(key, "start"), run.network, variables, images, num_steps=num_steps
+        control = make_control(
+            stream(key, "start"), run.network, variables, images, num_steps=num_steps, fit_fn=train
         )
     except UserError as error:
         say(f"{name}: no control network: {error}")
         return None
-    control = train_stage(run, name, stream(key, "training"), training)
     return control if usable(run.network, control, variables, bonafide) else None
 
 

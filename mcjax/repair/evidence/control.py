@@ -2,50 +2,143 @@
 
 A class can be cheap to reach by nature. A natural trigger draws what the class looks like, so it works
 on the control as well; a planted one does nothing there.
+
+The control is the suspect trained away from its own last layer (`mcjax.repair.away`). Where that layer is
+not known, it is the middle of a path from the suspect to its un-aligned copy, trained on clean images:
+it is as accurate, and far from the weights of both.
 """
 
-import jax
+from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
+
+from mcjax import alignment
+from mcjax.core.errors import UserError
 from mcjax.core.keys import stream
 from mcjax.core.tree import PyTree
+from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.data.batches import Batch
 from mcjax.data.splits import Examples
 from mcjax.models.network import Network
-from mcjax.repair.away import LEARNING_RATE, away
+from mcjax.repair import away
 from mcjax.repair.bonafide import num_right
+from mcjax.training.curve import CurveOptions, starting_curve, train_curve
 from mcjax.training.fit import Budget, Training
+from mcjax.training.objectives import curve_loss
 
 BATCH_SIZE = 64
+LEARNING_RATE = 0.05
+"""Of the path."""
+
+CURVE = CurveOptions()
+
+FitFn = Callable[[Training], dict[str, PyTree]]
 
 
-def control_training(
-    key: jax.Array, network: Network, suspect: PyTree, images: Batch, *, num_steps: int
-) -> Training:
-    """The training that makes a suspect's control: away from its last layer, on clean images.
+def make_control(
+    key: jax.Array,
+    network: Network,
+    suspect: PyTree,
+    images: Batch,
+    *,
+    num_steps: int,
+    fit_fn: FitFn,
+) -> PyTree:
+    """A suspect's control, trained on clean images.
 
     Args:
-        key: Random key of the start.
+        key: Random key of its start.
         network: The network.
         suspect: The suspect's variables, {"params", "batch_stats"}.
         images: The clean images, on the device.
         num_steps: Steps of `BATCH_SIZE` images.
+        fit_fn: Runs a training: `mcjax.training.fit.fit` with a key, or a stage of a run.
 
     Returns:
-        The training, for `mcjax.training.fit.fit`.
+        Its variables, of the suspect's structure.
 
     Raises:
-        UserError: The network's last layer is not known (`mcjax.repair.away.last_kernel`).
+        UserError: The last layer is not known (`mcjax.repair.away.last_kernel`) and no channels can be
+            permuted, or the training diverged.
 
-    Source: D3 (ICCV 2025, arXiv 2411.09585); its use as a control is mcjax's own.
+    Source: D3 (ICCV 2025, arXiv 2411.09585) and, for the path, Zhao et al. 2020; their use as controls
+        is mcjax's own.
     """
-    training = away(stream(key, "init"), network, suspect, images)
+    budget = Budget(num_steps=num_steps, batch_size=BATCH_SIZE)
+    try:
+        training = away_training(key, network, suspect, images, budget)
+    except UserError as unknown:
+        try:
+            spec = alignment.permutation_spec(network.apply, suspect, images["image"].shape[1:])
+        except UserError:
+            raise unknown from None
+    else:
+        return fit_fn(training)
+    copy = alignment.unaligned_copy(stream(key, "unaligned"), spec, network.apply, suspect)
+    points = path_between(key, network, suspect, copy, images, budget=budget, fit_fn=fit_fn)
+    return {"batch_stats": {}, **jax.jit(points)(jnp.float32(0.5))}
+
+
+def path_between(
+    key: jax.Array,
+    network: Network,
+    start: PyTree,
+    end: PyTree,
+    images: Batch,
+    *,
+    budget: Budget,
+    fit_fn: FitFn,
+) -> CurveWithStats:
+    """The points of a path with one bend between two networks, trained on clean images.
+
+    Args:
+        key: Random key.
+        network: The network of both.
+        start: The first network's variables.
+        end: The second's.
+        images: The clean images, on the device; BatchNorm's statistics come from them.
+        budget: Of the training.
+        fit_fn: Runs it.
+    """
+    curve = train_curve(
+        starting_curve(key, network, CURVE, start, end),
+        start["batch_stats"],
+        images,
+        loss_fn=curve_loss(network, CURVE.curve_type, weight_decay=budget.weight_decay),
+        learning_rate=LEARNING_RATE,
+        budget=budget,
+        fit_fn=fit_fn,
+    )
+    stats_from = images["image"] if network.has_batch_stats else None
+    return CurveWithStats(
+        curve, start["batch_stats"], end["batch_stats"], stats_from, network.apply_train
+    )
+
+
+def away_training(
+    key: jax.Array, network: Network, suspect: PyTree, images: Batch, budget: Budget
+) -> Training:
+    """The training away from a suspect's last layer.
+
+    Args:
+        key: Random key of the start.
+        network: The network.
+        suspect: The suspect's variables.
+        images: The clean images, on the device.
+        budget: Of the training.
+
+    Raises:
+        UserError: The network's last layer is not known.
+    """
+    training = away.away(stream(key, "init"), network, suspect, images)
     return Training(
         training.params,
         suspect["batch_stats"],
         images,
         training.loss_fn,
-        LEARNING_RATE,
-        Budget(num_steps=num_steps, batch_size=BATCH_SIZE),
+        away.LEARNING_RATE,
+        budget,
         training.kernel,
         project_fn=training.project_fn,
     )

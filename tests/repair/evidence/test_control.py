@@ -1,5 +1,7 @@
 """The control forgets a planted backdoor, and is used only if it knows its task."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,8 @@ from mcjax import models
 from mcjax.core.errors import UserError
 from mcjax.models.given import as_network
 from mcjax.models.network import from_linen
-from mcjax.repair.evidence.control import control_training, usable
+from mcjax.repair.evidence import control as control_module
+from mcjax.repair.evidence.control import make_control, usable
 from mcjax.training.fit import Budget, Training, fit
 from mcjax.training.objectives import endpoint_loss
 
@@ -37,7 +40,10 @@ def success(network, variables):
     return float((network.apply(variables, x).argmax(-1) == 0).mean())
 
 
-def test_it_forgets_the_backdoor_and_keeps_the_task():
+@pytest.mark.parametrize("last_layer_is_known", [True, False])
+def test_it_forgets_the_backdoor_and_keeps_the_task(last_layer_is_known, monkeypatch):
+    if not last_layer_is_known:
+        monkeypatch.setattr(control_module, "away_training", unknown_layer)
     network = from_linen(models.create("mlp", num_classes=3, hidden=(32,)), SHAPE)
     start, loss_fn = network.init(KEY)["params"], endpoint_loss(network)
     poisoned = jax.tree.map(jnp.asarray, images(0, stamped=60))
@@ -45,12 +51,18 @@ def test_it_forgets_the_backdoor_and_keeps_the_task():
     suspect = fit(KEY, Training(start, {}, poisoned, loss_fn, 0.05, budget))
     clean = images(1)
     on_device = jax.tree.map(jnp.asarray, clean)
-    control = fit(KEY, control_training(KEY, network, suspect, on_device, num_steps=1000))
+    control = make_control(
+        KEY, network, suspect, on_device, num_steps=1000, fit_fn=functools.partial(fit, KEY)
+    )
     assert success(network, suspect) > 0.9
     assert success(network, control) < 0.3
     accuracy = (network.apply(control, on_device["image"]).argmax(-1) == clean["label"]).mean()
     assert accuracy > 0.95
     assert usable(network, control, suspect, clean)
+
+
+def unknown_layer(*args):
+    raise UserError("the last layer is not known")
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.6, True), (0.4, False)])
@@ -67,7 +79,64 @@ def test_a_control_needs_half_of_the_suspects_accuracy(share, expected):
 
 def test_there_is_none_for_a_network_whose_last_layer_is_not_known():
     pair = {"a": jnp.eye(3), "b": jnp.eye(3)}
-    network, suspect = as_network(lambda v, x: x.reshape(len(x), -1)[:, :3] @ v["a"] @ v["b"], pair)
+    network, suspect = as_network(
+        lambda v, x: x.reshape(len(x), -1)[:, :3] @ (v["a"] + v["b"]), pair
+    )
     on_device = jax.tree.map(jnp.asarray, tiny_case.images(6, 0))
     with pytest.raises(UserError, match="a, b could be it"):
-        control_training(KEY, network, suspect, on_device, num_steps=5)
+        make_control(KEY, network, suspect, on_device, num_steps=5, fit_fn=not_reached)
+
+
+def not_reached(training):
+    raise AssertionError("nothing is to be trained")
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_or_it_is_the_middle_of_the_path_to_the_un_aligned_copy(batch_norm, monkeypatch):
+    monkeypatch.setattr(control_module, "away_training", unknown_layer)
+    case = tiny_case.case(model="cnn", width=4, batch_norm=batch_norm)
+    network, suspect = case.network, case.suspect
+    trained = []
+
+    def fit_fn(training):
+        trained.append(training)
+        bend = jax.tree.map(lambda w: w + 1, training.params)
+        return {"params": bend, "batch_stats": {}}
+
+    control = make_control(KEY, network, suspect, case.images, num_steps=7, fit_fn=fit_fn)
+    (one,) = trained
+    assert (one.budget.num_steps, one.budget.batch_size) == (7, 64)
+    start, end = one.fixed["start"], one.fixed["end"]
+    jax.tree.map(np.testing.assert_array_equal, start, suspect["params"])
+    x = jnp.asarray(case.bonafide["image"])
+    copy = {"params": end, "batch_stats": suspect["batch_stats"]}
+    if not batch_norm:  # whose statistics are permuted as well
+        np.testing.assert_allclose(
+            network.apply(copy, x), network.apply(suspect, x), rtol=1e-4, atol=1e-5
+        )
+    pairs = zip(jax.tree.leaves(start), jax.tree.leaves(end), strict=True)
+    assert any(not np.array_equal(a, b) for a, b in pairs)
+    # Half of the bend, which began in the middle of the ends and was moved by 1: (a + b) / 2 + 1 / 2.
+    middle = jax.tree.map(lambda a, b: (a + b) / 2 + 0.5, start, end)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        control["params"],
+        middle,
+    )
+    assert jax.tree.structure(control) == jax.tree.structure(dict(suspect))
+    if batch_norm:
+        pairs = (jax.tree.leaves(v["batch_stats"]) for v in (control, suspect))
+        assert not any(map(np.array_equal, *pairs))
+
+
+def test_it_is_trained_away_from_its_last_layer():
+    network, suspect = as_network(lambda w, x: x.reshape(len(x), -1)[:, :3] @ w, 5 * jnp.eye(3))
+    on_device = jax.tree.map(jnp.asarray, tiny_case.images(6, 0))
+    trained = []
+    control = make_control(
+        KEY, network, suspect, on_device, num_steps=7,
+        fit_fn=lambda training: trained.append(training) or "control",
+    )  # fmt: skip
+    assert control == "control"
+    assert trained[0].project_fn is not None  # keeps the last kernel's norm
+    assert trained[0].budget.num_steps == 7
