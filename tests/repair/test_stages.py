@@ -63,3 +63,13 @@ def test_the_taught_suspect_takes_the_line_and_all_others_a_curve():
     assert line.second.variables["params"].shape == (4, 4)
     assert line.report["second"] == "the suspect, taught"
     assert "seconds" not in line.report
+
+
+def test_estimates_are_reported_of_the_suspect_and_of_the_chosen_point(monkeypatch):
+    monkeypatch.setattr(stages, "backdoor_found", lambda inverted: True)
+    monkeypatch.setattr(
+        stages.estimate, "estimated_success", lambda hits, inverted: np.array([0.75, 0.5, 0.25])
+    )
+    one = made()
+    assert one.t == 1
+    assert (one.report["suspect_success"], one.report["repaired_success"]) == (0.75, 0.25)
