@@ -7,6 +7,7 @@ import pytest
 
 from mcjax.models.given import as_network
 from mcjax.repair import stages
+from mcjax.repair.evidence import verdict
 from mcjax.repair.options import RepairOptions
 from mcjax.repair.stages import STAGES, Stages
 
@@ -73,3 +74,22 @@ def test_estimates_are_reported_of_the_suspect_and_of_the_chosen_point(monkeypat
     one = made()
     assert one.t == 1
     assert (one.report["suspect_success"], one.report["repaired_success"]) == (0.75, 0.25)
+
+
+def test_triggers_of_a_later_round_judge_as_well(monkeypatch):
+    monkeypatch.setattr(verdict, "threshold", lambda form, **_: -99.0)  # all is evidence
+    held_out, judged = stages.estimate.held_out, []
+
+    def recorded(points, inverted, again):
+        judged.append((inverted, list(again)))
+        return held_out(points, inverted, again)
+
+    monkeypatch.setattr(stages.estimate, "held_out", recorded)
+    one = made(rounds=2)
+    assert one.report["rounds"] == 2
+    ((first, (again,)),) = judged
+    assert first is one.inverted
+    k = verdict.targets(first)["patch"]
+    # Only the suspect's class was searched anew, on another network.
+    assert np.isfinite(again["patch"].cost).all(0).tolist() == [j == k for j in range(4)]
+    assert not np.allclose(again["patch"].cost[:, k], first["patch"].cost[:, k], atol=1e-6)
