@@ -1,6 +1,7 @@
 """Checks a user's bonafide images before a repair."""
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcjax.core.errors import UserError, listed
+from mcjax.core.progress import say
 from mcjax.core.tree import PyTree
 from mcjax.data.batches import to_unit
 from mcjax.data.given import Examples, given_examples, given_labels
@@ -117,8 +119,17 @@ def doubts(accuracy: float) -> list[str]:
         return []
     return [
         f"The network gives only {100 * accuracy:.0f} % of your images their label. If you know it to be better, "
-        "check the order of the classes, the images' size and the normalisation before you trust what follows."
+        "check the labels, the order of the classes, the images' size and the normalisation before you trust what follows."
     ]
+
+
+def tell_doubts(accuracy: float, *, verbose: bool) -> None:
+    """Says `doubts` on standard error where progress is shown, and warns otherwise."""
+    for doubt in doubts(accuracy):
+        if verbose:
+            say(doubt)
+        else:
+            warnings.warn(doubt, stacklevel=3)  # at the caller of `repair_model`
 
 
 def num_right(

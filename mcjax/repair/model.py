@@ -10,11 +10,10 @@ import jax.numpy as jnp
 
 from mcjax.core import fields
 from mcjax.core.keys import check_key
-from mcjax.core.progress import say
 from mcjax.core.tree import PyTree
 from mcjax.models.given import as_given, as_network
 from mcjax.models.network import Network
-from mcjax.repair.bonafide import check_suspect, doubts
+from mcjax.repair.bonafide import check_suspect, tell_doubts
 from mcjax.repair.inputs import check_inputs
 from mcjax.repair.options import DEFAULTS, RepairOptions, changed, check_ends
 from mcjax.repair.repaired import NothingRepaired, Repaired
@@ -99,8 +98,7 @@ def repair_model(
     check_ends(o, has_second=second is not None, second_is_clean=second_is_clean)
     network, start, parts = check_inputs(apply_fn, suspect, bonafide, second, selection)
     suspect_accuracy = check_suspect(network, start, parts)
-    for doubt in doubts(suspect_accuracy) if verbose else ():
-        say(doubt)
+    tell_doubts(suspect_accuracy, verbose=verbose)
     stages = Stages(
         key,
         network,

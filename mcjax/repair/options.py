@@ -41,8 +41,9 @@ class RepairOptions:
         unlearn: Those that are unlearned, if they are evidence; without evidence all.
         rounds: The trainings of the taught suspect or the path, which share the steps; with evidence,
             triggers are inverted anew before all but the first, on the path's middle.
-        choose: "evidence" takes the point with the lowest estimated attack success, "distance" the
-            one farthest from the suspects, both among points with sufficient accuracy.
+        choose: "evidence" takes, of the points whose estimated attack success is within one standard
+            error of the lowest, the one farthest from the suspects; "distance" the farthest of all. Both
+            among points with sufficient accuracy.
         inversion_steps: Adam steps of the inversion of triggers.
         control_steps: Training steps of the control network that the triggers are tried on as well; 0
             does without, and with less sure a verdict.

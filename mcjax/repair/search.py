@@ -18,7 +18,7 @@ from mcjax.core.tree import PyTree
 from mcjax.data.batches import Batch
 from mcjax.data.given import Examples
 from mcjax.models.network import Network
-from mcjax.repair.bonafide import check_suspect, doubts, num_right
+from mcjax.repair.bonafide import check_suspect, num_right, tell_doubts
 from mcjax.repair.evidence.control import make_control, usable
 from mcjax.repair.evidence.invert import Inverted, invert
 from mcjax.repair.evidence.pictures import pictures
@@ -92,8 +92,7 @@ def find_evidence(
     key = check_key(key)
     network, start, parts = check_inputs(apply_fn, suspect, bonafide, selection=selection)
     accuracy = check_suspect(network, start, parts)
-    for doubt in doubts(accuracy) if verbose else ():
-        say(doubt)
+    tell_doubts(accuracy, verbose=verbose)
     images = jax.tree.map(jnp.asarray, parts["bonafide"])
     if verbose:
         say(f"evidence: {searched(options, parts)}")

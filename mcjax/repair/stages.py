@@ -45,7 +45,7 @@ STAGES = ("evidence", "second network", "path", "choice")
 """The stages of a repair, in their order."""
 
 MADE = {
-    "taught": "the suspect, trained until it has unlearned the triggers",
+    "taught": "the suspect itself, trained to unlearn the triggers",
     "free": "none; the far end is trained with the path",
     "unaligned": "the suspect's copy, its channels permuted",
     "fine_tuned": "a fine-tuned copy of the suspect",

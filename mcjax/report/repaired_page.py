@@ -48,7 +48,7 @@ CAPTION = (
 )
 
 NO_PROMISE = (
-    f"{NO_CLEARANCE} The path was learned "
+    f"{NO_CLEARANCE} The repair was learned "
     "from the images that you gave: if some of them are tampered with, or do not cover what the "
     "network is used for, the repair has the same flaws. For known attacks the chosen points lose most "
     "of a backdoor that survives fine-tuning, and some keep part of it: see the project's results. Accuracy is measured on the held-out images, and has their sampling "
@@ -168,8 +168,8 @@ def far_end(second: str, number: int) -> str:
     trained = f"The path was trained on {number} images."
     if second == "the suspect, taught":
         return (
-            f"{begins} and is the straight line to the same network after training on {number} images (t = 1), so "
-            "that t is the strength of the repair. Only the beginning is suspect."
+            f"{begins} and is the straight line to the same network after it was trained on {number} images to "
+            "do without triggers (t = 1), so that t is the strength of the repair. Only the beginning counts as suspect."
         )
     if second.startswith("free"):
         return (

@@ -189,7 +189,7 @@ _REPAIR: Settings = {
             "suspect_and_unaligned",
             "suspect_alone",
         ),
-        "the networks that the path connects; suspect_alone: its far end is trained",
+        "the networks that the path connects; suspect_alone: the far end is trained",
     ),
     "repair.unalign": Setting(
         "weights",

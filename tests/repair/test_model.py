@@ -198,6 +198,10 @@ def test_a_suspect_of_low_accuracy_is_doubted(method, capsys):
             method(jax.random.key(0), linear, jnp.eye(4), {"image": X, "label": y}, **options)
             said = capsys.readouterr().err
             assert said.count("gives only 40 % of your images their label") == number
+    options["verbose"] = False
+    with pytest.warns(UserWarning, match="gives only 40 % of your images their label") as warned:
+        method(jax.random.key(0), linear, jnp.eye(4), {"image": X, "label": label}, **options)
+    assert warned[0].filename == __file__
 
 
 @pytest.mark.slow(compiles=True)

@@ -11,7 +11,7 @@ from mcjax.core.errors import UserError
 from mcjax.core.keys import check_key
 from mcjax.repair import inputs, model, stages
 from mcjax.repair.model import repair_model
-from mcjax.repair.options import RepairOptions
+from mcjax.repair.options import RepairOptions, check_ends
 
 NAN, INF = float("nan"), float("inf")
 WHOLE, NUMBER, FLAG = "an integer from", "a number in ", "True or False"
@@ -104,6 +104,12 @@ def test_options_that_exclude_each_other(changes, message):
     options = {"key": jax.random.key(0), "apply_fn": linear, "suspect": {}, "bonafide": {}}
     with pytest.raises(UserError, match=message):
         repair_model(**options, **changes)
+
+
+def test_a_path_to_a_second_network_may_have_any_bends():
+    options = RepairOptions(num_bends=2, kind="polychain")
+    check_ends(options, has_second=True, second_is_clean=False)
+    check_ends(RepairOptions(num_bends=0), has_second=False, second_is_clean=False)  # a line
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,10 @@ def test_the_page_says_what_happened_and_what_is_not_promised(tmp_path, t):
 @pytest.mark.parametrize(
     ("second", "said"),
     [
-        ("the suspect, taught", "so that t is the strength of the repair. Only the beginning is"),
+        (
+            "the suspect, taught",
+            "so that t is the strength of the repair. Only the beginning counts",
+        ),
         (
             "free, trained with the path",
             "was trained with it, so that only the beginning is suspect",

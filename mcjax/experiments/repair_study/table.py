@@ -270,7 +270,7 @@ def captions(run: Run) -> dict[str, str]:
     """The captions of the figures."""
     options = run.config.explain
     return {
-        "path": f"The {words(str(shown_path(run.config.repair.methods)))} trained on bonafide images, "
+        "path": f"The {words(str(shown_path(run.config.repair.methods)))}, learned from bonafide images, "
         "a panel a number of them (first seed). Dashed: the t that was chosen without knowing what was "
         "tampered with.",
         "table": "Every trained repair against the number of bonafide images: means over seeds, bars "
