@@ -124,7 +124,8 @@ def test_every_attack_finds_nearly_what_can_be_fooled_at_every_factor(name, thre
     for found in votes:
         assert not found[~possible[1]].any()
         assert found[possible[1]].mean() > 0.8
-        assert abs(found.sum() - votes[-1].sum()) <= 1
+        # Of about 40; which step of FAB stops is a matter of rounding, and of XLA's optimisation.
+        assert abs(found.sum() - votes[-1].sum()) <= 2
 
 
 def test_stacked_logits_are_refused_with_advice(three):
