@@ -11,7 +11,6 @@ ended. Then it writes the page beside the file.
     signature at t:  mean over a class's restarts of  CE_w(t)(stamped images, k) / CE_w(t)(plain images, k)
 """
 
-import argparse
 import functools
 import json
 import time
@@ -23,15 +22,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.verdict import (
-    TRIGGERS,
     Suspect,
+    arguments,
+    key_of,
+    measured_rows,
     rates,
     roc_area,
     score,
     searched,
     suspect_of,
 )
-from mcjax import alignment, cpu_convolution
+from mcjax import alignment
 from mcjax.core.files import write
 from mcjax.core.keys import stream
 from mcjax.curves.batch_stats import CurveWithStats
@@ -47,25 +48,8 @@ TS = (-0.5, -0.25, 0.25, 0.5, 0.75, 1.25, 1.5)
 
 def main() -> None:
     """Measures what is missing, and writes the page."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", choices=list(TRIGGERS), default="digits")
-    parser.add_argument("--number", type=int, default=4, help="networks per trigger")
-    parser.add_argument("--triggers", nargs="*", help='all of the data set; "clean": the controls')
-    parser.add_argument("--architectures", nargs="+", default=["cnn", "cnn with BatchNorm"])
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/signature.json"))
-    options = parser.parse_args()
-    cpu_convolution.enable()
-    rows = json.loads(options.output.read_text()) if options.output.exists() else []
-    known = set(map(key_of, rows))
-    for seed in range(options.number):
-        for architecture in options.architectures:
-            for trigger in options.triggers or ["clean", *TRIGGERS[options.data]]:
-                name = trigger.removesuffix("clean")
-                if (architecture, name, seed) in known:
-                    continue
-                rows.append(measured(options.data, architecture, name, seed))
-                lines = ",\n".join(json.dumps(row) for row in rows)
-                write(options.output, f"[\n{lines}\n]\n")
+    options = arguments(__doc__, Path("benchmarks/signature.json"))
+    rows = measured_rows(options, measured)
     path = Path(f"benchmarks/verdict{'' if options.data == 'digits' else '_fashion'}.json")
     wanted = set(map(key_of, rows))
     verdicts = [row for row in json.loads(path.read_text()) if key_of(row) in wanted]
@@ -211,11 +195,6 @@ def _line(
         f"| {name} | {accuracy:.3f} | {success:.3f} | {area} | {roc_area(*scores):.3f} | "
         f"{len(found)} of {len(tampered)} | {found.count(1)} |"
     )
-
-
-def key_of(row: dict[str, Any]) -> tuple[str, str, int]:
-    """What names a network."""
-    return row["architecture"], row["trigger"], row["seed"]
 
 
 def threshold(clean: list[float]) -> float:

@@ -14,6 +14,7 @@ import argparse
 import functools
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,27 +79,54 @@ ARRAYS = ("cost", "control_share")
 
 def main() -> None:
     """Measures what is missing, and writes the page."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = arguments(__doc__, Path("benchmarks/verdict.json"))
+    write(options.output.with_suffix(".md"), page(measured_rows(options, measured), options.data))
+
+
+def arguments(doc: str, output: Path) -> argparse.Namespace:
+    """The command line: which networks are measured, and the file of the results.
+
+    Args:
+        doc: The command's docstring.
+        output: The usual file.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--data", choices=list(TRIGGERS), default="digits")
     parser.add_argument("--number", type=int, default=10, help="networks per trigger")
     parser.add_argument("--first_seed", type=int, default=0)
     parser.add_argument("--triggers", nargs="*", help='all of the data set; "clean": the controls')
     parser.add_argument("--architectures", nargs="+", default=["cnn", "cnn with BatchNorm"])
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/verdict.json"))
-    options = parser.parse_args()
+    parser.add_argument("--output", type=Path, default=output)
+    return parser.parse_args()
+
+
+def key_of(row: dict[str, Any]) -> tuple[str, str, int]:
+    """What names a network."""
+    return row["architecture"], row["trigger"], row["seed"]
+
+
+def measured_rows(
+    options: argparse.Namespace, measure_fn: Callable[[str, str, str, int], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The rows of all networks that were asked for now or before, each kept as soon as it is measured.
+
+    Args:
+        options: What `arguments` returns.
+        measure_fn: `measure_fn(data, architecture, trigger, seed)` gives a network's row.
+    """
     cpu_convolution.enable()
     rows = json.loads(options.output.read_text()) if options.output.exists() else []
-    known = {(row["architecture"], row["trigger"], row["seed"]) for row in rows}
+    known = set(map(key_of, rows))
     triggers_asked = options.triggers or ["clean", *TRIGGERS[options.data]]
     for seed in range(options.first_seed, options.first_seed + options.number):
         for architecture in options.architectures:
             for trigger in (t.removesuffix("clean") for t in triggers_asked):
                 if (architecture, trigger, seed) in known:
                     continue
-                rows.append(measured(options.data, architecture, trigger, seed))
+                rows.append(measure_fn(options.data, architecture, trigger, seed))
                 lines = ",\n".join(json.dumps(row) for row in rows)
                 write(options.output, f"[\n{lines}\n]\n")
-    write(options.output.with_suffix(".md"), page(rows, options.data))
+    return rows
 
 
 class Suspect(NamedTuple):

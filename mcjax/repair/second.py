@@ -13,6 +13,9 @@ from mcjax.core.tree import PyTree
 from mcjax.data.batches import to_unit
 from mcjax.models.network import Network
 
+TAUGHT = "the suspect, taught"
+"""The name of that end."""
+
 ENDS = ("taught", "free", "unaligned", "fine_tuned")
 """What the path of one suspect leads to."""
 
@@ -79,7 +82,7 @@ def second_network(
         mine = stream(key, "alignment")
         return Second("given", aligned(mine, align, spec, network, suspect, given, images))
     if end == "taught":
-        return Second("the suspect, taught", teach_fn(), is_suspect=False)
+        return Second(TAUGHT, teach_fn(), is_suspect=False)
     if end == "free":
         return Second("free, trained with the path", suspect, is_free=True, is_suspect=False)
     if end == "fine_tuned":

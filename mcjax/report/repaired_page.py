@@ -9,6 +9,7 @@ import numpy as np
 
 from mcjax.repair.bonafide import doubts
 from mcjax.repair.repaired import Repaired
+from mcjax.repair.second import TAUGHT
 from mcjax.report import page
 from mcjax.report.chart import chart
 from mcjax.report.evidence_page import (
@@ -166,7 +167,7 @@ def far_end(second: str, number: int) -> str:
     """
     begins = "The path begins at the suspect (t = 0)"
     trained = f"The path was trained on {number} images."
-    if second == "the suspect, taught":
+    if second == TAUGHT:
         return (
             f"{begins} and is the straight line to the same network after it was trained on {number} images to "
             "do without triggers (t = 1), so that t is the strength of the repair. Only the beginning counts as suspect."
