@@ -11,6 +11,7 @@ ended. Then it writes the page beside the file.
     signature at t:  mean over a class's restarts of  CE_w(t)(stamped images, k) / CE_w(t)(plain images, k)
 """
 
+import argparse
 import functools
 import json
 import time
@@ -23,9 +24,9 @@ import numpy as np
 
 from benchmarks.verdict import (
     Suspect,
-    arguments,
     key_of,
     measured_rows,
+    parsed,
     rates,
     roc_area,
     score,
@@ -48,7 +49,8 @@ TS = (-0.5, -0.25, 0.25, 0.5, 0.75, 1.25, 1.5)
 
 def main() -> None:
     """Measures what is missing, and writes the page."""
-    options = arguments(__doc__, Path("benchmarks/signature.json"))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = parsed(parser, Path("benchmarks/signature.json"))
     rows = measured_rows(options, measured)
     path = Path(f"benchmarks/verdict{'' if options.data == 'digits' else '_fashion'}.json")
     wanted = set(map(key_of, rows))

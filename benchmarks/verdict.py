@@ -79,18 +79,18 @@ ARRAYS = ("cost", "control_share")
 
 def main() -> None:
     """Measures what is missing, and writes the page."""
-    options = arguments(__doc__, Path("benchmarks/verdict.json"))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = parsed(parser, Path("benchmarks/verdict.json"))
     write(options.output.with_suffix(".md"), page(measured_rows(options, measured), options.data))
 
 
-def arguments(doc: str, output: Path) -> argparse.Namespace:
+def parsed(parser: argparse.ArgumentParser, output: Path) -> argparse.Namespace:
     """The command line: which networks are measured, and the file of the results.
 
     Args:
-        doc: The command's docstring.
+        parser: The command's parser, without arguments.
         output: The usual file.
     """
-    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--data", choices=list(TRIGGERS), default="digits")
     parser.add_argument("--number", type=int, default=10, help="networks per trigger")
     parser.add_argument("--first_seed", type=int, default=0)
@@ -111,7 +111,7 @@ def measured_rows(
     """The rows of all networks that were asked for now or before, each kept as soon as it is measured.
 
     Args:
-        options: What `arguments` returns.
+        options: What `parsed` returns.
         measure_fn: `measure_fn(data, architecture, trigger, seed)` gives a network's row.
     """
     cpu_convolution.enable()
