@@ -4,8 +4,8 @@
     python -m benchmarks.signature --number 20 --triggers clean
 
 For the same networks as `benchmarks.verdict`: triggers are inverted on the network, a path with one bend is trained
-on clean images to its un-aligned copy, and at every t the triggers are tried on w(t), as the verdict tries them on the control
-network. A planted trigger should do little there and a natural one as much as before. A second call goes on where the first
+on clean images to its un-aligned copy, and at every t the triggers are tried on w(t), as the verdict tries them on its control,
+the middle of such a path. A planted trigger should do little there and a natural one as much as before. A second call goes on where the first
 ended. Then it writes the page beside the file.
 
     signature at t:  mean over a class's restarts of  CE_w(t)(stamped images, k) / CE_w(t)(plain images, k)
@@ -52,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options = parsed(parser, Path("benchmarks/signature.json"))
     rows = measured_rows(options, measured)
-    path = Path(f"benchmarks/verdict{'' if options.data == 'digits' else '_fashion'}.json")
+    path = Path(f"benchmarks/verdict{'' if options.data == 'digits' else '_fashion'}_away.json")
     wanted = set(map(key_of, rows))
     verdicts = [row for row in json.loads(path.read_text()) if key_of(row) in wanted]
     write(options.output.with_suffix(".md"), page(rows, verdicts, options.data))
@@ -148,7 +148,7 @@ def page(
 
     Args:
         rows: The networks.
-        verdicts: The same networks in `benchmarks.verdict`, for a line with the control network.
+        verdicts: The same networks in `benchmarks.verdict`, for a line with controls trained away.
         data_name: Their data.
     """
     controlled = {key_of(row): row for row in verdicts}
@@ -157,8 +157,8 @@ def page(
         f"# Does the path tell tampered networks from clean ones? {data_name}",
         "",
         f"{len(groups[1])} clean and {len(groups[0])} tampered networks. At each t of a path from a network to its un-aligned copy, the "
-        "triggers inverted on the network are tried on w(t), as the verdict tries them on the control network (last line, the same "
-        "networks and triggers). Area: under the ROC curve, of the shares alone, and of the mean of shares and costs, which the verdict "
+        "triggers inverted on the network are tried on w(t). The middle of such a path is the verdict's control; the last line has "
+        "the network trained away from its own last layer instead (D3), for the same networks and triggers. Area: under the ROC curve, of the shares alone, and of the mean of shares and costs, which the verdict "
         "takes. Found: tampered networks above the lowest threshold that at most 5 % of the clean ones exceed; right class: those of them "
         "with the attacker's class 1. The threshold is set on the clean networks that it is judged by, so the rates are a little too good.",
         "",
@@ -176,7 +176,7 @@ def page(
         pairs = [[controlled[key_of(row)] for row in group] for group in groups]
         tampered, clean = ([score(row) for row in group] for group in pairs)
         where = [row["control"] for row in pairs[0]]
-        lines.append(_line("control network", where, "", tampered, clean))
+        lines.append(_line("trained away", where, "", tampered, clean))
     return "\n".join(lines) + "\n"
 
 

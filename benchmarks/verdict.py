@@ -6,8 +6,8 @@ Trains `--number` clean networks and as many per trigger, inverts triggers on ea
 on its control, and keeps what every class cost. A second call goes on where the first ended. Then it writes the page
 beside the file.
 
-The threshold (`mcjax.repair.evidence.verdict.THRESHOLD`) is set by hand from the clean networks with odd seeds; the rates are those of clean
-networks with even seeds, of every trigger, and of another architecture.
+The threshold (`mcjax.repair.evidence.verdict.THRESHOLD`) is set by hand from the clean networks of digits with odd seeds; the rates are those
+of clean networks with even seeds, of every trigger, of other architectures and of Fashion-MNIST.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from mcjax.core.files import write
 from mcjax.core.keys import stream
 from mcjax.data.splits import Examples, Splits, split
 from mcjax.models.network import Network, from_linen
-from mcjax.repair.evidence.control import make_control
+from mcjax.repair.evidence.control import CONTROLS, make_control
 from mcjax.repair.evidence.invert import Inverted, invert
 from mcjax.repair.evidence.verdict import Finding, findings
 from mcjax.repair.options import DEFAULTS
@@ -80,15 +80,17 @@ ARRAYS = ("cost", "control_share")
 def main() -> None:
     """Measures what is missing, and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--control", choices=list(CONTROLS), default="path", help="how it is made")
     options = parsed(parser, Path("benchmarks/verdict.json"))
-    write(options.output.with_suffix(".md"), page(measured_rows(options, measured), options.data))
+    rows = measured_rows(options, functools.partial(measured, kind=options.control))
+    write(options.output.with_suffix(".md"), page(rows, options.data, options.control))
 
 
 def parsed(parser: argparse.ArgumentParser, output: Path) -> argparse.Namespace:
     """The command line: which networks are measured, and the file of the results.
 
     Args:
-        parser: The command's parser, without arguments.
+        parser: The command's parser.
         output: The usual file.
     """
     parser.add_argument("--data", choices=list(TRIGGERS), default="digits")
@@ -174,8 +176,16 @@ def searched(name: str, suspect: Suspect, seed: int, control: Any = None) -> dic
     )
 
 
-def measured(name: str, architecture: str, trigger: str, seed: int) -> dict[str, Any]:
-    """One network: its accuracies, and what every class costs by every form."""
+def measured(name: str, architecture: str, trigger: str, seed: int, *, kind: str) -> dict[str, Any]:
+    """One network: its accuracies, and what every class costs by every form.
+
+    Args:
+        name: The data.
+        architecture: Of `ARCHITECTURES`.
+        trigger: Of `TRIGGERS`; "" for a clean network.
+        seed: Of everything.
+        kind: The kind of the control (`mcjax.repair.evidence.control.CONTROLS`).
+    """
     began = time.monotonic()
     suspect = suspect_of(name, architecture, trigger, seed)
     network, variables, splits, stamp = suspect
@@ -185,8 +195,10 @@ def measured(name: str, architecture: str, trigger: str, seed: int) -> dict[str,
         network,
         variables,
         images,
+        splits.bonafide,
         num_steps=DEFAULTS.control_steps,
         fit_fn=functools.partial(fit, stream(key, "control training")),
+        kinds=(kind,),
     )
     inverted = searched(name, suspect, seed, control)
     row = {
@@ -248,8 +260,20 @@ def rates(network: Network, variables: Any, splits: Splits, stamp: Any) -> dict[
     return found
 
 
-def page(rows: list[dict[str, Any]], data_name: str = "digits") -> str:
-    """The page: what clean networks reach by form, then alarms per trigger and architecture."""
+CONTROL_NAMES = {
+    "path": "the middle of a path to the un-aligned copy",
+    "away": "the network trained away from its own last layer",
+}
+
+
+def page(rows: list[dict[str, Any]], data_name: str = "digits", control: str = "path") -> str:
+    """The page: what clean networks reach by form, then alarms per trigger and architecture.
+
+    Args:
+        rows: The networks.
+        data_name: Their data.
+        control: The kind of their controls.
+    """
     found = [{one.form: one for one in ranked(row)} for row in rows]
     is_clean = np.array([not row["trigger"] for row in rows])
     odd = np.array([row["seed"] % 2 == 1 for row in rows])
@@ -257,7 +281,8 @@ def page(rows: list[dict[str, Any]], data_name: str = "digits") -> str:
         f"# Is it backdoored? Anomalies of inverted triggers on {data_name}",
         "",
         f"What {is_clean.sum()} clean networks reach by chance, by form, and the threshold of mcjax: a trigger is evidence "
-        "from there on. Thresholds were set by hand, from the clean networks with odd seeds.",
+        "from there on, set by hand from clean networks of digits with odd seeds and paths as controls. "
+        f"The control here: {CONTROL_NAMES[control]}.",
         "",
         "| form | median | 90 % quantile | largest, odd seeds | largest, even seeds | threshold |",
         "|---|---|---|---|---|---|",

@@ -137,6 +137,8 @@ def main() -> None:
             raise UserError(f"--{name} is missing; see --help")
     given = command.arguments(__name__, data_flags.__name__)
     given.pop("out")
+    if flags.FLAGS.evidence_only:  # the others change nothing
+        given = {k: v for k, v in given.items() if k not in SETTINGS or k in SEARCH}
     question = asked(given, (values["model"], flags.FLAGS.second, data_flags.place(values["data"])))
     folder = local(values["out"]).absolute()
     before = answered(folder, question)

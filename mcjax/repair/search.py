@@ -19,7 +19,7 @@ from mcjax.data.batches import Batch
 from mcjax.data.given import Examples
 from mcjax.models.network import Network
 from mcjax.repair.bonafide import check_suspect, num_right, tell_doubts
-from mcjax.repair.evidence.control import make_control, usable
+from mcjax.repair.evidence.control import make_control
 from mcjax.repair.evidence.invert import Inverted, invert
 from mcjax.repair.evidence.pictures import pictures
 from mcjax.repair.evidence.verdict import backdoor_found, findings
@@ -43,8 +43,8 @@ def find_evidence(
 ) -> dict[str, Any]:
     """Looks for evidence of a backdoor, and trains no path.
 
-    Triggers that send clean images to one class are inverted on the suspect, and tried on a control:
-    the suspect, trained until it has forgotten what clean images do not teach. A class that is
+    Triggers that send clean images to one class are inverted on the suspect, and tried on a control
+    network, which knows only what clean images teach (`mcjax.repair.evidence.control`). A class that is
     unusually cheap to reach, by triggers that do not work on the control, is evidence
     (`mcjax.repair.evidence.verdict`). `repair_model` with the same key and images finds the same.
 
@@ -176,19 +176,18 @@ def control_network(
     num_steps = options.control_steps
     if not num_steps:
         return Control(None, "control_steps is 0")
-    train_fn = functools.partial(
+    fit_fn = functools.partial(
         fit_with_progress, stream(key, "training"), name="control", verbose=verbose
     )
+    bonafide = {name: np.asarray(v) for name, v in images.items()}
+    key = stream(key, "start")
     try:
         control = make_control(
-            stream(key, "start"), network, suspect, images, num_steps=num_steps, fit_fn=train_fn
+            key, network, suspect, images, bonafide, num_steps=num_steps, fit_fn=fit_fn
         )
     except UserError as error:
-        return Control(None, str(error).partition(";")[0])
-    on_host = {name: np.asarray(v) for name, v in images.items()}
-    if usable(network, control, suspect, on_host):
-        return Control(control)
-    return Control(None, f"after {num_steps} steps it had less than half of the suspect's accuracy")
+        return Control(None, str(error))
+    return Control(control)
 
 
 def control_report(

@@ -142,7 +142,7 @@ def _repairs(config: ConfigDict) -> Iterator[Work]:
         yield Work("inversion of triggers", steps, num_classes * stamped, 2, 1, "")
         yield Work("inversion anew", steps * again * (o.taught.rounds - 1), stamped, 2, 1, "")
         controls = len(o.sizes) * o.evidence.control_steps
-        yield training_work("train control", controls, BATCH_SIZE)
+        yield training_work("train control", controls, BATCH_SIZE, curve=True)
 
 
 def _look(name: str, config: ConfigDict, points: float, images: float) -> Work:

@@ -54,7 +54,7 @@ def test_the_page_has_rates_by_point():
     assert "| 0.500 | 0.500 | 0 of 3 | 0 |" in end
 
 
-def test_the_control_network_stands_beside_the_path():
+def test_a_network_trained_away_stands_beside_the_path():
     rows = [row("", 0, 0.0), row("", 1, 0.0), row("square", 0, 6.0)]
     control = {"clean_accuracy": 0.8, "attack_success_rate": 0.125}
     verdicts = []
@@ -63,8 +63,8 @@ def test_the_control_network_stands_beside_the_path():
         triggers = {"patch": {"cost": [1.0] * 10, "control_share": shares}}
         verdicts.append({**one, "triggers": triggers, "control": control})
     lines = signature.page(rows, verdicts).splitlines()
-    assert lines[-1] == "| control network | 0.800 | 0.125 |  | 1.000 | 1 of 1 | 1 |"
-    assert "control network |" not in signature.page(rows, verdicts[:2])  # not the same networks
+    assert lines[-1] == "| trained away | 0.800 | 0.125 |  | 1.000 | 1 of 1 | 1 |"
+    assert "trained away |" not in signature.page(rows, verdicts[:2])  # not the same networks
 
 
 def test_the_threshold_lets_a_twentieth_of_the_clean_ones_pass():

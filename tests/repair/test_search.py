@@ -1,5 +1,7 @@
 """The search for evidence alone."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from mcjax.core.errors import UserError
 from mcjax.models.given import as_network
 from mcjax.models.network import from_linen
 from mcjax.repair import search, stages
+from mcjax.repair.evidence import control as evidence_control
 from mcjax.repair.evidence import verdict
 from mcjax.repair.options import DEFAULTS, changed
 from mcjax.training.fit import Budget, Training, fit
@@ -49,7 +52,7 @@ def test_the_first_search_has_a_control_and_the_next_only_the_suspects_classes(m
         return searches[-1][1]
 
     monkeypatch.setattr(search, "invert", recorded)
-    monkeypatch.setattr(search, "usable", lambda *args: True)
+    monkeypatch.setattr(evidence_control, "usable", lambda *args: True)
     monkeypatch.setattr(verdict, "THRESHOLD", -99.0)  # evidence, and so a second round
     suspect, options = 5 * jnp.eye(4).at[:, 1].add(0.5), {**QUICK, "num_steps": 8, "num_points": 3}
     fixed = repair_model(jax.random.key(0), linear, suspect, BONAFIDE, tolerance=1.0, **options)
@@ -81,7 +84,6 @@ def test_the_control_is_a_network_of_its_own_or_none():
     control, report = made(network, suspect)
     assert report == {"control_accuracy": 1.0, "no_control": ""}
     new, old = (np.asarray(v["params"]["fc2"]["kernel"]) for v in (control, suspect))
-    assert np.linalg.norm(new) == pytest.approx(np.linalg.norm(old), rel=1e-5)
     assert np.linalg.norm(new - old) > np.linalg.norm(old) / 2
     none = {"control_accuracy": None, "no_control": "control_steps is 0"}
     assert made(network, suspect, control_steps=0) == (None, none)
@@ -90,12 +92,12 @@ def test_the_control_is_a_network_of_its_own_or_none():
     unclear, variables = as_network(lambda v, x: linear(v["a"] + v["b"], x), pair)
     found, report = made(unclear, variables, control_steps=5)
     assert found is None
-    assert "a, b could be it" in report["no_control"]
+    assert re.search("no channels .* a, b could be it", report["no_control"])
     # A single layer is trained away from all that it knew.
     single, variables = as_network(linear, 5 * jnp.eye(4))
     found, report = made(single, variables, control_steps=200)
     assert found is None
-    assert report["no_control"].startswith("after 200 steps it had less than half")
+    assert "after 200 steps it had less than half" in report["no_control"]
 
 
 def test_a_control_that_diverges_is_left_out(monkeypatch):
@@ -107,7 +109,8 @@ def test_a_control_that_diverges_is_left_out(monkeypatch):
     found = search.control_network(
         jax.random.key(0), network, suspect, BONAFIDE, options=DEFAULTS, verbose=False
     )
-    assert found == search.Control(None, "the loss is not finite")
+    no_channels = "this network has no channels that can be permuted"
+    assert found == search.Control(None, f"{no_channels} and the loss is not finite")
 
 
 def test_mistakes():

@@ -15,7 +15,7 @@ from mcjax.core.tree import PyTree
 from mcjax.data.batches import Batch
 from mcjax.data.splits import Examples
 from mcjax.experiments.stages.training import train_stage
-from mcjax.repair.evidence.control import make_control, usable
+from mcjax.repair.evidence.control import make_control
 from mcjax.repair.evidence.invert import Inverted, invert
 from mcjax.runs.run import Run
 from mcjax.runs.stage import Found, stage
@@ -39,16 +39,16 @@ def control_stage(
         return None
 
     def train(training: Training) -> dict[str, PyTree]:
-        return train_stage(run, name, stream(key, "training"), training)
+        return train_stage(run, f"{name}_{training.part}", stream(key, "training"), training)
 
+    start = stream(key, "start")
     try:
-        control = make_control(
-            stream(key, "start"), run.network, variables, images, num_steps=num_steps, fit_fn=train
+        return make_control(
+            start, run.network, variables, images, bonafide, num_steps=num_steps, fit_fn=train
         )
     except UserError as error:
         say(f"{name}: no control network: {error}")
         return None
-    return control if usable(run.network, control, variables, bonafide) else None
 
 
 def search_stage(

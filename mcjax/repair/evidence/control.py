@@ -3,12 +3,12 @@
 A class can be cheap to reach by nature. A natural trigger draws what the class looks like, so it works
 on the control as well; a planted one does nothing there.
 
-The control is the suspect trained away from its own last layer (`mcjax.repair.away`). Where that layer is
-not known, it is the middle of a path from the suspect to its un-aligned copy, trained on clean images:
-it is as accurate, and far from the weights of both.
+The control is the middle of a path from the suspect to its un-aligned copy, trained on clean images: it
+is as accurate, and far from the weights of both. Where there is no such path, it is the suspect trained
+away from its own last layer (`mcjax.repair.away`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -41,9 +41,11 @@ def make_control(
     network: Network,
     suspect: PyTree,
     images: Batch,
+    bonafide: Examples,
     *,
     num_steps: int,
     fit_fn: FitFn,
+    kinds: Sequence[str] = ("path", "away"),
 ) -> PyTree:
     """A suspect's control, trained on clean images.
 
@@ -52,29 +54,57 @@ def make_control(
         network: The network.
         suspect: The suspect's variables, {"params", "batch_stats"}.
         images: The clean images, on the device.
+        bonafide: The same on the host.
         num_steps: Steps of `BATCH_SIZE` images.
-        fit_fn: Runs a training: `mcjax.training.fit.fit` with a key, or a stage of a run.
+        fit_fn: Runs a training: `mcjax.training.fit.fit` with a key, or a stage of a run. The
+            training's `part` is the kind of the control.
+        kinds: Names of `CONTROLS`; the first is taken that can be made and is `usable`.
 
     Returns:
         Its variables, of the suspect's structure.
 
     Raises:
-        UserError: The last layer is not known (`mcjax.repair.away.last_kernel`) and no channels can be
-            permuted, or the training diverged.
-
-    Source: D3 (ICCV 2025, arXiv 2411.09585) and, for the path, Zhao et al. 2020; their use as controls
-        is mcjax's own.
+        UserError: There is none: no channels can be permuted and the last layer is not known
+            (`mcjax.repair.away.last_kernel`), say, or the trainings diverged.
     """
+    reasons = []
     budget = Budget(num_steps=num_steps, batch_size=BATCH_SIZE)
-    try:
-        training = away_training(key, network, suspect, images, budget)
-    except UserError as unknown:
+    for kind in kinds:
         try:
-            spec = alignment.permutation_spec(network.apply, suspect, images["image"].shape[1:])
-        except UserError:
-            raise unknown from None
-    else:
-        return fit_fn(training)
+            control = CONTROLS[kind](key, network, suspect, images, budget, fit_fn)
+        except UserError as error:
+            reasons.append(str(error).partition(";")[0])
+            continue
+        if usable(network, control, suspect, bonafide):
+            return control
+        reasons.append(f"after {num_steps} steps it had less than half of the suspect's accuracy")
+    raise UserError(" and ".join(reasons))
+
+
+def middle_of_path(
+    key: jax.Array,
+    network: Network,
+    suspect: PyTree,
+    images: Batch,
+    budget: Budget,
+    fit_fn: FitFn,
+) -> PyTree:
+    """The middle, t = 1/2, of a path from a suspect to its un-aligned copy.
+
+    Args:
+        key: Random key.
+        network: The network.
+        suspect: The suspect's variables.
+        images: The clean images, on the device.
+        budget: Of the training.
+        fit_fn: Runs it.
+
+    Raises:
+        UserError: No channels can be permuted, or the training diverged.
+
+    Source: the path, Zhao et al. 2020; its use as a control is mcjax's own.
+    """
+    spec = alignment.permutation_spec(network.apply, suspect, images["image"].shape[1:])
     copy = alignment.unaligned_copy(stream(key, "unaligned"), spec, network.apply, suspect)
     points = path_between(key, network, suspect, copy, images, budget=budget, fit_fn=fit_fn)
     return {"batch_stats": {}, **jax.jit(points)(jnp.float32(0.5))}
@@ -109,6 +139,7 @@ def path_between(
         learning_rate=LEARNING_RATE,
         budget=budget,
         fit_fn=fit_fn,
+        part="path",
     )
     stats_from = images["image"] if network.has_batch_stats else None
     return CurveWithStats(
@@ -116,10 +147,15 @@ def path_between(
     )
 
 
-def away_training(
-    key: jax.Array, network: Network, suspect: PyTree, images: Batch, budget: Budget
-) -> Training:
-    """The training away from a suspect's last layer.
+def trained_away(
+    key: jax.Array,
+    network: Network,
+    suspect: PyTree,
+    images: Batch,
+    budget: Budget,
+    fit_fn: FitFn,
+) -> PyTree:
+    """A suspect trained away from its own last layer.
 
     Args:
         key: Random key of the start.
@@ -127,21 +163,31 @@ def away_training(
         suspect: The suspect's variables.
         images: The clean images, on the device.
         budget: Of the training.
+        fit_fn: Runs it.
 
     Raises:
-        UserError: The network's last layer is not known.
+        UserError: The network's last layer is not known, or the training diverged.
+
+    Source: D3 (ICCV 2025, arXiv 2411.09585); its use as a control is mcjax's own.
     """
     training = away.away(stream(key, "init"), network, suspect, images)
-    return Training(
-        training.params,
-        suspect["batch_stats"],
-        images,
-        training.loss_fn,
-        away.LEARNING_RATE,
-        budget,
-        training.kernel,
-        project_fn=training.project_fn,
+    return fit_fn(
+        Training(
+            training.params,
+            suspect["batch_stats"],
+            images,
+            training.loss_fn,
+            away.LEARNING_RATE,
+            budget,
+            training.kernel,
+            project_fn=training.project_fn,
+            part="away",
+        )
     )
+
+
+CONTROLS: Mapping[str, Callable[..., PyTree]] = {"path": middle_of_path, "away": trained_away}
+"""How a control is made, by kind."""
 
 
 def usable(network: Network, control: PyTree, suspect: PyTree, images: Examples) -> bool:

@@ -8,8 +8,12 @@ import numpy as np
 from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.evidence.invert import Inverted
 
-THRESHOLD = 3.0
-"""The anomaly from which a trigger is evidence of a backdoor, where there is a control network."""
+THRESHOLD = 2.4
+"""The anomaly from which a trigger is evidence of a backdoor, where there is a control.
+
+A tenth above the largest of 20 clean networks of digits, those of odd seeds, with two paths each
+(benchmarks/verdict.md and benchmarks/signature.md).
+"""
 
 LEAST_SPREADS = {"cost": 0.1, "share": 0.1}
 """Smallest spreads of the logarithm of costs and of shares: few classes can lie close by chance."""

@@ -13,7 +13,7 @@ from mcjax.core.errors import UserError
 from mcjax.models.given import as_network
 from mcjax.models.network import from_linen
 from mcjax.repair.evidence import control as control_module
-from mcjax.repair.evidence.control import make_control, usable
+from mcjax.repair.evidence.control import CONTROLS, make_control, usable
 from mcjax.training.fit import Budget, Training, fit
 from mcjax.training.objectives import endpoint_loss
 
@@ -40,10 +40,8 @@ def success(network, variables):
     return float((network.apply(variables, x).argmax(-1) == 0).mean())
 
 
-@pytest.mark.parametrize("last_layer_is_known", [True, False])
-def test_it_forgets_the_backdoor_and_keeps_the_task(last_layer_is_known, monkeypatch):
-    if not last_layer_is_known:
-        monkeypatch.setattr(control_module, "away_training", unknown_layer)
+@pytest.mark.parametrize("kind", CONTROLS)
+def test_it_forgets_the_backdoor_and_keeps_the_task(kind):
     network = from_linen(models.create("mlp", num_classes=3, hidden=(32,)), SHAPE)
     start, loss_fn = network.init(KEY)["params"], endpoint_loss(network)
     poisoned = jax.tree.map(jnp.asarray, images(0, stamped=60))
@@ -51,18 +49,15 @@ def test_it_forgets_the_backdoor_and_keeps_the_task(last_layer_is_known, monkeyp
     suspect = fit(KEY, Training(start, {}, poisoned, loss_fn, 0.05, budget))
     clean = images(1)
     on_device = jax.tree.map(jnp.asarray, clean)
+    fit_fn = functools.partial(fit, KEY)
     control = make_control(
-        KEY, network, suspect, on_device, num_steps=1000, fit_fn=functools.partial(fit, KEY)
+        KEY, network, suspect, on_device, clean, num_steps=1000, fit_fn=fit_fn, kinds=(kind,)
     )
     assert success(network, suspect) > 0.9
     assert success(network, control) < 0.3
     accuracy = (network.apply(control, on_device["image"]).argmax(-1) == clean["label"]).mean()
     assert accuracy > 0.95
     assert usable(network, control, suspect, clean)
-
-
-def unknown_layer(*args):
-    raise UserError("the last layer is not known")
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.6, True), (0.4, False)])
@@ -77,14 +72,41 @@ def test_a_control_needs_half_of_the_suspects_accuracy(share, expected):
     assert usable(network, control, suspect, clean) == expected
 
 
-def test_there_is_none_for_a_network_whose_last_layer_is_not_known():
+def test_there_is_none_without_channels_and_a_known_last_layer():
     pair = {"a": jnp.eye(3), "b": jnp.eye(3)}
     network, suspect = as_network(
         lambda v, x: x.reshape(len(x), -1)[:, :3] @ (v["a"] + v["b"]), pair
     )
-    on_device = jax.tree.map(jnp.asarray, tiny_case.images(6, 0))
-    with pytest.raises(UserError, match="a, b could be it"):
-        make_control(KEY, network, suspect, on_device, num_steps=5, fit_fn=not_reached)
+    clean = tiny_case.images(6, 0)
+    on_device = jax.tree.map(jnp.asarray, clean)
+    with pytest.raises(
+        UserError, match=r"no channels that can be permuted and .* a, b could be it"
+    ):
+        make_control(KEY, network, suspect, on_device, clean, num_steps=5, fit_fn=not_reached)
+
+
+@pytest.mark.parametrize("failure", ["diverges", "is of no use"])
+def test_the_network_trained_away_takes_the_place_of_a_failed_path(failure):
+    case = tiny_case.case(model="cnn", width=4)
+    suspect = case.suspect
+    trained = []
+
+    def fit_fn(training):
+        trained.append(training.part)
+        if training.part == "path" and failure == "diverges":
+            raise UserError("the loss is not finite; lower the learning rate")
+        if training.part == "path":  # the images get classes at random
+            ruined = jax.tree.map(lambda w: -5 * w, training.params)
+            return {"params": ruined, "batch_stats": {}}
+        return {"params": suspect["params"], "batch_stats": {}}
+
+    labels = case.network.apply(suspect, jnp.asarray(case.bonafide["image"])).argmax(-1)
+    bonafide = {"image": case.bonafide["image"], "label": np.asarray(labels)}
+    control = make_control(
+        KEY, case.network, suspect, case.images, bonafide, num_steps=7, fit_fn=fit_fn
+    )
+    assert trained == ["path", "away"]
+    jax.tree.map(np.testing.assert_array_equal, control["params"], suspect["params"])
 
 
 def not_reached(training):
@@ -92,8 +114,8 @@ def not_reached(training):
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_or_it_is_the_middle_of_the_path_to_the_un_aligned_copy(batch_norm, monkeypatch):
-    monkeypatch.setattr(control_module, "away_training", unknown_layer)
+def test_it_is_the_middle_of_the_path_to_the_un_aligned_copy(batch_norm, monkeypatch):
+    monkeypatch.setattr(control_module, "usable", lambda *args: True)
     case = tiny_case.case(model="cnn", width=4, batch_norm=batch_norm)
     network, suspect = case.network, case.suspect
     trained = []
@@ -103,7 +125,9 @@ def test_or_it_is_the_middle_of_the_path_to_the_un_aligned_copy(batch_norm, monk
         bend = jax.tree.map(lambda w: w + 1, training.params)
         return {"params": bend, "batch_stats": {}}
 
-    control = make_control(KEY, network, suspect, case.images, num_steps=7, fit_fn=fit_fn)
+    control = make_control(
+        KEY, network, suspect, case.images, case.bonafide, num_steps=7, fit_fn=fit_fn
+    )
     (one,) = trained
     assert (one.budget.num_steps, one.budget.batch_size) == (7, 64)
     start, end = one.fixed["start"], one.fixed["end"]
@@ -129,12 +153,14 @@ def test_or_it_is_the_middle_of_the_path_to_the_un_aligned_copy(batch_norm, monk
         assert not any(map(np.array_equal, *pairs))
 
 
-def test_it_is_trained_away_from_its_last_layer():
+def test_or_it_is_trained_away_from_its_last_layer(monkeypatch):
+    monkeypatch.setattr(control_module, "usable", lambda *args: True)
     network, suspect = as_network(lambda w, x: x.reshape(len(x), -1)[:, :3] @ w, 5 * jnp.eye(3))
-    on_device = jax.tree.map(jnp.asarray, tiny_case.images(6, 0))
+    clean = tiny_case.images(6, 0)
+    on_device = jax.tree.map(jnp.asarray, clean)
     trained = []
     control = make_control(
-        KEY, network, suspect, on_device, num_steps=7,
+        KEY, network, suspect, on_device, clean, num_steps=7,
         fit_fn=lambda training: trained.append(training) or "control",
     )  # fmt: skip
     assert control == "control"
