@@ -14,14 +14,13 @@ the trigger could not have chosen ("at the oracle's", fixed t) are left out.
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mcjax.core.errors import UserError
-from mcjax.repair.paths import shown_path
 from mcjax.report.means import grouped, mean
 from mcjax.runs.csv_text import unescape
 
@@ -58,7 +57,6 @@ def read_run(folder: Path) -> list[Row]:
         config = json.loads((folder / "config.json").read_text())
         attack = str(config["config"]["attack"]["trigger"])
         text = (folder / "table.csv").read_text()
-        lines = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
         rows: list[Row] = [
             {
                 "attack": attack,
@@ -68,7 +66,7 @@ def read_run(folder: Path) -> list[Row]:
                 "clean_accuracy": float(line["clean_accuracy"]),
                 "attack_success_rate": float(line["attack_success_rate"]),
             }
-            for line in lines
+            for line in csv.DictReader(io.StringIO(text, newline=""), strict=True)
         ]
         suspects = {row["seed"]: row for row in rows if row["method"] == "suspect"}
         for row in rows:
@@ -81,7 +79,7 @@ def read_run(folder: Path) -> list[Row]:
                 - (row["suspect_accuracy"] - row["clean_accuracy"])
             )
         add_seconds(folder, rows)
-        add_excess(folder, rows, lines)
+        add_excess(folder, rows)
     except OSError as error:
         raise UserError(f"cannot read {folder}: {error.strerror}") from None
     except (ValueError, TypeError, KeyError, csv.Error):
@@ -106,30 +104,15 @@ def add_seconds(folder: Path, rows: Sequence[Row]) -> None:
             row["seconds"] = float(line["seconds"])
 
 
-def add_excess(folder: Path, rows: Sequence[Row], lines: Sequence[Mapping[str, str]]) -> None:
-    """Adds the excess of the re-learning test, which is of the largest size and the first seed.
-
-    Of the path it is that of the nearest t that was tested.
-    """
-    tested = _lines(folder / "figures" / "relearning_methods.csv")
-    along = _lines(folder / "figures" / "relearning.csv")
-    if not tested:
-        return
-    path, size, first = (
-        shown_path(row["method"] for row in rows),
-        max(r["bonafide"] for r in rows),
-        rows[0],
-    )
-    for row, line in zip(rows, lines, strict=True):
-        if row["seed"] != first["seed"] or row["bonafide"] not in (0, size):
-            continue
-        found = [one for one in tested if one["method"] == row["method"]]
-        if row["method"] == path and line["t"]:
-            t = float(line["t"])
-            nearest = min((one["t"] for one in along), key=lambda v: abs(float(v) - t))
-            found = [one for one in along if one["t"] == nearest]
-        if found:
-            row["excess"] = {int(one["m"]): float(one["excess"]) for one in found}
+def add_excess(folder: Path, rows: Sequence[Row]) -> None:
+    """Adds the excess of the re-learning test, which is of the largest size and the first seed."""
+    excess: dict[str, dict[int, float]] = {}
+    for line in _lines(folder / "figures" / "relearning_methods.csv"):
+        excess.setdefault(unescape(line["method"]), {})[int(line["m"])] = float(line["excess"])
+    size, first = max(row["bonafide"] for row in rows), rows[0]["seed"]
+    for row in rows:
+        if row["seed"] == first and row["bonafide"] in (0, size) and row["method"] in excess:
+            row["excess"] = excess[row["method"]]
 
 
 def _lines(file: Path) -> list[dict[str, str]]:

@@ -215,7 +215,7 @@ def _relearning(config: ConfigDict) -> Iterator[Work]:
     if not o.relearn_images:
         return
     both = config.repair.pair in ("both_tampered", "tampered_and_clean")
-    single = 2 + both + sum(methods.get(n).kind == "network" for n in config.repair.methods)
+    single = 2 + both + sum(methods.get(n).kind != "draws" for n in config.repair.methods)
     networks, times = o.relearn_points + single, len(o.relearn_images) * o.relearn_draws
     steps = networks * times * o.relearn_steps
     training = training_work("re-learning", steps, config.repair.batch_size)

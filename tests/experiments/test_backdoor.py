@@ -107,7 +107,7 @@ def test_relearning_is_about_the_networks_of_the_table(finished):
     table = {row["method"]: row for row in rows(workdir / "table.csv") if row["bonafide"] != "16"}
     methods = rows(workdir / "figures" / "relearning_methods.csv")
     names = ["suspect", "second network", "clean twin"]
-    names += ["fine_tune", "scratch", "prune", "fine_prune", "i_bau"]
+    names += ["path", "line", "fine_tune", "scratch", "prune", "fine_prune", "i_bau"]
     assert [(row["method"], row["m"]) for row in methods] == [(n, m) for m in "12" for n in names]
     path = rows(workdir / "figures" / "relearning.csv")
     assert [(row["t"], row["m"]) for row in path] == [

@@ -117,9 +117,9 @@ def test_what_is_off_by_default_is_counted_where_it_is_on():
     config.repair.renormalise = True
     stages = counted_work.stages(config, has_batch_stats=False)
     added = {s.name: s for s in stages if s.name not in before}
-    # 11 points, 3 networks and 5 methods; 2 numbers of images, 3 draws, 100 steps
-    assert added["re-learning"].num_steps == 19 * 2 * 3 * 100
-    assert images(stages, "re-learned networks") == 19 * 7 * 19_000
+    # 11 points, 3 networks and 7 methods; 2 numbers of images, 3 draws, 100 steps
+    assert added["re-learning"].num_steps == 21 * 2 * 3 * 100
+    assert images(stages, "re-learned networks") == 21 * 7 * 19_000
     # VGG16 has 15 hidden layers: 8 forward passes on the bonafide images of each size.
     one = 5 * (20_000 + 2_500) + 8 * 4_300
     assert images(stages, "61 renormalised points of each path") == 61 * one

@@ -13,9 +13,9 @@ from mcjax.data import stratify
 from mcjax.data.splits import Examples
 from mcjax.evaluation.networks_as_path import Stacked
 from mcjax.evaluation.relearning import FineTuned
+from mcjax.experiments.repair_study.rows import network_of
 from mcjax.experiments.repair_study.study import Study
 from mcjax.experiments.stages.path import Table, path_stage
-from mcjax.repair import methods
 from mcjax.runs.run import Run
 from mcjax.runs.workdir import write_csv
 
@@ -77,7 +77,7 @@ def write_relearning(study: Study, stamp: Trigger) -> None:
     """Writes figures/relearning.csv and figures/relearning_methods.csv, if the config asks for them.
 
     The first is of the path of the largest bonafide size, the second of the suspect, the second
-    network, the clean twin, and every method that gives one network.
+    network, the clean twin, and the network that each method gives.
 
     Args:
         study: The study of a backdoor.
@@ -116,12 +116,11 @@ def path_points(study: Study) -> PyTree:
 
 
 def single_networks(study: Study) -> dict[str, PyTree]:
-    """The tampered networks, the clean twin, and the result of each method that gives one network."""
+    """The tampered networks, the clean twin, and the network that each method gives (`network_of`)."""
     tampered, size = study.tampered, max(study.sizes)
     networks = {"suspect": tampered.start, "second network": tampered.end, **tampered.references}
     for name in study.options.methods:
-        if methods.get(name).kind == "network":
-            networks[name] = study.repaired(name, size)[0]
+        networks[name] = network_of(study, name, size)
     return {
         name: variables if variables.get("batch_stats") else {"params": variables["params"]}
         for name, variables in networks.items()

@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mcjax.core.sharding import keep
@@ -64,6 +66,31 @@ def rows_of(study: Study, name: str, size: int) -> list[Repair]:
             return [mean_of(study, size, draws) for draws in found]
         case "family":
             return of_family(study, name, size, found, seconds)
+
+
+def network_of(study: Study, name: str, size: int) -> PyTree | None:
+    """The network that a method's first row is about: of a path the chosen point, of a family the chosen one.
+
+    Args:
+        study: The study.
+        name: The method.
+        size: Number of bonafide images.
+
+    Returns:
+        Its variables; None for a method whose rows are means over random networks.
+    """
+    found, _ = study.repaired(name, size)
+    match methods.get(name).kind:
+        case "path":
+            t = rows_of(study, name, size)[0].t
+            return jax.jit(study.points(name, found, size))(jnp.float32(t))
+        case "network":
+            return found
+        case "family":
+            setting = rows_of(study, name, size)[0].setting
+            return found.networks(found.values.index(setting))
+        case "draws":
+            return None
 
 
 def along(

@@ -8,10 +8,11 @@ import numpy as np
 from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.evidence.invert import Inverted
 
-THRESHOLD = 2.4
+THRESHOLD = 2.2
 """The anomaly from which a trigger is evidence of a backdoor, where there is a control.
 
-A tenth above the largest of 20 clean networks of digits, those of odd seeds, with two paths each
+One clean network in 100 would reach it, if the largest anomalies of networks were normal: their mean
+and spread are those of 20 networks of digits, the clean ones of odd seeds, with two paths each
 (benchmarks/verdict.md and benchmarks/signature.md).
 """
 

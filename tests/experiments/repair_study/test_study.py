@@ -5,16 +5,20 @@ import hashlib
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from slow import all_but
 
 from mcjax.core.sharding import make_mesh
 from mcjax.core.tree import digest
+from mcjax.evaluation.networks_as_path import Stacked
 from mcjax.experiments.repair_study import rows, table
 from mcjax.experiments.repair_study import searches as searches_module
-from mcjax.experiments.repair_study.rows import rows_of
+from mcjax.experiments.repair_study.judge import judge_networks
+from mcjax.experiments.repair_study.rows import Repair, network_of, rows_of
 from mcjax.experiments.repair_study.study import Study, Tampered
+from mcjax.repair.evidence import control as evidence_control
 from mcjax.repair.evidence.verdict import has_control, targets
 from mcjax.repair.methods import METHODS
 from mcjax.repair.methods.method import Family
@@ -69,7 +73,7 @@ def test_the_first_search_has_a_control_and_the_next_only_the_suspects_classes(
         return real(*args, **options)
 
     monkeypatch.setattr(searches_module, "invert", recorded)
-    monkeypatch.setattr(searches_module, "usable", lambda *args: knows_its_task)
+    monkeypatch.setattr(evidence_control, "usable", lambda *args: knows_its_task)
     # In memory alone: the stages on disk belong to the other tests.
     monkeypatch.setattr(searches_module, "stage", lambda run, name, like, compute: compute())
 
@@ -110,6 +114,25 @@ def test_a_stage_computes_what_the_library_computes(name, study, monkeypatch):
     again = dataclasses.replace(METHODS[name], run=lambda case: pytest.fail("computed again"))
     monkeypatch.setitem(METHODS, name, again)
     assert digest(study.repaired(name, 16)[0]) == digest(found)
+
+
+@pytest.mark.parametrize("name", ["line", "fine_tune"])
+def test_a_methods_network_is_that_of_its_first_row(name, study):
+    network = network_of(study, name, 16)
+    (again,) = judge_networks(study, f"{name} again", [network])["test_loss"]
+    assert again == pytest.approx(rows_of(study, name, 16)[0].values["test_loss"], rel=1e-5)
+
+
+def test_a_familys_network_is_the_chosen_one(study, monkeypatch):
+    networks = [{"params": jnp.full(3, v)} for v in (1.0, 2.0, 3.0)]
+    family = Family("threshold", (0.0, 0.1, 0.2), Stacked.of(networks))
+    monkeypatch.setattr(Study, "repaired", lambda self, name, size: (family, 0.0))
+    monkeypatch.setattr(rows, "rows_of", lambda *args: [Repair("anp", {}, setting=0.1)])
+    np.testing.assert_array_equal(network_of(study, "anp", 16)["params"], [2, 2, 2])
+
+
+def test_draws_are_no_network(study):
+    assert network_of(study, "noise", 16) is None
 
 
 def test_a_free_end_begins_at_the_suspect_and_is_no_suspect(study):
