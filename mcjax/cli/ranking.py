@@ -26,6 +26,13 @@ from mcjax.runs.csv_text import unescape
 
 Row = dict[str, Any]
 
+LEGEND = (
+    "Score: attack success removed less clean accuracy lost, both against the suspect; the mean over the attacks, "
+    "with its 95 % interval over seeds. Worst: the highest attack success of a run. Seconds: the median, of training. "
+    "Re-learned excess: attack success after fine-tuning with (m) poisoned images, less the clean twin's. "
+    "Per attack: clean accuracy / attack success (highest of a seed)."
+)
+
 
 def define_flags() -> None:
     """The command has no flags of its own."""
@@ -36,6 +43,7 @@ def main(*names: str) -> None:
     if not names:
         raise UserError("no run was given; add the folders of backdoor runs")
     print(ranking([row for name in names for row in read_run(Path(name))]))
+    print(f"\n{LEGEND}")
 
 
 def read_run(folder: Path) -> list[Row]:

@@ -46,7 +46,8 @@ def runs(tmp_path):
 
 def test_scores_are_means_over_attacks_of_means_over_seeds(runs, capsys):
     ranking.main(*map(str, runs))
-    first, means, second = capsys.readouterr().out.strip().split("\n\n")
+    first, means, second, legend = capsys.readouterr().out.strip().split("\n\n")
+    assert legend.startswith("Score: attack success removed less clean accuracy lost")
     # fine-tuning: (0.96 + 0.80) / 2; path: ((0.88 + 0.70) / 2 + 0.90) / 2; clp has one attack only.
     assert first.splitlines()[2:] == ["| fine tune | 0.880 |", "| path | 0.845 |", "| clp |  |"]
     # Lost: (0.04 + 0.10) / 2; success: 0; worst of three runs. The seconds are nowhere.
@@ -97,7 +98,7 @@ def test_seconds_and_the_re_learning_test_stand_beside_the_rates(tmp_path, capsy
         text = "\n".join(["method,m,excess", *tested])
         (figures / "relearning_methods.csv").write_text(text + "\n")
     ranking.main(str(tmp_path / "a"), str(tmp_path / "b"))
-    _, large, _, small, _ = capsys.readouterr().out.strip().split("\n\n")
+    _, large, _, small, *_ = capsys.readouterr().out.strip().split("\n\n")
     # Means of two runs, of the largest size.
     assert "| path | 1.000 | 0.000 | 0.000 | 0.000 | 10 | 1.062 (1), 5.062 (5) |" in large
     assert "| fine tune | 1.000 | 0.000 | 0.000 | 0.000 | 30 | 0.163 (1), 0.562 (5) |" in large
