@@ -6,7 +6,7 @@ Trains `--number` clean networks and as many per trigger, inverts triggers on ea
 on its control, and keeps what every class cost. A second call goes on where the first ended. Then it writes the page
 beside the file.
 
-The threshold (`mcjax.repair.evidence.verdict.THRESHOLD`) is set by hand from the clean networks of digits with odd seeds; the rates are those
+The threshold (`mcjax.repair.evidence.verdict.THRESHOLD`) comes from the clean networks of digits with odd seeds; the rates are those
 of clean networks with even seeds, of every trigger, of other architectures and of Fashion-MNIST.
 """
 
@@ -281,7 +281,7 @@ def page(rows: list[dict[str, Any]], data_name: str = "digits", control: str = "
         f"# Is it backdoored? Anomalies of inverted triggers on {data_name}",
         "",
         f"What {is_clean.sum()} clean networks reach by chance, by form, and the threshold of mcjax: a trigger is evidence "
-        "from there on, set by hand from clean networks of digits with odd seeds and paths as controls. "
+        "from there on. The threshold comes from clean networks of digits with odd seeds, whose controls were paths. "
         f"The control here: {CONTROL_NAMES[control]}.",
         "",
         "| form | median | 90 % quantile | largest, odd seeds | largest, even seeds | threshold |",

@@ -78,7 +78,7 @@ def make_control(
         if usable(network, control, suspect, bonafide):
             return control
         reasons.append(f"after {num_steps} steps it had less than half of the suspect's accuracy")
-    raise UserError(" and ".join(reasons))
+    raise UserError(" and ".join(dict.fromkeys(reasons)))
 
 
 def middle_of_path(
