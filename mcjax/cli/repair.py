@@ -11,7 +11,8 @@ Writes to --out: the network `repaired` (in the suspect's format: a checkpoint, 
 .pt2 and a state dict beside it), path.csv, path.png, triggers.png, report.html and result.json. If no point of the
 path has sufficient accuracy, it writes a report but no repaired network, and exits with code 3. With
 --evidence_only it looks for evidence of a backdoor, and writes triggers.png, report.html and result.json.
-A complete folder is left as it is when the same command runs again.
+A complete folder is left as it is when the same command runs again, and an interrupted one goes on after the last
+training or search that it finished.
 """
 
 import warnings
@@ -38,6 +39,7 @@ from mcjax.repair.model import repair_model
 from mcjax.repair.options import DEFAULTS, changed, check_ends
 from mcjax.repair.repaired import NothingRepaired
 from mcjax.repair.search import OPTIONS, find_evidence
+from mcjax.runs.kept import Kept
 from mcjax.runs.output_folder import COMPLETE, answered, asked, new_folder
 
 SEARCH = OPTIONS
@@ -202,20 +204,23 @@ def repair(model: str, data: str, folder: Path, question: Mapping[str, Any]) -> 
     facts |= {"normalise": suspect.normalise, **data_flags.settings()}
     facts |= {**settings, "seed": options.seed}
     given = suspect.network, suspect.variables, images
+    kept = Kept.beside(folder, question)
     if options.evidence_only:
-        found = find_evidence(key, *given, verbose=True, **settings)
+        found = find_evidence(key, *given, verbose=True, keep=kept, **settings)
         answer = write_evidence(folder, found, facts, question)
+        kept.forget()
         say_results(answer, folder)
         return
     with warnings.catch_warnings():  # told below
         warnings.simplefilter("ignore", NothingRepaired)
-        repaired = repair_model(key, *given, second, verbose=True, **settings)
+        repaired = repair_model(key, *given, second, verbose=True, keep=kept, **settings)
     written = None
     if repaired.t is not None:
         written = suspects.save_like(suspect, folder, repaired.variables, t=repaired.t)
         if options.onnx:
             write_onnx(written.with_suffix(".onnx"), written)
     answer = write_repaired(folder, repaired, facts, question)
+    kept.forget()
     if written is not None:
         answer = [*answer, f"The repaired network is {written}."]
     say_results(answer, folder)

@@ -15,6 +15,7 @@ from mcjax.models.given import as_given, as_network
 from mcjax.models.network import Network
 from mcjax.repair.bonafide import check_suspect, tell_doubts
 from mcjax.repair.inputs import check_inputs
+from mcjax.repair.keep import KeepFn, keep_nothing
 from mcjax.repair.options import DEFAULTS, RepairOptions, changed, check_ends
 from mcjax.repair.repaired import NothingRepaired, Repaired
 from mcjax.repair.stages import Stages
@@ -32,6 +33,7 @@ def repair_model(
     tolerance: float = 0.02,
     options: RepairOptions = DEFAULTS,
     verbose: bool = False,
+    keep: KeepFn = keep_nothing,
     **changes: Any,
 ) -> Repaired:
     """Finds a path of low loss from a suspect network on, and takes a point of it.
@@ -65,6 +67,8 @@ def repair_model(
         tolerance: Accuracy on the selection images that the repair may cost, a fraction.
         options: How the path is found and trained.
         verbose: Show progress on standard error.
+        keep: Keeps the results of trainings and searches, so that a call with the same arguments goes on
+            after them (`mcjax.repair.keep`).
         **changes: Single fields of `options`, such as num_steps=500.
 
     Returns:
@@ -109,6 +113,7 @@ def repair_model(
         options=o,
         tolerance=tolerance,
         verbose=verbose,
+        keep=keep,
     )
     report, t = stages.report, stages.t
     fixed = suspect if t is None else as_given(stages.points(jnp.float32(t)), suspect, apply_fn)

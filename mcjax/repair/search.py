@@ -4,6 +4,7 @@ import difflib
 import functools
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -24,8 +25,8 @@ from mcjax.repair.evidence.invert import Inverted, invert
 from mcjax.repair.evidence.pictures import pictures
 from mcjax.repair.evidence.verdict import backdoor_found, findings
 from mcjax.repair.inputs import check_inputs
+from mcjax.repair.keep import KeepFn, keep_nothing, kept_fit
 from mcjax.repair.options import DEFAULTS, RepairOptions, changed
-from mcjax.training.network import fit_with_progress
 
 OPTIONS = ("forms", "inversion_steps", "control_steps")
 """The fields of `RepairOptions` that the search has."""
@@ -39,6 +40,7 @@ def find_evidence(
     *,
     selection: Mapping[str, Any] | None = None,
     verbose: bool = False,
+    keep: KeepFn = keep_nothing,
     **changes: Any,
 ) -> dict[str, Any]:
     """Looks for evidence of a backdoor, and trains no path.
@@ -55,6 +57,7 @@ def find_evidence(
         bonafide: Clean images: "image" [N, H, W, C] uint8 or in [0, 1], "label" [N].
         selection: More clean images, for the pictures; a fifth of `bonafide` is held out if None.
         verbose: Show progress on standard error.
+        keep: See `repair_model`.
         **changes: `forms`, `inversion_steps` and `control_steps` of `RepairOptions`.
 
     Returns:
@@ -96,13 +99,11 @@ def find_evidence(
     images = jax.tree.map(jnp.asarray, parts["bonafide"])
     if verbose:
         say(f"evidence: {searched(options, parts)}")
-    control = control_network(
-        stream(key, "control"), network, start, images, options=options, verbose=verbose
-    )
+    common: dict[str, Any] = {"options": options, "verbose": verbose, "keep": keep}
+    control = control_network(stream(key, "control"), network, start, images, **common)
     inverted = search(
-        stream(key, "evidence"), start, network=network, images=images, options=options,
-        control=control.variables, verbose=verbose,
-    )  # fmt: skip
+        key, start, network=network, images=images, control=control.variables, **common
+    )
     if verbose:
         say_found(inverted, control)
     return {
@@ -162,6 +163,7 @@ def control_network(
     *,
     options: RepairOptions,
     verbose: bool,
+    keep: KeepFn,
 ) -> Control:
     """The suspect's control, if there can be one (`mcjax.repair.evidence.control`).
 
@@ -172,12 +174,13 @@ def control_network(
         images: Clean images, on the device.
         options: `control_steps` counts; 0 makes none.
         verbose: Show progress on standard error.
+        keep: Keeps what was trained.
     """
     num_steps = options.control_steps
     if not num_steps:
         return Control(None, "control_steps is 0")
     fit_fn = functools.partial(
-        fit_with_progress, stream(key, "training"), name="control", verbose=verbose
+        kept_fit, stream(key, "training"), name="control", verbose=verbose, keep=keep
     )
     bonafide = {name: np.asarray(v) for name, v in images.items()}
     key = stream(key, "start")
@@ -218,6 +221,8 @@ def search(
     images: Mapping[str, Any],
     options: RepairOptions,
     verbose: bool,
+    keep: KeepFn,
+    draws: str = "evidence",
     control: PyTree | None = None,
     classes: Mapping[str, int] | None = None,
     name: str = "evidence",
@@ -225,12 +230,14 @@ def search(
     """Inverts triggers form by form, which takes a while.
 
     Args:
-        key: Random key.
+        key: Random key, from which that of the draws comes.
         variables: The network's variables.
         network: The network.
         images: Clean images.
         options: Its `OPTIONS` count.
         verbose: Show progress on standard error.
+        keep: Keeps the triggers of each form.
+        draws: Name of the draws' key, and of what is kept.
         control: A network that the triggers are tried on as well.
         classes: The one class of each form that is searched; None searches all.
         name: What the search is called there.
@@ -240,27 +247,32 @@ def search(
     """
     invert_fn = functools.partial(
         invert,
-        key,
+        stream(key, draws),
         network,
         variables,
         images,
-        forms=options.forms,
         num_steps=options.inversion_steps,
         num_restarts=2,
         control=control,
         classes=classes,
     )
-    if not verbose:
-        return invert_fn()
-    with progress(name, len(options.forms), unit="form") as bar:
+    found: dict[str, Inverted] = {}
+    with progress(name, len(options.forms), unit="form") if verbose else nullcontext() as bar:
+        for form in options.forms:
+            one_fn = functools.partial(_as_dict, invert_fn, form)
+            like = functools.partial(jax.eval_shape, one_fn)
+            found[form] = Inverted(**keep(f"{draws}_{form}", like, one_fn))
+            if bar is not None:
+                shown: dict[str, Any] = {}
+                if classes is None:
+                    shown[f"{form}_anomaly"] = findings({form: found[form]})[0].anomaly
+                bar.advance(1, **shown)
+    return found
 
-        def tell(form: str, found: Inverted) -> None:
-            shown: dict[str, Any] = {}
-            if classes is None:
-                shown[f"{form}_anomaly"] = findings({form: found})[0].anomaly
-            bar.advance(1, **shown)
 
-        return invert_fn(tell=tell)
+def _as_dict(invert_fn: Callable[..., Mapping[str, Inverted]], form: str) -> dict[str, Any]:
+    """The triggers of one form, as a checkpoint keeps them."""
+    return invert_fn(forms=(form,))[form]._asdict()
 
 
 def say_found(inverted: Mapping[str, Inverted], control: Control) -> None:

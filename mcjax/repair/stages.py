@@ -24,6 +24,7 @@ from mcjax.repair.choose import Choice, choose_on_curve, path_ts
 from mcjax.repair.evidence import estimate
 from mcjax.repair.evidence.invert import Inverted
 from mcjax.repair.evidence.verdict import backdoor_found, targets
+from mcjax.repair.keep import KeepFn, kept_fit
 from mcjax.repair.methods import METHODS, taught
 from mcjax.repair.methods.method import Case
 from mcjax.repair.options import RepairOptions
@@ -39,7 +40,6 @@ from mcjax.repair.search import (
 from mcjax.repair.second import Second, second_network
 from mcjax.training.curve import CurveOptions
 from mcjax.training.losses import classification_metrics
-from mcjax.training.network import fit_with_progress
 
 STAGES = ("evidence", "second network", "path", "choice")
 """The stages of a repair, in their order."""
@@ -67,6 +67,7 @@ class Stages:
         options: How the path is found and trained.
         tolerance: Accuracy that the repair may cost, a fraction.
         verbose: Show progress on standard error.
+        keep: Keeps the results of long steps.
     """
 
     key: jax.Array
@@ -78,6 +79,7 @@ class Stages:
     options: RepairOptions
     tolerance: float
     verbose: bool
+    keep: KeepFn
 
     @functools.cached_property
     def images(self) -> Batch:
@@ -90,7 +92,13 @@ class Stages:
         self._tell("evidence", searched(self.options, self.parts))
         key = stream(self.key, "control")
         return control_network(
-            key, self.network, self.suspect, self.images, options=self.options, verbose=self.verbose
+            key,
+            self.network,
+            self.suspect,
+            self.images,
+            options=self.options,
+            verbose=self.verbose,
+            keep=self.keep,
         )
 
     @functools.cached_property
@@ -260,7 +268,7 @@ class Stages:
             curve=CurveOptions(o.kind, o.num_bends),
             options=o.of_methods(self.tolerance, end_is_free=end_is_free),
             key_fn=functools.partial(stream, self.key),
-            fit_fn=functools.partial(fit_with_progress, name=name, verbose=self.verbose),
+            fit_fn=functools.partial(kept_fit, name=name, verbose=self.verbose, keep=self.keep),
             evidence_fn=lambda: self.inverted,
             invert_fn=self._invert_again,
             end_is_free=end_is_free,
@@ -274,12 +282,14 @@ class Stages:
 
     def _search(self, draws: str, variables: PyTree, **options: Any) -> dict[str, Inverted]:
         return search(
-            stream(self.key, draws),
+            self.key,
             variables,
+            draws=draws,
             network=self.network,
             images=self.images,
             options=self.options,
             verbose=self.verbose,
+            keep=self.keep,
             **options,
         )
 

@@ -87,6 +87,37 @@ def no_work(monkeypatch):
     monkeypatch.setattr(data_flags, "read", read)
 
 
+def test_an_interrupted_repair_goes_on_after_its_last_finished_step(folder, monkeypatch):
+    words = (
+        "--model {d}/suspect --data {d}/clean.npz --num_steps 4 --forms patch,warp --num_points 3"
+    )
+    words += " --inversion_steps 2 --control_steps 4"
+
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mcjax.repair.stages.evaluate_path", interrupted)
+        stopped = repair(words + " --out {d}/stopped", folder)
+    assert stopped.returncode == 130
+    assert stopped.stderr.endswith("interrupted; run the same command to resume\n")
+    (steps,) = (folder / "stopped.unfinished").iterdir()
+    names = {step.name for step in steps.iterdir()}
+    assert {"control_path", "evidence_patch", "evidence_warp"} < names
+    with monkeypatch.context() as patch:
+        patch.setattr("mcjax.repair.keep.fit_with_progress", None)
+        done = repair(words + " --out {d}/stopped", folder)
+    assert done.returncode == 0, done.stderr
+    kept = [line.partition(":")[0] for line in done.stderr.splitlines() if "kept from" in line]
+    assert set(kept) == names
+    assert not (folder / "stopped.unfinished").exists()
+    whole = repair(words + " --out {d}/whole", folder)
+    assert "kept from" not in whole.stderr
+    a, b = (folder / name for name in ("stopped", "whole"))
+    assert (a / "path.csv").read_bytes() == (b / "path.csv").read_bytes()
+    assert digest(restore(a / "repaired")[0]) == digest(restore(b / "repaired")[0])
+
+
 def test_evidence_only_trains_nothing_and_the_same_command_again_is_a_no_op(folder, monkeypatch):
     words = "--model {d}/suspect --data {d}/clean.npz --out {d}/evidence --forms patch"
     words += " --inversion_steps 2 --control_steps 0 --evidence_only"

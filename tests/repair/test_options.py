@@ -30,7 +30,7 @@ def nothing_is_computed(monkeypatch):
         raise AssertionError("something was computed")
 
     monkeypatch.setattr(model, "check_suspect", computed)
-    for name in ("fit_with_progress", "control_network", "evaluate_path"):
+    for name in ("kept_fit", "control_network", "evaluate_path"):
         monkeypatch.setattr(stages, name, computed)
     monkeypatch.setattr(inputs, "digest", computed)
 

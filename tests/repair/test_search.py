@@ -14,6 +14,7 @@ from mcjax.models.network import from_linen
 from mcjax.repair import search, stages
 from mcjax.repair.evidence import control as evidence_control
 from mcjax.repair.evidence import verdict
+from mcjax.repair.keep import keep_nothing
 from mcjax.repair.options import DEFAULTS, changed
 from mcjax.training.fit import Budget, Training, fit
 from mcjax.training.objectives import endpoint_loss
@@ -77,7 +78,7 @@ def test_the_control_is_a_network_of_its_own_or_none():
         options = changed(DEFAULTS, changes)
         key = jax.random.key(0)
         found = search.control_network(
-            key, network, variables, images, options=options, verbose=False
+            key, network, variables, images, options=options, verbose=False, keep=keep_nothing
         )
         return found.variables, search.control_report(network, found, parts)
 
@@ -104,10 +105,16 @@ def test_a_control_that_diverges_is_left_out(monkeypatch):
     def diverges(*args, **options):
         raise UserError("the loss is not finite; lower the learning rate")
 
-    monkeypatch.setattr(search, "fit_with_progress", diverges)
+    monkeypatch.setattr(search, "kept_fit", diverges)
     network, suspect = as_network(linear, jnp.eye(4))
     found = search.control_network(
-        jax.random.key(0), network, suspect, BONAFIDE, options=DEFAULTS, verbose=False
+        jax.random.key(0),
+        network,
+        suspect,
+        BONAFIDE,
+        options=DEFAULTS,
+        verbose=False,
+        keep=keep_nothing,
     )
     no_channels = "this network has no channels that can be permuted"
     assert found == search.Control(None, f"{no_channels} and the loss is not finite")

@@ -70,7 +70,6 @@ def invert(
     num_restarts: int = 1,
     control: PyTree | None = None,
     classes: Mapping[str, int] | None = None,
-    tell: Callable[[str, Inverted], None] | None = None,
 ) -> dict[str, Inverted]:
     """Inverts a trigger per form and class.
 
@@ -87,7 +86,6 @@ def invert(
             (`mcjax.repair.evidence.control`).
         classes: The one class of each form that is searched, {form: class}; None searches all. The
             others have infinite costs then.
-        tell: Called after each form with its name and triggers.
 
     Returns:
         The inverted triggers by form.
@@ -138,8 +136,6 @@ def invert(
         if control is not None:
             one = tried_on(control, one, image, network=network, form=name)
         found[name] = jax.block_until_ready(one)  # a form's search needs memory of its own
-        if tell is not None:
-            tell(name, found[name])
     return found
 
 
