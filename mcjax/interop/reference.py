@@ -49,8 +49,7 @@ class VGG(nn.Module):
     def __init__(self, m: Any, layout: Layout, image_shape: tuple[int, int, int]):
         super().__init__()
         self.published, self.curve = m.published, layout.curve
-        sizes = (160, 320, 640, 640, 640) if m.wide else (64, 128, 256, 512, 512)
-        hidden = 1280 if m.wide else 512
+        sizes, hidden = m.channels, m.hidden
         self.convolutions = _VGG[m.depth]
         self.layer_blocks = nn.ModuleList()
         inputs = image_shape[2]

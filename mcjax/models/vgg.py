@@ -12,12 +12,12 @@ import jax
 from mcjax.core.errors import UserError, shown
 from mcjax.models.batch_norm import BatchNorm
 from mcjax.models.layers import Dense, conv
-from mcjax.models.limits import RATE, check_options
+from mcjax.models.limits import RATE, WIDTH, check_options
 from mcjax.models.pooling import max_pool_2x2
 
 _CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # per block
-_CHANNELS = {False: (64, 128, 256, 512, 512), True: (160, 320, 640, 640, 640)}  # by `wide`
-_HIDDEN = {False: 512, True: 1280}
+_CHANNELS = {False: (1, 2, 4, 8, 8), True: (1, 2, 4, 4, 4)}  # times the width, by `wide`
+_WIDTH, _WIDE = 64, 160
 
 
 class VGG(nn.Module):
@@ -31,6 +31,7 @@ class VGG(nn.Module):
         batch_norm: Whether each convolution is followed by a batch normalisation.
         wide: 160-320-640-640-640 channels and dense layers of 1280, instead of
             64-128-256-512-512 and 512.
+        width: Channels of the first block without `wide`; the others, and the dense layers, go with it.
         dropout_rate: Dropout rate at the input of both hidden dense layers.
         published: Run only the layers that the published code runs with batch normalisation, for
             networks trained with it: the first n of a block's n convolutions and n normalisations
@@ -41,6 +42,7 @@ class VGG(nn.Module):
     depth: int = 16
     batch_norm: bool = False
     wide: bool = False
+    width: int = _WIDTH
     dropout_rate: float = 0.0
     published: bool = False
 
@@ -49,15 +51,28 @@ class VGG(nn.Module):
     def __post_init__(self):
         if self.depth not in _CONVOLUTIONS:
             raise UserError(f"vgg: depth is {shown(self.depth)}; give 16 or 19")
-        check_options("vgg", self, dropout_rate=RATE)
+        check_options("vgg", self, dropout_rate=RATE, width=WIDTH)
+        if self.wide and self.width != _WIDTH:
+            raise UserError("vgg: wide=True has a width of its own; remove width")
         if self.published and not self.batch_norm:
             raise UserError("vgg: published=True needs batch_norm=True; remove it")
         super().__post_init__()
 
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each block."""
+        width = _WIDE if self.wide else self.width
+        return tuple(width * multiple for multiple in _CHANNELS[self.wide])
+
+    @property
+    def hidden(self) -> int:
+        """Units of both hidden dense layers."""
+        return 8 * self.channels[0]
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Maps images [B, H, W, C] to logits [B, num_classes]."""
-        blocks = zip(_CONVOLUTIONS[self.depth], _CHANNELS[self.wide], strict=True)
+        blocks = zip(_CONVOLUTIONS[self.depth], self.channels, strict=True)
         for block, (convolutions, channels) in enumerate(blocks, start=1):
             last = -(-convolutions // 2) if self.published else convolutions
             for i in range(1, last + 1):
@@ -73,5 +88,5 @@ class VGG(nn.Module):
         x = x.reshape(x.shape[0], -1)
         for i in (1, 2):
             x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
-            x = nn.relu(Dense(_HIDDEN[self.wide], name=f"fc{i}")(x))
+            x = nn.relu(Dense(self.hidden, name=f"fc{i}")(x))
         return Dense(self.num_classes, name="fc3")(x)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mcjax import models
 from mcjax.core.errors import UserError, shown
 from mcjax.core.fields import check
 from mcjax.repair import methods
@@ -99,6 +100,10 @@ def default(experiment: str) -> ConfigDict:
     return config
 
 
+QUICK_WIDTH = 16
+"""Channels of a network's first layers with `:quick`, at most, where it has the option `width`."""
+
+
 def quick(config: ConfigDict) -> ConfigDict:
     """Shrinks a config so that it runs in seconds, on fake images of the same shape (`:quick`).
 
@@ -112,6 +117,9 @@ def quick(config: ConfigDict) -> ConfigDict:
     for name, setting in SETTINGS[config.experiment].items():
         if name in values:
             config.update_from_flattened_dict({name: setting.shrunk(values[name])})
+    network = models.create(config.model.name, num_classes=2, **config.model.options)
+    if getattr(network, "width", 0) > QUICK_WIDTH and not getattr(network, "wide", False):
+        config.model.options.width = QUICK_WIDTH
     return config
 
 

@@ -167,7 +167,7 @@ def test_a_list_stands_for_a_tuple_and_an_int_for_a_float():
         ("alexnet9000", {}, "choose from mlp, cnn"),
         ("preresnet", {"deepth": 26}, "options are: depth, width, block"),
         ("convfc", {"width": 2}, "options are: none"),
-        ("vgg16", {"depth": 19}, "options are: batch_norm, wide, dropout_rate"),
+        ("vgg16", {"depth": 19}, "options are: batch_norm, wide, width, dropout_rate"),
         ("preresnet", {"depth": "26"}, "type int"),
         ("preresnet", {"depth": True}, "type int"),
         ("vgg", {"batch_norm": 1}, "type bool"),

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import pytest
 
 from mcjax import models
+from mcjax.core.errors import UserError
 from mcjax.models.network import from_linen
 
 CHANNELS = {
@@ -12,8 +13,8 @@ CHANNELS = {
 WIDE_CHANNELS = (160, 160, 320, 320, *[640] * 9)
 
 
-def init_shapes(name):
-    module = models.create(name, num_classes=10)
+def init_shapes(name, **options):
+    module = models.create(name, num_classes=10, **options)
     return jax.eval_shape(module.init, jax.random.key(0), jnp.zeros([1, 32, 32, 3]))
 
 
@@ -38,6 +39,18 @@ def expected_count(channels, hidden, batch_norm=False):
 def test_parameter_count(name, expected):
     params = init_shapes(name)["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected
+
+
+@pytest.mark.parametrize("width", [1, 16])
+def test_a_narrow_network_has_as_many_layers(width):
+    narrow = tuple(channels * width // 64 for channels in CHANNELS[16])
+    params = init_shapes("vgg16", width=width)["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected_count(narrow, 8 * width)
+
+
+def test_the_wide_network_has_a_width_of_its_own():
+    with pytest.raises(UserError, match="wide=True has a width of its own; remove width"):
+        models.create("vgg16_wide", num_classes=10, width=8)
 
 
 def test_vgg16_has_the_tensors_of_the_published_code():

@@ -77,6 +77,22 @@ def test_variants():
         base.variant(base.connect(), "fast")
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("vgg16", {"batch_norm": True}, {"batch_norm": True, "width": 16}),
+        ("vgg16_wide", {}, {}),
+        ("resnet8", {"width": 4}, {"width": 4}),
+        ("mlp", {}, {}),
+    ],
+)
+def test_quick_networks_are_narrow(name, options, expected):
+    config = base.connect()
+    config.model.name = name
+    config.model.options.update(options)
+    assert base.quick(config).model.options.to_dict() == expected
+
+
 @pytest.mark.parametrize("field", ["learning_rate", "momentum", "weight_decay", "num_epochs"])
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), -1.0])
 def test_what_training_would_not_survive_is_refused(field, value):

@@ -21,10 +21,11 @@ def _vgg_layer(dense: dict[str, str]) -> Callable[[Any, str], str]:
 def _vgg_options(tensors: Tensors) -> dict[str, Any]:
     convolutions = [name for name, w in tensors.items() if w.ndim == 4]
     batch_norm = count(tensors, r"layer_blocks\..*running_mean") > 0
+    first = width(tensors, "layer_blocks.0.0.weight")
     return {
         "depth": 3 + len(convolutions),
         "batch_norm": batch_norm,
-        "wide": width(tensors, "layer_blocks.0.0.weight") == 160,
+        **({"wide": True} if first == 160 else {"width": first}),
         "published": batch_norm and never_run(tensors),
     }
 
