@@ -50,7 +50,7 @@ TS = (-0.5, -0.25, 0.25, 0.5, 0.75, 1.25, 1.5)
 def main() -> None:
     """Measures what is missing, and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options = parsed(parser, Path("benchmarks/signature.json"))
+    options = parsed(parser, "signature")
     rows = measured_rows(options, measured)
     path = Path(f"benchmarks/verdict{'' if options.data == 'digits' else '_fashion'}_away.json")
     wanted = set(map(key_of, rows))

@@ -6,7 +6,7 @@ Trains `--number` clean networks and as many per trigger, inverts triggers on ea
 on its control, and keeps what every class cost. A second call goes on where the first ended. Then it writes the page
 beside the file.
 
-The threshold (`mcjax.repair.evidence.verdict.THRESHOLD`) comes from the clean networks of digits with odd seeds; the rates are those
+The threshold (`mcjax.repair.evidence.control.THRESHOLDS`) comes from clean networks of digits with odd seeds; the rates are those
 of clean networks with even seeds, of every trigger, of other architectures and of Fashion-MNIST.
 """
 
@@ -28,7 +28,7 @@ from mcjax.core.files import write
 from mcjax.core.keys import stream
 from mcjax.data.splits import Examples, Splits, split
 from mcjax.models.network import Network, from_linen
-from mcjax.repair.evidence.control import CONTROLS, make_control
+from mcjax.repair.evidence.control import CONTROLS, THRESHOLDS, Control, make_control
 from mcjax.repair.evidence.invert import Inverted, invert
 from mcjax.repair.evidence.verdict import Finding, findings
 from mcjax.repair.options import DEFAULTS
@@ -81,25 +81,29 @@ def main() -> None:
     """Measures what is missing, and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--control", choices=list(CONTROLS), default="path", help="how it is made")
-    options = parsed(parser, Path("benchmarks/verdict.json"))
+    options = parsed(parser, "verdict")
     rows = measured_rows(options, functools.partial(measured, kind=options.control))
-    write(options.output.with_suffix(".md"), page(rows, options.data, options.control))
+    write(options.output.with_suffix(".md"), page(rows, options.data))
 
 
-def parsed(parser: argparse.ArgumentParser, output: Path) -> argparse.Namespace:
+def parsed(parser: argparse.ArgumentParser, name: str) -> argparse.Namespace:
     """The command line: which networks are measured, and the file of the results.
 
     Args:
-        parser: The command's parser.
-        output: The usual file.
+        parser: The command's parser, with `--control` where there are several kinds.
+        name: The usual file's, `NAME.json` for digits and controls by paths.
     """
     parser.add_argument("--data", choices=list(TRIGGERS), default="digits")
     parser.add_argument("--number", type=int, default=10, help="networks per trigger")
     parser.add_argument("--first_seed", type=int, default=0)
     parser.add_argument("--triggers", nargs="*", help='all of the data set; "clean": the controls')
     parser.add_argument("--architectures", nargs="+", default=["cnn", "cnn with BatchNorm"])
-    parser.add_argument("--output", type=Path, default=output)
-    return parser.parse_args()
+    parser.add_argument("--output", type=Path, help="default: by data and control")
+    options = parser.parse_args()
+    data_part = "" if options.data == "digits" else "_fashion"
+    control_part = "_away" if getattr(options, "control", "path") == "away" else ""
+    options.output = options.output or Path(f"benchmarks/{name}{data_part}{control_part}.json")
+    return options
 
 
 def key_of(row: dict[str, Any]) -> tuple[str, str, int]:
@@ -162,7 +166,9 @@ def suspect_of(name: str, architecture: str, trigger: str, seed: int) -> Suspect
     return Suspect(network, trained(network, examples, seed, how.budget), splits, stamp)
 
 
-def searched(name: str, suspect: Suspect, seed: int, control: Any = None) -> dict[str, Inverted]:
+def searched(
+    name: str, suspect: Suspect, seed: int, control: Control | None = None
+) -> dict[str, Inverted]:
     """The triggers inverted on a network, tried on its control if there is one."""
     images = jax.tree.map(jnp.asarray, suspect.splits.bonafide)
     return invert(
@@ -200,13 +206,16 @@ def measured(name: str, architecture: str, trigger: str, seed: int, *, kind: str
         fit_fn=functools.partial(fit, stream(key, "control training")),
         kinds=(kind,),
     )
+    if control.variables is None:
+        raise ValueError(f"{architecture}, {trigger or 'clean'}, seed {seed}: {control.why_not}")
     inverted = searched(name, suspect, seed, control)
     row = {
         "architecture": architecture,
         "trigger": trigger,
         "seed": seed,
         **rates(network, variables, splits, stamp),
-        "control": rates(network, control, splits, stamp),
+        "kind": kind,
+        "control": rates(network, control.variables, splits, stamp),
         "triggers": {
             form: {k: np.asarray(getattr(one, k)).mean(-2).round(3).tolist() for k in ARRAYS}
             for form, one in inverted.items()
@@ -228,7 +237,9 @@ def ranked(row: dict[str, Any]) -> list[Finding]:
     found = {}
     for form, one in row["triggers"].items():
         cost, share = jnp.asarray(one["cost"])[None], jnp.asarray(one["control_share"])[None]
-        found[form] = Inverted(None, cost, jnp.zeros_like(cost), jnp.zeros_like(cost), share)
+        nothing = jnp.zeros_like(cost)
+        limit = THRESHOLDS[row["kind"]]
+        found[form] = Inverted(None, cost, nothing, nothing, share, limit)
     return findings(found)
 
 
@@ -266,13 +277,12 @@ CONTROL_NAMES = {
 }
 
 
-def page(rows: list[dict[str, Any]], data_name: str = "digits", control: str = "path") -> str:
+def page(rows: list[dict[str, Any]], data_name: str = "digits") -> str:
     """The page: what clean networks reach by form, then alarms per trigger and architecture.
 
     Args:
         rows: The networks.
         data_name: Their data.
-        control: The kind of their controls.
     """
     found = [{one.form: one for one in ranked(row)} for row in rows]
     is_clean = np.array([not row["trigger"] for row in rows])
@@ -281,8 +291,7 @@ def page(rows: list[dict[str, Any]], data_name: str = "digits", control: str = "
         f"# Is it backdoored? Anomalies of inverted triggers on {data_name}",
         "",
         f"What {is_clean.sum()} clean networks reach by chance, by form, and the threshold of mcjax: a trigger is evidence "
-        "from there on. The threshold comes from clean networks of digits with odd seeds, whose controls were paths. "
-        f"The control here: {CONTROL_NAMES[control]}.",
+        f"from there on. The control: {CONTROL_NAMES[rows[0]['kind']]}.",
         "",
         "| form | median | 90 % quantile | largest, odd seeds | largest, even seeds | threshold |",
         "|---|---|---|---|---|---|",

@@ -17,6 +17,7 @@ def get_config(arg=None):
     config.data.name = "cifar10"
     config.data.augmentation = "flip_crop"
     config.model.name = "preactresnet18"
+    config.model.options.width = 64
     config.endpoint.num_epochs = 100.0
     config.endpoint.batch_size = 128
     config.endpoint.learning_rate = 0.05

@@ -15,7 +15,7 @@ from jax.extend.core import Literal
 
 from mcjax.alignment.factors import Axis, axis, fix, leaves, regroup, tie
 from mcjax.alignment.permutation import PermutationSpec, Tap
-from mcjax.core.errors import UserError
+from mcjax.core.errors import Unsuitable
 from mcjax.core.foreign import refuse_torch
 from mcjax.core.tree import PyTree, by_name
 
@@ -43,7 +43,7 @@ def permutation_spec(
         The classes of axes, in the order of their first leaf.
 
     Raises:
-        UserError: No hidden channels are known to be interchangeable.
+        Unsuitable: No hidden channels are known to be interchangeable.
 
     Example:
         >>> spec = permutation_spec(
@@ -80,7 +80,7 @@ def permutation_spec(
         axes[path] = tuple(described)
     if not sizes:
         why = f": it uses {', '.join(unknown)}, which have no rule" if unknown else ""
-        raise UserError(f"this network has no channels that can be permuted{why}")
+        raise Unsuitable(f"this network has no channels that can be permuted{why}")
     taps: list[Tap | None] = [None] * len(sizes)
     for place, array in enumerate(products):
         for i, one in enumerate(array):

@@ -27,9 +27,9 @@ from mcjax.runs.csv_text import unescape
 Row = dict[str, Any]
 
 LEGEND = (
-    "Score: attack success removed less clean accuracy lost, both against the suspect; the mean over the attacks, "
+    "Score: attack success removed minus clean accuracy lost, both against the suspect; the mean over the attacks, "
     "with its 95 % interval over seeds. Worst: the highest attack success of a run. Seconds: the median, of training. "
-    "Re-learned excess: attack success after fine-tuning with (m) poisoned images, less the clean twin's. "
+    "Re-learned excess: attack success after fine-tuning with (m) poisoned images, minus the clean twin's. "
     "Per attack: clean accuracy / attack success (highest of a seed)."
 )
 

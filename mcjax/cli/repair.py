@@ -143,10 +143,12 @@ def main() -> None:
         given = {k: v for k, v in given.items() if k not in SETTINGS or k in SEARCH}
     question = asked(given, (values["model"], flags.FLAGS.second, data_flags.place(values["data"])))
     folder = local(values["out"]).absolute()
-    before = answered(folder, question)
+    before, kept = answered(folder, question), Kept(folder, question)
     if before is None:
+        kept.clear()
         repair(values["model"], values["data"], new_folder(folder, "--out", question), question)
         return
+    kept.forget()  # if the last call was interrupted just before that
     for sentence in before.get("answer", ()):  # none in a result that an earlier version wrote
         say(sentence)
     command.say_already(before, folder / "report.html")
@@ -204,7 +206,7 @@ def repair(model: str, data: str, folder: Path, question: Mapping[str, Any]) -> 
     facts |= {"normalise": suspect.normalise, **data_flags.settings()}
     facts |= {**settings, "seed": options.seed}
     given = suspect.network, suspect.variables, images
-    kept = Kept.beside(folder, question)
+    kept = Kept(folder, question)
     if options.evidence_only:
         found = find_evidence(key, *given, verbose=True, keep=kept, **settings)
         answer = write_evidence(folder, found, facts, question)

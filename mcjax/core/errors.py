@@ -12,6 +12,14 @@ class UserError(ValueError):
     """Raised for mistakes the user can fix; the message is one line: what is wrong, what to do."""
 
 
+class Unsuitable(UserError):
+    """A network lacks what a method needs of it."""
+
+
+class Diverged(UserError):
+    """A training's loss is not finite."""
+
+
 def shown(value: Any) -> str:
     r"""A value's repr for a message, in one line of at most 80 characters.
 

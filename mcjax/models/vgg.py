@@ -31,7 +31,7 @@ class VGG(nn.Module):
         batch_norm: Whether each convolution is followed by a batch normalisation.
         wide: 160-320-640-640-640 channels and dense layers of 1280, instead of
             64-128-256-512-512 and 512.
-        width: Channels of the first block without `wide`; the others, and the dense layers, go with it.
+        width: Channels of the first block without `wide`; all other sizes scale with it.
         dropout_rate: Dropout rate at the input of both hidden dense layers.
         published: Run only the layers that the published code runs with batch normalisation, for
             networks trained with it: the first n of a block's n convolutions and n normalisations

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mcjax.core.bound_functions import Bound
-from mcjax.core.errors import UserError
+from mcjax.core.errors import Unsuitable
 from mcjax.core.keys import stream
 from mcjax.core.tree import PyTree, by_name, path_name
 from mcjax.data.batches import Batch, to_unit
@@ -65,7 +65,7 @@ def away(
         eps: Cross-entropy of an image, in nats, that is small enough.
 
     Raises:
-        UserError: See `last_kernel`.
+        Unsuitable: See `last_kernel`.
 
     Source: D3 (ICCV 2025, arXiv 2411.09585).
     """
@@ -81,7 +81,7 @@ def kernels(params: PyTree) -> list[str]:
     """Names of the parameters that are matrices, such as those of dense layers.
 
     Raises:
-        UserError: There are none.
+        Unsuitable: There are none.
 
     Example:
         >>> kernels({"conv": {"kernel": jnp.ones((3, 3, 1, 2))}, "fc": {"kernel": jnp.eye(2)}})
@@ -89,7 +89,7 @@ def kernels(params: PyTree) -> list[str]:
     """
     names = [name for name, leaf in by_name(params).items() if jnp.ndim(leaf) == 2]
     if not names:
-        raise UserError(
+        raise Unsuitable(
             "the network has no dense layer, whose kernel is a matrix; do not use the method d3"
         )
     return names
@@ -107,7 +107,7 @@ def last_kernel(network: Network, variables: PyTree, images: jax.Array) -> str:
         images: Images of the network's shape, [B, H, W, C].
 
     Raises:
-        UserError: No matrix could be it, or several.
+        Unsuitable: No matrix could be it, or several.
     """
     found = kernels(variables["params"])
     x = jax.eval_shape(to_unit, images[:1])
@@ -127,7 +127,7 @@ def last_kernel(network: Network, variables: PyTree, images: jax.Array) -> str:
         found = [name for name in found if num_classes in shapes[name]]
     if len(found) != 1:
         what = f"{', '.join(found)} could be it" if found else "no matrix has its shape"
-        raise UserError(
+        raise Unsuitable(
             f"the network's last dense layer is not known: {what}; make it with from_linen"
         )
     return found[0]

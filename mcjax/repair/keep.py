@@ -1,4 +1,4 @@
-"""Results of a repair's long steps, which a caller may keep: then an interrupted repair goes on there."""
+"""Lets a caller keep the results of a repair's long steps, so that an interrupted repair goes on after them."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -22,11 +22,23 @@ class KeepFn(Protocol):
             name: The step; the same for the same key, data and options.
             like: Makes a tree of the result's structure, shapes and dtypes.
             compute: Makes the result.
+
+        Returns:
+            The result.
         """
 
 
 def keep_nothing(name: str, like: Callable[[], PyTree], compute: Callable[[], PyTree]) -> PyTree:
-    """Computes every step."""
+    """Computes every step: the `KeepFn` that keeps none.
+
+    Args:
+        name: The step.
+        like: Not used.
+        compute: Makes the result.
+
+    Returns:
+        The result.
+    """
     return compute()
 
 
@@ -41,6 +53,12 @@ def kept_fit(
         name: What messages call it.
         verbose: Show progress on standard error.
         keep: Keeps the result.
+
+    Returns:
+        {"params", "batch_stats"} after the last step.
+
+    Raises:
+        Diverged: The loss is not finite.
     """
     return keep(
         f"{name}_{training.part}" if training.part else name,

@@ -5,14 +5,13 @@ import functools
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mcjax.core import fields
-from mcjax.core.errors import UserError
 from mcjax.core.keys import check_key, stream
 from mcjax.core.progress import progress, say
 from mcjax.core.tree import PyTree
@@ -20,7 +19,7 @@ from mcjax.data.batches import Batch
 from mcjax.data.given import Examples
 from mcjax.models.network import Network
 from mcjax.repair.bonafide import check_suspect, num_right, tell_doubts
-from mcjax.repair.evidence.control import make_control
+from mcjax.repair.evidence.control import Control, make_control
 from mcjax.repair.evidence.invert import Inverted, invert
 from mcjax.repair.evidence.pictures import pictures
 from mcjax.repair.evidence.verdict import backdoor_found, findings
@@ -63,7 +62,8 @@ def find_evidence(
     Returns:
         "findings", one `mcjax.repair.evidence.verdict.Finding` per form, the most suspicious first;
         "backdoor_found"; "target", the class, or None; "pictures", images with the triggers;
-        "control_accuracy", on the images held out, or None, and "no_control", why it is missing, or "";
+        "control", the kind of the control (`mcjax.repair.evidence.control.CONTROLS`), or "";
+        "control_accuracy", on the images held out, or None; "no_control", why it is missing, or "";
         "accuracy" of the suspect on all images, "num_images", "seconds".
 
     Raises:
@@ -101,9 +101,7 @@ def find_evidence(
         say(f"evidence: {searched(options, parts)}")
     common: dict[str, Any] = {"options": options, "verbose": verbose, "keep": keep}
     control = control_network(stream(key, "control"), network, start, images, **common)
-    inverted = search(
-        key, start, network=network, images=images, control=control.variables, **common
-    )
+    inverted = search(key, start, network=network, images=images, control=control, **common)
     if verbose:
         say_found(inverted, control)
     return {
@@ -143,18 +141,6 @@ def searched(options: RepairOptions, parts: Mapping[str, Mapping[str, Any]]) -> 
     return f"triggers of {forms} form{'s' if forms > 1 else ''} on {number} images{tried}"
 
 
-class Control(NamedTuple):
-    """A suspect's control network, or the reason why it is missing.
-
-    Attributes:
-        variables: Its variables, or None.
-        why_not: Why it is missing; "" if it is not.
-    """
-
-    variables: PyTree | None
-    why_not: str = ""
-
-
 def control_network(
     key: jax.Array,
     network: Network,
@@ -163,7 +149,7 @@ def control_network(
     *,
     options: RepairOptions,
     verbose: bool,
-    keep: KeepFn,
+    keep: KeepFn = keep_nothing,
 ) -> Control:
     """The suspect's control, if there can be one (`mcjax.repair.evidence.control`).
 
@@ -178,19 +164,20 @@ def control_network(
     """
     num_steps = options.control_steps
     if not num_steps:
-        return Control(None, "control_steps is 0")
+        return Control(None, why_not="control_steps is 0")
     fit_fn = functools.partial(
         kept_fit, stream(key, "training"), name="control", verbose=verbose, keep=keep
     )
     bonafide = {name: np.asarray(v) for name, v in images.items()}
-    key = stream(key, "start")
-    try:
-        control = make_control(
-            key, network, suspect, images, bonafide, num_steps=num_steps, fit_fn=fit_fn
-        )
-    except UserError as error:
-        return Control(None, str(error))
-    return Control(control)
+    return make_control(
+        stream(key, "start"),
+        network,
+        suspect,
+        images,
+        bonafide,
+        num_steps=num_steps,
+        fit_fn=fit_fn,
+    )
 
 
 def control_report(
@@ -204,13 +191,18 @@ def control_report(
         parts: "selection", the images held out.
 
     Returns:
-        "control_accuracy", on the images held out, or None; "no_control", why it is missing, or "".
+        "control", its kind, or ""; "control_accuracy", on the images held out, or None; "no_control", why
+        it is missing, or "".
     """
     accuracy = None
     if control.variables is not None:
         right, number = num_right(network, control.variables, {"selection": parts["selection"]})
         accuracy = right / number
-    return {"control_accuracy": accuracy, "no_control": control.why_not}
+    return {
+        "control": control.kind,
+        "control_accuracy": accuracy,
+        "no_control": control.why_not,
+    }
 
 
 def search(
@@ -221,9 +213,9 @@ def search(
     images: Mapping[str, Any],
     options: RepairOptions,
     verbose: bool,
-    keep: KeepFn,
+    keep: KeepFn = keep_nothing,
     draws: str = "evidence",
-    control: PyTree | None = None,
+    control: Control | None = None,
     classes: Mapping[str, int] | None = None,
     name: str = "evidence",
 ) -> dict[str, Inverted]:
@@ -238,7 +230,7 @@ def search(
         verbose: Show progress on standard error.
         keep: Keeps the triggers of each form.
         draws: Name of the draws' key, and of what is kept.
-        control: A network that the triggers are tried on as well.
+        control: The control that the triggers are tried on as well.
         classes: The one class of each form that is searched; None searches all.
         name: What the search is called there.
 

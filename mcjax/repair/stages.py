@@ -22,14 +22,14 @@ from mcjax.evaluation.path import evaluate_path
 from mcjax.models.network import Network
 from mcjax.repair.choose import Choice, choose_on_curve, path_ts
 from mcjax.repair.evidence import estimate
+from mcjax.repair.evidence.control import Control
 from mcjax.repair.evidence.invert import Inverted
 from mcjax.repair.evidence.verdict import backdoor_found, targets
-from mcjax.repair.keep import KeepFn, kept_fit
+from mcjax.repair.keep import KeepFn, keep_nothing, kept_fit
 from mcjax.repair.methods import METHODS, taught
 from mcjax.repair.methods.method import Case
 from mcjax.repair.options import RepairOptions
 from mcjax.repair.search import (
-    Control,
     control_network,
     control_report,
     evidence_report,
@@ -79,7 +79,7 @@ class Stages:
     options: RepairOptions
     tolerance: float
     verbose: bool
-    keep: KeepFn
+    keep: KeepFn = keep_nothing
 
     @functools.cached_property
     def images(self) -> Batch:
@@ -105,7 +105,7 @@ class Stages:
     def inverted(self) -> dict[str, Inverted]:
         """The triggers inverted on the suspect, by form."""
         control = self.control
-        found = self._search("evidence", self.suspect, control=control.variables)
+        found = self._search("evidence", self.suspect, control=control)
         if self.verbose:  # the owner's first question, long before the path is trained
             say_found(found, control)
         return found

@@ -89,6 +89,7 @@ NUMBERS = (
     (r"backdoor_found", "whether a class is so suspicious that its trigger counts as evidence of a backdoor"),
     (r"target", "the class that the evidence points to"),
     (r"no_control", "why there was no control network"),
+    (r"control", "how the control network was made: path, the middle of a path to the un-aligned copy; away, trained away from its last layer"),
     (r"control_accuracy", "accuracy on the held-out images of the control network, on which triggers were tried as well; None: there was none"),
     (r"(.*)_class", "the most suspicious class by the form {}"),
     (r"(.*)_anomaly", "how much cheaper that class is to reach than the others, and how little its trigger does on the control network; mean of both (without a control network the first alone), in robust standard deviations ({})"),

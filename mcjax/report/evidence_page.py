@@ -26,6 +26,12 @@ NO_CLEARANCE = (
     "unseen, and no measurement on clean images proves that one is gone."
 )
 
+TRIED = {
+    "path": "As there, triggers were tried on a control as well: the middle of a path from the network to its un-aligned copy.",
+    "away": "As there, triggers were tried on a control as well: the network trained away from its own last layer.",
+}
+"""How the control was made, by its kind."""
+
 NAMES = {
     "pattern": "faint pattern",
     "smooth": "smooth pattern",
@@ -112,17 +118,18 @@ def verdict(report: Mapping[str, Any]) -> str:
 
 def how_sure(report: Mapping[str, Any]) -> str:
     """How often the verdict was right where the truth is known, in a sentence or two."""
+    kind = report["control"] or "path"
     found = " and in ".join(
         f"{one.clean[0]} of {one.clean[1]} clean and {one.tampered[0]} of {one.tampered[1]} tampered ones of "
         f"{name} ({one.right} with the attacker's class)"
-        for name, one in MEASURED.items()
+        for name, one in MEASURED[kind].items()
     )
     known = (
         "Of small networks whose truth is known, searches of 100 to 200 steps for all five forms found "
         f"evidence in {found}."
     )
-    if not report["no_control"]:
-        return known
+    if report["control"]:
+        return f"{known} {TRIED[kind]}"
     return (
         f"{known} They had a control network, on which triggers were tried as well. This network has none "
         f"({report['no_control']}), so a class that is cheap to reach by nature gives an alarm, too: compare with "

@@ -198,7 +198,7 @@ def relearning_panels(table: Mapping[str, np.ndarray], measure: str) -> list[Pan
 
 
 def methods_panel(table: Sequence[Mapping[str, str]], measure: str) -> Panel:
-    """Success after re-learning of single networks against the number of poisoned images.
+    """Success after re-learning of each method's network against the number of poisoned images.
 
     Args:
         table: The rows of relearning_methods.csv, as text.

@@ -101,7 +101,7 @@ def default(experiment: str) -> ConfigDict:
 
 
 QUICK_WIDTH = 16
-"""Channels of a network's first layers with `:quick`, at most, where it has the option `width`."""
+"""With `:quick`, channels of a network's first layers, at most, where the config gives it options."""
 
 
 def quick(config: ConfigDict) -> ConfigDict:
@@ -117,9 +117,10 @@ def quick(config: ConfigDict) -> ConfigDict:
     for name, setting in SETTINGS[config.experiment].items():
         if name in values:
             config.update_from_flattened_dict({name: setting.shrunk(values[name])})
-    network = models.create(config.model.name, num_classes=2, **config.model.options)
-    if getattr(network, "width", 0) > QUICK_WIDTH and not getattr(network, "wide", False):
-        config.model.options.width = QUICK_WIDTH
+    if config.model.options:  # without any, the name alone may still be changed
+        network = models.create(config.model.name, num_classes=2, **config.model.options)
+        if getattr(network, "width", 0) > QUICK_WIDTH and not getattr(network, "wide", False):
+            config.model.options.width = QUICK_WIDTH
     return config
 
 

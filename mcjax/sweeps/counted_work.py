@@ -210,7 +210,7 @@ def _renormalising_passes(config: ConfigDict) -> float:
 
 
 def _relearning(config: ConfigDict) -> Iterator[Work]:
-    """Fine-tuning with poisoned images, of points of the path and of single networks."""
+    """Fine-tuning with poisoned images, of points of the path and of each method's network."""
     o = config.explain
     if not o.relearn_images:
         return

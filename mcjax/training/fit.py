@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from mcjax.core import fields
-from mcjax.core.errors import UserError
+from mcjax.core.errors import Diverged
 from mcjax.core.fields import Field
 from mcjax.core.tree import PyTree
 from mcjax.data import augmentation as augmentations
@@ -166,10 +166,10 @@ def check_loss(name: str, step: int, means: dict[str, Any], training: Training) 
     """Refuses a loss that is not finite.
 
     Raises:
-        UserError: Names the training, the step and the learning rate.
+        Diverged: Names the training, the step and the learning rate.
     """
     if not np.isfinite(means["loss"]).all():
-        raise UserError(
+        raise Diverged(
             f"{name}: the loss became {means['loss']} by step {step}; lower the learning rate "
             f"(it is {training.learning_rate})"
         )

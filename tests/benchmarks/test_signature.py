@@ -61,7 +61,7 @@ def test_a_network_trained_away_stands_beside_the_path():
     for one, share in zip(rows, (0.0, 0.0, 9.0), strict=True):
         shares = [0.5 + share * LEAST_SPREADS["share"] * (k == 1) for k in range(10)]
         triggers = {"patch": {"cost": [1.0] * 10, "control_share": shares}}
-        verdicts.append({**one, "triggers": triggers, "control": control})
+        verdicts.append({**one, "triggers": triggers, "kind": "away", "control": control})
     lines = signature.page(rows, verdicts).splitlines()
     assert lines[-1] == "| trained away | 0.800 | 0.125 |  | 1.000 | 1 of 1 | 1 |"
     assert "trained away |" not in signature.page(rows, verdicts[:2])  # not the same networks

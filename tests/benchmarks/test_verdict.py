@@ -7,13 +7,10 @@ import numpy as np
 import pytest
 
 from benchmarks import verdict
-from mcjax.repair.evidence.verdict import (
-    LEAST_SPREADS,
-    MEASURED,
-    THRESHOLD,
-)
+from mcjax.repair.evidence.control import THRESHOLDS
+from mcjax.repair.evidence.verdict import LEAST_SPREADS, MEASURED
 
-STATED = {"verdict": "digits", "verdict_fashion": "Fashion-MNIST"}
+THRESHOLD = THRESHOLDS["path"]
 
 
 def row(trigger, seed, anomaly, target=1, architecture="cnn"):
@@ -27,6 +24,7 @@ def row(trigger, seed, anomaly, target=1, architecture="cnn"):
         "trigger": trigger,
         "seed": seed,
         **rates,
+        "kind": "path",
         "control": rates,
         "triggers": {form: {"cost": v, "control_share": ordinary} for form, v in forms.items()},
     }
@@ -60,7 +58,12 @@ def test_rates_come_from_clean_networks_that_set_no_threshold():
 
 
 def test_the_report_states_what_was_measured():
-    for name in STATED:
+    stated = {
+        f"verdict{data_part}{kind_part}": MEASURED[kind][data]
+        for kind, kind_part in (("path", ""), ("away", "_away"))
+        for data, data_part in (("digits", ""), ("Fashion-MNIST", "_fashion"))
+    }
+    for name, expected in stated.items():
         rows = json.loads((Path(verdict.__file__).parent / f"{name}.json").read_text())
         scores = [verdict.score(row) for row in rows]
         clean, tampered = (
@@ -70,7 +73,7 @@ def test_the_report_states_what_was_measured():
         alarms = [sum(score >= 1 for score, _ in group) for group in (clean, tampered)]
         right = sum(score >= 1 and target == 1 for score, target in tampered)
         measured = (alarms[0], len(clean)), (alarms[1], len(tampered)), right
-        assert measured == MEASURED[STATED[name]]
+        assert measured == expected
 
 
 def test_the_area_counts_ties_half():

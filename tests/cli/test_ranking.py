@@ -47,7 +47,7 @@ def runs(tmp_path):
 def test_scores_are_means_over_attacks_of_means_over_seeds(runs, capsys):
     ranking.main(*map(str, runs))
     first, means, second, legend = capsys.readouterr().out.strip().split("\n\n")
-    assert legend.startswith("Score: attack success removed less clean accuracy lost")
+    assert legend.startswith("Score: attack success removed minus clean accuracy lost")
     # fine-tuning: (0.96 + 0.80) / 2; path: ((0.88 + 0.70) / 2 + 0.90) / 2; clp has one attack only.
     assert first.splitlines()[2:] == ["| fine tune | 0.880 |", "| path | 0.845 |", "| clp |  |"]
     # Lost: (0.04 + 0.10) / 2; success: 0; worst of three runs. The seconds are nowhere.

@@ -12,6 +12,7 @@ from mcjax import models
 from mcjax.cli import data_flags
 from mcjax.core.tree import digest
 from mcjax.models.network import from_linen
+from mcjax.repair.evidence.control import THRESHOLDS
 from mcjax.runs.checkpoint import restore, save
 from mcjax.runs.seal import sealed
 from mcjax.runs.workdir import read_csv
@@ -87,35 +88,43 @@ def no_work(monkeypatch):
     monkeypatch.setattr(data_flags, "read", read)
 
 
-def test_an_interrupted_repair_goes_on_after_its_last_finished_step(folder, monkeypatch):
+@pytest.mark.parametrize("work", ["repair.stages.evaluate_path", "cli.repair.say_results"])
+def test_an_interrupted_repair_goes_on_after_its_last_finished_step(work, folder, monkeypatch):
+    """Before anything is written, and when all but the result is."""
+    monkeypatch.setitem(THRESHOLDS, "path", -99.0)  # evidence, and so a second round
     words = (
-        "--model {d}/suspect --data {d}/clean.npz --num_steps 4 --forms patch,warp --num_points 3"
+        "--model {d}/suspect --data {d}/clean.npz --num_steps 8 --forms patch,warp --num_points 3"
     )
-    words += " --inversion_steps 2 --control_steps 4"
+    words += " --inversion_steps 2 --control_steps 4 --out {d}/"
+    stopped, whole = (folder / f"{name}_{work}" for name in ("stopped", "whole"))
 
     def interrupted(*args, **options):
+        if work == "cli.repair.say_results":
+            (stopped / "result.json").unlink()
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("mcjax.repair.stages.evaluate_path", interrupted)
-        stopped = repair(words + " --out {d}/stopped", folder)
-    assert stopped.returncode == 130
-    assert stopped.stderr.endswith("interrupted; run the same command to resume\n")
-    (steps,) = (folder / "stopped.unfinished").iterdir()
+        patch.setattr(f"mcjax.{work}", interrupted)
+        patch.setattr("mcjax.runs.kept.Kept.forget", lambda self: None)
+        done = repair(words + stopped.name, folder)
+    assert done.returncode == 130
+    assert done.stderr.endswith("interrupted; run the same command to resume\n")
+    (steps,) = folder.glob(f"{stopped.name}.unfinished/*")
     names = {step.name for step in steps.iterdir()}
-    assert {"control_path", "evidence_patch", "evidence_warp"} < names
+    rounds = {"taught_fine_tune_round_0", "taught_fine_tune_round_1"}
+    again = {"evidence_of_taught_fine_tune_1_patch", "evidence_of_taught_fine_tune_1_warp"}
+    assert names == {"control_path", "evidence_patch", "evidence_warp", *rounds, *again}
     with monkeypatch.context() as patch:
         patch.setattr("mcjax.repair.keep.fit_with_progress", None)
-        done = repair(words + " --out {d}/stopped", folder)
+        done = repair(words + stopped.name, folder)
     assert done.returncode == 0, done.stderr
-    kept = [line.partition(":")[0] for line in done.stderr.splitlines() if "kept from" in line]
-    assert set(kept) == names
-    assert not (folder / "stopped.unfinished").exists()
-    whole = repair(words + " --out {d}/whole", folder)
-    assert "kept from" not in whole.stderr
-    a, b = (folder / name for name in ("stopped", "whole"))
-    assert (a / "path.csv").read_bytes() == (b / "path.csv").read_bytes()
-    assert digest(restore(a / "repaired")[0]) == digest(restore(b / "repaired")[0])
+    told = [line.partition(":")[0] for line in done.stderr.splitlines() if "kept from" in line]
+    assert {name.replace(" ", "_") for name in told} == names
+    assert not steps.parent.exists()
+    alone = repair(words + whole.name, folder)
+    assert "kept from" not in alone.stderr
+    assert (stopped / "path.csv").read_bytes() == (whole / "path.csv").read_bytes()
+    assert digest(restore(stopped / "repaired")[0]) == digest(restore(whole / "repaired")[0])
 
 
 def test_evidence_only_trains_nothing_and_the_same_command_again_is_a_no_op(folder, monkeypatch):

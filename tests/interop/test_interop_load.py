@@ -25,6 +25,7 @@ SMALL = (8, 8, 3)
 NETWORKS = [
     ("vgg16", {"width": 4}, SMALL, None, "vgg16:width=4"),
     ("vgg16", {}, SMALL, None, "vgg16"),
+    pytest.param("vgg16", {"width": 160}, SMALL, None, "vgg16:width=160", marks=SLOW),
     ("vgg16_bn", {"width": 4}, SMALL, None, "vgg16_bn:width=4"),
     (
         "vgg19_bn",

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from mcjax import find_evidence, models, plot_images, repair_model
-from mcjax.core.errors import UserError
+from mcjax.core.errors import Diverged, UserError
 from mcjax.models.given import as_network
 from mcjax.models.network import from_linen
 from mcjax.repair import search, stages
 from mcjax.repair.evidence import control as evidence_control
 from mcjax.repair.evidence import verdict
-from mcjax.repair.keep import keep_nothing
 from mcjax.repair.options import DEFAULTS, changed
 from mcjax.training.fit import Budget, Training, fit
 from mcjax.training.objectives import endpoint_loss
@@ -54,11 +53,13 @@ def test_the_first_search_has_a_control_and_the_next_only_the_suspects_classes(m
 
     monkeypatch.setattr(search, "invert", recorded)
     monkeypatch.setattr(evidence_control, "usable", lambda *args: True)
-    monkeypatch.setattr(verdict, "THRESHOLD", -99.0)  # evidence, and so a second round
+    monkeypatch.setitem(
+        evidence_control.THRESHOLDS, "path", -99.0
+    )  # evidence, and so a second round
     suspect, options = 5 * jnp.eye(4).at[:, 1].add(0.5), {**QUICK, "num_steps": 8, "num_points": 3}
     fixed = repair_model(jax.random.key(0), linear, suspect, BONAFIDE, tolerance=1.0, **options)
     (first, found), (second, _) = searches
-    assert first["control"]["params"].shape == (4, 4)
+    assert first["control"].variables["params"].shape == (4, 4)
     assert first["classes"] is None
     assert np.isfinite(found["patch"].control_share).all()
     assert second["control"] is None
@@ -78,15 +79,15 @@ def test_the_control_is_a_network_of_its_own_or_none():
         options = changed(DEFAULTS, changes)
         key = jax.random.key(0)
         found = search.control_network(
-            key, network, variables, images, options=options, verbose=False, keep=keep_nothing
+            key, network, variables, images, options=options, verbose=False
         )
         return found.variables, search.control_report(network, found, parts)
 
     control, report = made(network, suspect)
-    assert report == {"control_accuracy": 1.0, "no_control": ""}
+    assert report == {"control": "path", "control_accuracy": 1.0, "no_control": ""}
     new, old = (np.asarray(v["params"]["fc2"]["kernel"]) for v in (control, suspect))
     assert np.linalg.norm(new - old) > np.linalg.norm(old) / 2
-    none = {"control_accuracy": None, "no_control": "control_steps is 0"}
+    none = {"control": "", "control_accuracy": None, "no_control": "control_steps is 0"}
     assert made(network, suspect, control_steps=0) == (None, none)
     # Neither channels to permute, nor anything that tells which of two matrices is the last.
     pair = {"a": jnp.eye(4), "b": 5 * jnp.eye(4)}
@@ -103,7 +104,7 @@ def test_the_control_is_a_network_of_its_own_or_none():
 
 def test_a_control_that_diverges_is_left_out(monkeypatch):
     def diverges(*args, **options):
-        raise UserError("the loss is not finite; lower the learning rate")
+        raise Diverged("the loss is not finite; lower the learning rate")
 
     monkeypatch.setattr(search, "kept_fit", diverges)
     network, suspect = as_network(linear, jnp.eye(4))
@@ -114,10 +115,9 @@ def test_a_control_that_diverges_is_left_out(monkeypatch):
         BONAFIDE,
         options=DEFAULTS,
         verbose=False,
-        keep=keep_nothing,
     )
     no_channels = "this network has no channels that can be permuted"
-    assert found == search.Control(None, f"{no_channels} and the loss is not finite")
+    assert found == search.Control(None, why_not=f"{no_channels} and the loss is not finite")
 
 
 def test_mistakes():

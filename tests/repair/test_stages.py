@@ -77,7 +77,7 @@ def test_estimates_are_reported_of_the_suspect_and_of_the_chosen_point(monkeypat
 
 
 def test_triggers_of_a_later_round_judge_as_well(monkeypatch):
-    monkeypatch.setattr(verdict, "threshold", lambda form, **_: -99.0)  # all is evidence
+    monkeypatch.setattr(verdict, "threshold", lambda form, one: -99.0)  # all is evidence
     held_out, judged = stages.estimate.held_out, []
 
     def recorded(points, inverted, again):

@@ -32,6 +32,7 @@ def repaired(t):
             Finding("patch", 3, 4.5, 3.0, 0.2, 0.99),
             Finding("warp", 2, 1.0, 3.0, 2.0, 0.7),
         ],
+        "control": "path",
         "control_accuracy": 0.85,
         "no_control": "",
         "suspect_success": 1.0,

@@ -81,7 +81,8 @@ def test_variants():
     ("name", "options", "expected"),
     [
         ("vgg16", {"batch_norm": True}, {"batch_norm": True, "width": 16}),
-        ("vgg16_wide", {}, {}),
+        ("vgg16", {}, {}),
+        ("vgg16_wide", {"dropout_rate": 0.5}, {"dropout_rate": 0.5}),
         ("resnet8", {"width": 4}, {"width": 4}),
         ("mlp", {}, {}),
     ],

@@ -14,7 +14,7 @@ def like():
 
 
 def test_a_step_is_computed_once_per_question(tmp_path, capsys):
-    one, other = (Kept.beside(tmp_path / "out", {"seed": seed}) for seed in (0, 1))
+    one, other = (Kept(tmp_path / "out", {"seed": seed}) for seed in (0, 1))
     assert one("search of a", like, lambda: TREE) is TREE
     assert capsys.readouterr().err == ""
     again = one("search of a", like, lambda: pytest.fail("computed again"))
@@ -29,7 +29,7 @@ def test_a_step_is_computed_once_per_question(tmp_path, capsys):
 
 
 def test_all_steps_are_forgotten_together(tmp_path):
-    kept = Kept.beside(tmp_path / "out", {})
+    kept = Kept(tmp_path / "out", {})
     kept("a", like, lambda: TREE)
     assert [child.name for child in tmp_path.iterdir()] == ["out.unfinished"]
     kept.forget()
@@ -37,9 +37,37 @@ def test_all_steps_are_forgotten_together(tmp_path):
     kept.forget()
 
 
-def test_another_version_computes_anew(tmp_path, monkeypatch):
-    kept, computed = Kept.beside(tmp_path / "out", {}), []
-    for number in ("1.0", "2.0", "2.0"):
-        monkeypatch.setattr("mcjax.runs.kept.version", lambda name, number=number: number)
+def test_other_code_computes_anew(tmp_path, monkeypatch):
+    kept, computed = Kept(tmp_path / "out", {}), []
+    for number in ("one", "two", "two"):
+        monkeypatch.setattr("mcjax.runs.kept.git_revision", lambda number=number: number)
         kept("a", like, lambda number=number: computed.append(number) or TREE)
-    assert computed == ["1.0", "2.0"]
+    assert computed == ["one", "two"]
+
+
+def test_what_no_checkpoint_can_hold_is_computed_each_time(tmp_path):
+    kept, computed = Kept(tmp_path / "out", {}), []
+    for i in range(2):
+        kept("a", like, lambda i=i: computed.append(i) or {"w": np.zeros((0, 3))})
+    assert computed == [0, 1]
+
+
+def test_an_output_is_cleared_only_if_its_own_command_was_interrupted(tmp_path):
+    out = tmp_path / "out"
+    kept = Kept(out, {"seed": 0})
+
+    def written(name):
+        out.mkdir(exist_ok=True)
+        (out / name).write_text("")
+
+    written("path.csv")
+    kept.clear()
+    assert out.exists()  # a stranger's: no step was ever kept
+    kept("a", like, lambda: TREE)
+    Kept(out, {"seed": 1}).clear()
+    assert out.exists()  # another question's
+    kept.clear()
+    assert not out.exists()
+    written("result.json")
+    kept.clear()
+    assert out.exists()

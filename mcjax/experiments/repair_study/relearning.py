@@ -226,5 +226,5 @@ def captions(run: Run) -> dict[str, str]:
     return {
         "relearning": f"Is it gone or hidden? Every point of the path after {how}. Grey: the clean twin, "
         "which never had the backdoor, after the same steps.",
-        "relearning_methods": f"Single networks after the same re-learning: {how}.",
+        "relearning_methods": f"The network of each method after the same re-learning: {how}.",
     }

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 
-from mcjax.core.errors import UserError
 from mcjax.core.keys import stream
 from mcjax.core.processes import once
 from mcjax.core.progress import say
@@ -15,7 +14,7 @@ from mcjax.core.tree import PyTree
 from mcjax.data.batches import Batch
 from mcjax.data.splits import Examples
 from mcjax.experiments.stages.training import train_stage
-from mcjax.repair.evidence.control import make_control
+from mcjax.repair.evidence.control import Control, make_control
 from mcjax.repair.evidence.invert import Inverted, invert
 from mcjax.runs.run import Run
 from mcjax.runs.stage import Found, stage
@@ -24,8 +23,8 @@ from mcjax.training.fit import Training
 
 def control_stage(
     run: Run, name: str, variables: PyTree, bonafide: Examples, *, images: Batch
-) -> PyTree | None:
-    """A network's control; None if the config wants none, or there can be none.
+) -> Control | None:
+    """A network's control; None if the config wants none.
 
     Args:
         run: The run.
@@ -41,14 +40,18 @@ def control_stage(
     def train(training: Training) -> dict[str, PyTree]:
         return train_stage(run, f"{name}_{training.part}", stream(key, "training"), training)
 
-    start = stream(key, "start")
-    try:
-        return make_control(
-            start, run.network, variables, images, bonafide, num_steps=num_steps, fit_fn=train
-        )
-    except UserError as error:
-        say(f"{name}: no control network: {error}")
-        return None
+    control = make_control(
+        stream(key, "start"),
+        run.network,
+        variables,
+        images,
+        bonafide,
+        num_steps=num_steps,
+        fit_fn=train,
+    )
+    if control.why_not:
+        say(f"{name}: no control network: {control.why_not}")
+    return control
 
 
 def search_stage(
@@ -57,7 +60,7 @@ def search_stage(
     variables: PyTree,
     bonafide: Examples,
     *,
-    control: PyTree | None = None,
+    control: Control | None = None,
     classes: Mapping[str, int] | None = None,
 ) -> dict[str, Inverted]:
     """Triggers inverted on a network: one restart to unlearn, one to judge by.

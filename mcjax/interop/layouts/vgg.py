@@ -21,11 +21,11 @@ def _vgg_layer(dense: dict[str, str]) -> Callable[[Any, str], str]:
 def _vgg_options(tensors: Tensors) -> dict[str, Any]:
     convolutions = [name for name, w in tensors.items() if w.ndim == 4]
     batch_norm = count(tensors, r"layer_blocks\..*running_mean") > 0
-    first = width(tensors, "layer_blocks.0.0.weight")
+    first, last = (width(tensors, f"layer_blocks.{block}.0.weight") for block in (0, 4))
     return {
         "depth": 3 + len(convolutions),
         "batch_norm": batch_norm,
-        **({"wide": True} if first == 160 else {"width": first}),
+        **({"wide": True} if last == 4 * first else {"width": first}),
         "published": batch_norm and never_run(tensors),
     }
 

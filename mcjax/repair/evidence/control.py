@@ -9,12 +9,13 @@ away from its own last layer (`mcjax.repair.away`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from mcjax import alignment
-from mcjax.core.errors import UserError
+from mcjax.core.errors import Diverged, Unsuitable
 from mcjax.core.keys import stream
 from mcjax.core.tree import PyTree
 from mcjax.curves.batch_stats import CurveWithStats
@@ -33,7 +34,30 @@ LEARNING_RATE = 0.05
 
 CURVE = CurveOptions()
 
+THRESHOLDS = {"path": 2.2, "away": 3.0}
+"""The anomaly from which a trigger is evidence of a backdoor, by the kind of the control.
+
+Path: one clean network in 100 would reach it, if the largest anomalies of networks were normal: their
+mean and spread are those of 20 networks of digits, the clean ones of odd seeds, with two paths each
+(benchmarks/verdict.md and benchmarks/signature.md). Away: set by hand, so that none of these and none of
+eight clean networks of Fashion-MNIST reaches it (benchmarks/verdict_away.md and verdict_fashion_away.md).
+"""
+
 FitFn = Callable[[Training], dict[str, PyTree]]
+
+
+class Control(NamedTuple):
+    """A suspect's control, or why there is none.
+
+    Attributes:
+        variables: Its variables, of the suspect's structure; None if there is none.
+        kind: Name of `CONTROLS`; "" if there is none.
+        why_not: Why there is none; "" if there is one.
+    """
+
+    variables: PyTree | None
+    kind: str = ""
+    why_not: str = ""
 
 
 def make_control(
@@ -46,7 +70,7 @@ def make_control(
     num_steps: int,
     fit_fn: FitFn,
     kinds: Sequence[str] = ("path", "away"),
-) -> PyTree:
+) -> Control:
     """A suspect's control, trained on clean images.
 
     Args:
@@ -58,27 +82,24 @@ def make_control(
         num_steps: Steps of `BATCH_SIZE` images.
         fit_fn: Runs a training: `mcjax.training.fit.fit` with a key, or a stage of a run. The
             training's `part` is the kind of the control.
-        kinds: Names of `CONTROLS`; the first is taken that can be made and is `usable`.
+        kinds: Names of `CONTROLS`, tried in order; the first `usable` one is returned.
 
     Returns:
-        Its variables, of the suspect's structure.
-
-    Raises:
-        UserError: There is none: no channels can be permuted and the last layer is not known
-            (`mcjax.repair.away.last_kernel`), say, or the trainings diverged.
+        The control. There is none, for example, if no channels can be permuted and the last layer is not
+        known (`mcjax.repair.away.last_kernel`), or if the trainings diverged.
     """
     reasons = []
     budget = Budget(num_steps=num_steps, batch_size=BATCH_SIZE)
     for kind in kinds:
         try:
             control = CONTROLS[kind](key, network, suspect, images, budget, fit_fn)
-        except UserError as error:
+        except (Unsuitable, Diverged) as error:
             reasons.append(str(error).partition(";")[0])
             continue
         if usable(network, control, suspect, bonafide):
-            return control
+            return Control(control, kind)
         reasons.append(f"after {num_steps} steps it had less than half of the suspect's accuracy")
-    raise UserError(" and ".join(dict.fromkeys(reasons)))
+    return Control(None, why_not=" and ".join(dict.fromkeys(reasons)))
 
 
 def middle_of_path(
@@ -99,8 +120,12 @@ def middle_of_path(
         budget: Of the training.
         fit_fn: Runs it.
 
+    Returns:
+        The variables at t = 1/2.
+
     Raises:
-        UserError: No channels can be permuted, or the training diverged.
+        Unsuitable: No channels can be permuted.
+        Diverged: The loss is not finite.
 
     Source: the path, Zhao et al. 2020; its use as a control is mcjax's own.
     """
@@ -165,8 +190,12 @@ def trained_away(
         budget: Of the training.
         fit_fn: Runs it.
 
+    Returns:
+        The variables after the training.
+
     Raises:
-        UserError: The network's last layer is not known, or the training diverged.
+        Unsuitable: The network's last layer is not known.
+        Diverged: The loss is not finite.
 
     Source: D3 (ICCV 2025, arXiv 2411.09585); its use as a control is mcjax's own.
     """

@@ -25,6 +25,7 @@ from mcjax.core.tree import PyTree
 from mcjax.data.batches import epoch_indices, to_unit
 from mcjax.models.network import Network
 from mcjax.repair.evidence import forms as forms_by_name
+from mcjax.repair.evidence.control import THRESHOLDS, Control
 from mcjax.repair.evidence.forms import FORMS
 from mcjax.training.losses import cross_entropy
 
@@ -49,6 +50,8 @@ class Inverted(NamedTuple):
             class, [restarts, classes].
         control_share: What the trigger leaves of the control network's cross-entropy with its class,
             [restarts, classes]: 1 where it does nothing there; NaN without a control.
+        threshold: The anomaly from which a trigger is evidence of a backdoor, by the kind of the control
+            (`mcjax.repair.evidence.control.THRESHOLDS`); NaN without a control.
     """
 
     triggers: PyTree
@@ -56,6 +59,7 @@ class Inverted(NamedTuple):
     size: jax.Array
     success: jax.Array
     control_share: jax.Array
+    threshold: jax.typing.ArrayLike = float("nan")
 
 
 def invert(
@@ -68,7 +72,7 @@ def invert(
     num_steps: int = 200,
     batch_size: int = 16,
     num_restarts: int = 1,
-    control: PyTree | None = None,
+    control: Control | None = None,
     classes: Mapping[str, int] | None = None,
 ) -> dict[str, Inverted]:
     """Inverts a trigger per form and class.
@@ -82,8 +86,7 @@ def invert(
         num_steps: Adam steps.
         batch_size: Images per step; each is stamped for every class.
         num_restarts: Independent inversions per class, from other starts.
-        control: Variables of a network that the triggers are tried on as well
-            (`mcjax.repair.evidence.control`).
+        control: The control that the triggers are tried on as well, if there is one.
         classes: The one class of each form that is searched, {form: class}; None searches all. The
             others have infinite costs then.
 
@@ -133,8 +136,9 @@ def invert(
             num_restarts=num_restarts,
             chunk=chunk,
         )
-        if control is not None:
-            one = tried_on(control, one, image, network=network, form=name)
+        if control is not None and control.variables is not None:
+            one = tried_on(control.variables, one, image, network=network, form=name)
+            one = one._replace(threshold=jnp.float32(THRESHOLDS[control.kind]))
         found[name] = jax.block_until_ready(one)  # a form's search needs memory of its own
     return found
 
@@ -226,7 +230,7 @@ def _inversion(
     nothing = (q, rates._replace(cost=jnp.full(shape, jnp.inf)))
     triggers, found = lax.fori_loop(0, num_chunks, add_chunk, nothing)
     untried = jnp.full(shape, jnp.nan)
-    return Inverted(triggers, found.cost, found.size, found.success, untried)
+    return Inverted(triggers, found.cost, found.size, found.success, untried, jnp.float32(jnp.nan))
 
 
 _invert = FewPrograms(_inversion, static=("network", "form", "num_restarts", "chunk"))

@@ -8,14 +8,6 @@ import numpy as np
 from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.evidence.invert import Inverted
 
-THRESHOLD = 2.2
-"""The anomaly from which a trigger is evidence of a backdoor, where there is a control.
-
-One clean network in 100 would reach it, if the largest anomalies of networks were normal: their mean
-and spread are those of 20 networks of digits, the clean ones of odd seeds, with two paths each
-(benchmarks/verdict.md and benchmarks/signature.md).
-"""
-
 LEAST_SPREADS = {"cost": 0.1, "share": 0.1}
 """Smallest spreads of the logarithm of costs and of shares: few classes can lie close by chance."""
 
@@ -35,10 +27,16 @@ class Measured(NamedTuple):
 
 
 MEASURED = {
-    "digits": Measured((0, 40), (36, 40), 35),  # benchmarks/verdict.json
-    "Fashion-MNIST": Measured((0, 8), (9, 9), 9),  # benchmarks/verdict_fashion.json
+    "path": {
+        "digits": Measured((0, 40), (36, 40), 35),  # benchmarks/verdict.json
+        "Fashion-MNIST": Measured((0, 8), (9, 9), 9),  # benchmarks/verdict_fashion.json
+    },
+    "away": {
+        "digits": Measured((0, 40), (33, 40), 31),  # benchmarks/verdict_away.json
+        "Fashion-MNIST": Measured((0, 8), (9, 9), 9),  # benchmarks/verdict_fashion_away.json
+    },
 }
-"""Small networks, by their data."""
+"""Small networks, by the kind of their controls and by their data."""
 
 
 class Finding(NamedTuple):
@@ -66,16 +64,18 @@ class Finding(NamedTuple):
         return self.anomaly >= self.threshold
 
 
-def threshold(form: str, *, controlled: bool) -> float:
+def threshold(form: str, one: Inverted) -> float:
     """The anomaly from which a trigger of a form is evidence of a backdoor.
 
     Without a control, forms differ: by a warp, clean networks reach much by chance.
 
-    Example:
-        >>> threshold("warp", controlled=False) > threshold("patch", controlled=False)
-        True
+    Args:
+        form: Name of the form.
+        one: Its triggers.
     """
-    return THRESHOLD if controlled else FORMS[form].threshold
+    if not has_control(one):
+        return FORMS[form].threshold
+    return round(float(np.asarray(one.threshold)), 6)  # of a float32
 
 
 def outlying(v: np.typing.ArrayLike, least_spread: float) -> np.ndarray:
@@ -142,7 +142,7 @@ def findings(inverted: Mapping[str, Inverted]) -> list[Finding]:
     """The most suspicious class of each form, by how far its anomaly is above the form's threshold."""
     found = []
     for form, one in inverted.items():
-        anomaly, limit = anomalies(one), threshold(form, controlled=has_control(one))
+        anomaly, limit = anomalies(one), threshold(form, one)
         k = int(anomaly.argmax())
         cost, success = (
             float(np.asarray(v, np.float64)[:, k].mean()) for v in (one.cost, one.success)

@@ -87,7 +87,9 @@ def test_the_first_search_has_a_control_and_the_next_only_the_suspects_classes(
     num_controls = len(controls)
     assert study.evidence(16) is found
     assert len(controls) == num_controls
-    assert [one["control"] is not None for one in searches] == [knows_its_task] * len(searches)
+    assert [one["control"].variables is not None for one in searches] == [knows_its_task] * len(
+        searches
+    )
     assert {one["classes"] for one in searches} == {None}
     assert all(has_control(one) == knows_its_task for one in found.values())
     searches.clear()

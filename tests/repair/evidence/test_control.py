@@ -1,6 +1,7 @@
 """The control forgets a planted backdoor, and is used only if it knows its task."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 import tiny_case
 
 from mcjax import models
-from mcjax.core.errors import UserError
+from mcjax.core.errors import Diverged, UserError
 from mcjax.models.given import as_network
 from mcjax.models.network import from_linen
 from mcjax.repair.evidence import control as control_module
@@ -52,7 +53,7 @@ def test_it_forgets_the_backdoor_and_keeps_the_task(kind):
     fit_fn = functools.partial(fit, KEY)
     control = make_control(
         KEY, network, suspect, on_device, clean, num_steps=1000, fit_fn=fit_fn, kinds=(kind,)
-    )
+    ).variables
     assert success(network, suspect) > 0.9
     assert success(network, control) < 0.3
     accuracy = (network.apply(control, on_device["image"]).argmax(-1) == clean["label"]).mean()
@@ -79,10 +80,9 @@ def test_there_is_none_without_channels_and_a_known_last_layer():
     )
     clean = tiny_case.images(6, 0)
     on_device = jax.tree.map(jnp.asarray, clean)
-    with pytest.raises(
-        UserError, match=r"no channels that can be permuted and .* a, b could be it"
-    ):
-        make_control(KEY, network, suspect, on_device, clean, num_steps=5, fit_fn=not_reached)
+    found = make_control(KEY, network, suspect, on_device, clean, num_steps=5, fit_fn=not_reached)
+    assert (found.variables, found.kind) == (None, "")
+    assert re.search("no channels that can be permuted and .* a, b could be it", found.why_not)
 
 
 @pytest.mark.parametrize("failure", ["diverges", "is of no use"])
@@ -94,7 +94,7 @@ def test_the_network_trained_away_takes_the_place_of_a_failed_path(failure):
     def fit_fn(training):
         trained.append(training.part)
         if training.part == "path" and failure == "diverges":
-            raise UserError("the loss is not finite; lower the learning rate")
+            raise Diverged("the loss is not finite; lower the learning rate")
         if training.part == "path":  # the images get classes at random
             ruined = jax.tree.map(lambda w: -5 * w, training.params)
             return {"params": ruined, "batch_stats": {}}
@@ -106,7 +106,26 @@ def test_the_network_trained_away_takes_the_place_of_a_failed_path(failure):
         KEY, case.network, suspect, case.images, bonafide, num_steps=7, fit_fn=fit_fn
     )
     assert trained == ["path", "away"]
-    jax.tree.map(np.testing.assert_array_equal, control["params"], suspect["params"])
+    assert control.kind == "away"
+    jax.tree.map(np.testing.assert_array_equal, control.variables["params"], suspect["params"])
+
+
+def test_a_checkpoint_that_cannot_be_read_is_no_reason_for_another_control():
+    case = tiny_case.case(model="cnn", width=4)
+
+    def fit_fn(training):
+        raise UserError("checkpoint control_path is damaged; delete it and run again")
+
+    with pytest.raises(UserError, match="control_path is damaged"):
+        make_control(
+            KEY,
+            case.network,
+            case.suspect,
+            case.images,
+            case.bonafide,
+            num_steps=7,
+            fit_fn=fit_fn,
+        )
 
 
 def not_reached(training):
@@ -125,9 +144,10 @@ def test_it_is_the_middle_of_the_path_to_the_un_aligned_copy(batch_norm, monkeyp
         bend = jax.tree.map(lambda w: w + 1, training.params)
         return {"params": bend, "batch_stats": {}}
 
-    control = make_control(
+    control, kind, _ = make_control(
         KEY, network, suspect, case.images, case.bonafide, num_steps=7, fit_fn=fit_fn
     )
+    assert kind == "path"
     (one,) = trained
     assert (one.budget.num_steps, one.budget.batch_size) == (7, 64)
     start, end = one.fixed["start"], one.fixed["end"]
@@ -163,6 +183,6 @@ def test_or_it_is_trained_away_from_its_last_layer(monkeypatch):
         KEY, network, suspect, on_device, clean, num_steps=7,
         fit_fn=lambda training: trained.append(training) or "control",
     )  # fmt: skip
-    assert control == "control"
+    assert control.variables == "control"
     assert trained[0].project_fn is not None  # keeps the last kernel's norm
     assert trained[0].budget.num_steps == 7

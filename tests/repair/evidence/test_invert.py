@@ -9,6 +9,7 @@ from slow import all_but
 from mcjax.core.errors import UserError
 from mcjax.models.network import from_apply
 from mcjax.repair.evidence import invert as invert_module
+from mcjax.repair.evidence.control import THRESHOLDS, Control
 from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.evidence.invert import invert
 from mcjax.repair.evidence.verdict import findings
@@ -71,7 +72,8 @@ def test_costs_are_those_of_the_triggers_found(form):
 def test_triggers_are_tried_on_the_controls(form):
     """What they leave of the cross-entropy of a network without the backdoor, and of the suspect."""
     for control in (variables(0.0), variables(10.0)):
-        one = inverted(10.0, forms=(form,), control=control)[form]
+        one = inverted(10.0, forms=(form,), control=Control(control, "away"))[form]
+        assert float(one.threshold) == THRESHOLDS["away"]
         assert one.control_share.shape == (2, NUM_CLASSES)
         q = jax.tree.map(lambda v: v[0, 3], one.triggers)
         stamped, plain = (

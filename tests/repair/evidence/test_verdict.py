@@ -9,10 +9,11 @@ from made_triggers import CHEAP, ORDINARY, inverted
 from mcjax.repair.evidence import verdict
 
 
-def with_control(costs, shares):
+def with_control(costs, shares, threshold=2.2):
     """Triggers of known costs, tried on one control; the two restarts differ, their mean is known."""
     shift = np.float32([[-0.25], [0.25]])
-    return inverted(costs)._replace(control_share=np.float32(shares) + shift)
+    shares = np.float32(shares) + shift
+    return inverted(costs)._replace(control_share=shares, threshold=np.float32(threshold))
 
 
 def test_outlying_by_hand():
@@ -64,8 +65,8 @@ def test_thresholds_differ_between_forms_only_without_a_control():
     forms = {"patch": inverted(CHEAP), "warp": inverted(CHEAP)}
     alone = {one.form: one.threshold for one in verdict.findings(forms)}
     assert alone["warp"] > alone["patch"]
-    tried = {form: with_control(CHEAP, [0.5] * 4) for form in forms}
-    assert {one.threshold for one in verdict.findings(tried)} == {verdict.THRESHOLD}
+    tried = {form: with_control(CHEAP, [0.5] * 4, threshold=3.1) for form in forms}
+    assert {one.threshold for one in verdict.findings(tried)} == {3.1}
 
 
 def test_findings_name_the_cheapest_class_and_the_clearest_form_first():

@@ -33,7 +33,7 @@ def test_without_teacher_and_triggers_they_are_the_plain_methods(plain, method):
 
 def recorded(one, threshold, monkeypatch):
     """What the rounds of a case were given, and the networks on which triggers were inverted anew."""
-    monkeypatch.setattr(verdict, "threshold", lambda form, value=threshold, **_: value)
+    monkeypatch.setattr(verdict, "threshold", lambda form, one, value=threshold: value)
     rounds, again = [], []
     evidence = one.evidence_fn()
 
@@ -87,16 +87,16 @@ def test_only_forms_that_are_evidence_are_unlearned(monkeypatch):
     one = case(4, **{"taught.unlearn": ("patch", "smooth")})
     found = {f.form: f.anomaly for f in verdict.findings(one.evidence_fn())}
     between = (found["patch"] + found["smooth"]) / 2
-    monkeypatch.setattr(verdict, "threshold", lambda form, **_: between)
+    monkeypatch.setattr(verdict, "threshold", lambda form, one: between)
     assert taught.unlearned(one) == (max(("patch", "smooth"), key=found.__getitem__),)
 
 
 def test_only_forms_that_were_looked_for_are_unlearned(monkeypatch):
-    monkeypatch.setattr(verdict, "threshold", lambda form, **_: 99.0)
+    monkeypatch.setattr(verdict, "threshold", lambda form, one: 99.0)
     assert taught.unlearned(case(4, **{"taught.unlearn": ("warp", "patch")})) == ("patch",)
     one = case(4, **{"taught.unlearn": ("warp",)})
     assert taught.unlearned(one) == ()
-    monkeypatch.setattr(verdict, "threshold", lambda form, **_: -99.0)
+    monkeypatch.setattr(verdict, "threshold", lambda form, one: -99.0)
     assert taught.num_rounds(one) == 1
 
 
@@ -137,7 +137,7 @@ def test_the_line_leads_to_the_network_that_was_taught():
 def test_answers_are_learned_only_if_there_is_evidence(monkeypatch):
     one = case(4, **{"taught.fit": "auto"})
     for threshold, fit in ((-99.0, "answers"), (99.0, "labels")):
-        monkeypatch.setattr(verdict, "threshold", lambda form, value=threshold, **_: value)
+        monkeypatch.setattr(verdict, "threshold", lambda form, one, value=threshold: value)
         assert taught.fit_of(one) == fit
     assert taught.fit_of(case(4, **{"taught.fit": "labels"})) == "labels"
 
