@@ -3,7 +3,7 @@
     python -m benchmarks.signature --number 4
     python -m benchmarks.signature --number 20 --triggers clean
 
-For the same networks as `benchmarks.verdict`: triggers are inverted on the network, a path with one bend is trained
+For the networks of `benchmarks.suspects`: triggers are inverted on the network, a path with one bend is trained
 on clean images to its un-aligned copy, and at every t the triggers are tried on w(t), as the verdict tries them on its control,
 the middle of such a path. A planted trigger should do little there and a natural one as much as before. A second call goes on where the first
 ended. Then it writes the page beside the file.
@@ -22,17 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.verdict import (
-    Suspect,
-    key_of,
-    measured_rows,
-    parsed,
-    rates,
-    roc_area,
-    score,
-    searched,
-    suspect_of,
-)
+from benchmarks.suspects import Suspect, key_of, measured_rows, parsed, rates, searched, suspect_of
+from benchmarks.verdict import roc_area, score
 from mcjax import alignment
 from mcjax.core.files import write
 from mcjax.core.keys import stream

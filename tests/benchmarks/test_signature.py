@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import signature
-from benchmarks.verdict import SEARCHES, suspect_of
+from benchmarks.suspects import SEARCHES, suspect_of
 from mcjax.repair.evidence.verdict import LEAST_SPREADS
 from mcjax.repair.options import RepairOptions
 
