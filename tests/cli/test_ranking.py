@@ -106,6 +106,21 @@ def test_seconds_and_the_re_learning_test_stand_beside_the_rates(tmp_path, capsy
     assert "| fine tune | 1.000 | 0.000 | 0.000 | 0.000 |  |  |" in small
 
 
+def test_only_the_first_seed_was_tested_for_re_learning(tmp_path):
+    lines = [f"{name},{number},{seed},,0.9,1.0" for seed in (3, 5) for name, number in NAMED]
+    folder = run(tmp_path / "a", "square", lines)
+    (folder / "figures").mkdir()
+    (folder / "figures" / "relearning_methods.csv").write_text("method,m,excess\nd3,10,0.25\n")
+    found = {
+        (row["bonafide"], row["seed"][0]): row.get("excess") for row in ranking.read_run(folder)
+    }
+    assert found[100, "3"] == {10: 0.25}
+    assert found[100, "5"] is found[50, "3"] is None
+
+
+NAMED = (("suspect", 0), ("d3", 100), ("d3", 50))
+
+
 @pytest.mark.parametrize("broken", ["config.json", "table.csv", "both"])
 def test_what_is_no_backdoor_run_is_refused(runs, broken):
     if broken == "both":

@@ -121,6 +121,9 @@ def test_an_interrupted_repair_goes_on_after_its_last_finished_step(work, folder
     told = [line.partition(":")[0] for line in done.stderr.splitlines() if "kept from" in line]
     assert {name.replace(" ", "_") for name in told} == names
     assert not steps.parent.exists()
+    steps.mkdir(parents=True)  # as if it had been interrupted just before they were forgotten
+    assert "already complete" in repair(words + stopped.name, folder).stderr
+    assert not steps.parent.exists()
     alone = repair(words + whole.name, folder)
     assert "kept from" not in alone.stderr
     assert (stopped / "path.csv").read_bytes() == (whole / "path.csv").read_bytes()

@@ -74,6 +74,9 @@ def test_the_searches_for_evidence_by_hand():
     # Before the second round of each taught method, for one class of each form.
     assert images(stages, "inversion anew") == 2 * steps * 2 * 16
     assert images(stages, "train control") == 2 * 1_000 * 64
+    (control,) = (one for one in stages if one.name == "train control")
+    (curve,) = (one for one in stages if one.name == "train taught_path")
+    assert control.weight_passes == curve.weight_passes  # the control is a path, too
 
 
 def test_without_batch_norm_nothing_is_recomputed():

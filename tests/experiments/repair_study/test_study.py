@@ -85,6 +85,8 @@ def test_the_first_search_has_a_control_and_the_next_only_the_suspects_classes(
     study.memory.clear()
     found = study.evidence(16)
     num_controls = len(controls)
+    kinds = [name.removeprefix("evidence_16_control_") for name in controls]
+    assert kinds == (["path"] if knows_its_task else ["path", "away"])
     assert study.evidence(16) is found
     assert len(controls) == num_controls
     assert [one["control"].variables is not None for one in searches] == [knows_its_task] * len(
