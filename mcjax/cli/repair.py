@@ -45,6 +45,9 @@ from mcjax.runs.output_folder import COMPLETE, answered, asked, new_folder
 SEARCH = OPTIONS
 """Flags of the search for evidence."""
 
+WRITTEN = ("repaired", "path", "triggers", "report", "result")
+"""What lies in the output folder, by name without extension."""
+
 SETTINGS = (
     "second_is_clean",
     "align",
@@ -145,7 +148,7 @@ def main() -> None:
     folder = local(values["out"]).absolute()
     before, kept = answered(folder, question), Kept(folder, question)
     if before is None:
-        kept.clear()
+        kept.clear(WRITTEN)
         repair(values["model"], values["data"], new_folder(folder, "--out", question), question)
         return
     kept.forget()  # if the last call was interrupted just before that

@@ -64,6 +64,7 @@ def find_evidence(
         "backdoor_found"; "target", the class, or None; "pictures", images with the triggers;
         "control", the kind of the control (`mcjax.repair.evidence.control.CONTROLS`), or "";
         "control_accuracy", on the images held out, or None; "no_control", why it is missing, or "";
+        "num_forms", "inversion_steps", "control_steps", how long was searched;
         "accuracy" of the suspect on all images, "num_images", "seconds".
 
     Raises:
@@ -107,6 +108,7 @@ def find_evidence(
     return {
         **evidence_report(inverted, parts),
         **control_report(network, control, parts),
+        **search_report(options),
         "accuracy": accuracy,
         "num_images": sum(len(part["label"]) for part in parts.values()),
         "seconds": time.monotonic() - began,
@@ -178,6 +180,22 @@ def control_network(
         num_steps=num_steps,
         fit_fn=fit_fn,
     )
+
+
+def search_report(options: RepairOptions) -> dict[str, int]:
+    """How long was searched, for a report.
+
+    Args:
+        options: The options of the search.
+
+    Returns:
+        "num_forms", "inversion_steps", "control_steps".
+    """
+    return {
+        "num_forms": len(options.forms),
+        "inversion_steps": options.inversion_steps,
+        "control_steps": options.control_steps,
+    }
 
 
 def control_report(

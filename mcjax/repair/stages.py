@@ -35,6 +35,7 @@ from mcjax.repair.search import (
     evidence_report,
     say_found,
     search,
+    search_report,
     searched,
 )
 from mcjax.repair.second import Second, second_network
@@ -240,6 +241,7 @@ class Stages:
             "success_by_form": estimate.success_by_form(hits),
             **evidence_report(self.inverted, self.parts),
             **control_report(self.network, self.control, self.parts),
+            **search_report(self.options),
             "suspect_success": _at(success, here),
             "repaired_success": _at(success, chosen),
             "suspect_accuracy": choice.suspect_accuracy,

@@ -9,6 +9,7 @@ import numpy as np
 from mcjax.repair.bonafide import doubts
 from mcjax.repair.evidence.pictures import CLEAN
 from mcjax.repair.evidence.verdict import MEASURED
+from mcjax.repair.options import DEFAULTS
 from mcjax.report import page
 from mcjax.report.image_grid import difference, write_image_grid
 from mcjax.runs.output_folder import finish
@@ -27,10 +28,13 @@ NO_CLEARANCE = (
 )
 
 TRIED = {
-    "path": "As there, triggers were tried on a control as well: the middle of a path from the network to its un-aligned copy.",
+    "path": "As there, triggers were tried on a control as well: the middle of a path from the network to its un-aligned copy (the same function, its channels permuted).",
     "away": "As there, triggers were tried on a control as well: the network trained away from its own last layer.",
 }
 """How the control was made, by its kind."""
+
+LEAST_STEPS = 100
+"""Of the searches whose rates are known."""
 
 NAMES = {
     "pattern": "faint pattern",
@@ -125,15 +129,30 @@ def how_sure(report: Mapping[str, Any]) -> str:
         for name, one in MEASURED[kind].items()
     )
     known = (
-        "Of small networks whose truth is known, searches of 100 to 200 steps for all five forms found "
+        f"Of small networks whose truth is known, searches of {LEAST_STEPS} to 200 steps for all five forms found "
         f"evidence in {found}."
     )
+    if is_short(report):
+        known += (
+            f" This search was shorter (forms: {report['num_forms']}; steps: {report['inversion_steps']}; of the "
+            f"control: {report['control_steps']}) and misses more."
+        )
     if report["control"]:
         return f"{known} {TRIED[kind]}"
     return (
         f"{known} They had a control network, on which triggers were tried as well. This network has none "
         f"({report['no_control']}), so a class that is cheap to reach by nature gives an alarm, too: compare with "
         "a network that you trust."
+    )
+
+
+def is_short(report: Mapping[str, Any]) -> bool:
+    """Whether the search was shorter than those whose rates are known."""
+    control_steps = report["control_steps"] or DEFAULTS.control_steps  # without any, more is said
+    return (
+        report["num_forms"] < len(DEFAULTS.forms)
+        or report["inversion_steps"] < LEAST_STEPS
+        or control_steps < DEFAULTS.control_steps
     )
 
 

@@ -1,21 +1,25 @@
 """Finished steps of a command, kept until its output is complete."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from mcjax.core.errors import UserError
 from mcjax.core.files import delete
 from mcjax.core.progress import say
 from mcjax.core.tree import PyTree
 from mcjax.runs.checkpoint import exists, restore, save
 from mcjax.runs.output_folder import RESULT
 from mcjax.runs.workdir import git_revision, version
+
+HASH_LENGTH = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,17 +61,38 @@ class Kept:
         return found
 
     @property
+    def _parent(self) -> Path:
+        return self.output.with_name(f"{self.output.name}.unfinished")
+
+    @property
     def _folder(self) -> Path:
         code = [version("mcjax"), git_revision()]
         asked = json.dumps([self.question, code], sort_keys=True)
-        name = hashlib.sha256(asked.encode()).hexdigest()[:16]
-        return self.output.with_name(f"{self.output.name}.unfinished") / name
+        return self._parent / hashlib.sha256(asked.encode()).hexdigest()[:HASH_LENGTH]
 
-    def clear(self) -> None:
-        """Deletes an output that was interrupted while it was written; a complete one, and a stranger's, stays."""
-        if self._folder.exists() and not (self.output / RESULT).exists():
+    def clear(self, written: Collection[str]) -> None:
+        """Deletes an output that was interrupted while it was written, so that it can be written anew.
+
+        A complete one stays, and one with a file that the command does not write.
+
+        Args:
+            written: The files that the command writes, by name without extension.
+
+        Raises:
+            UserError: There is a file where the steps would be kept.
+        """
+        if self._parent.exists() and not self._parent.is_dir():
+            raise UserError(f"{self._parent} is a file; give another --out")
+        if not self._folder.exists() or not self.output.is_dir():
+            return
+        names = {child.name for child in self.output.iterdir()}
+        if RESULT not in names and {name.partition(".")[0] for name in names} <= set(written):
             delete(self.output)
 
     def forget(self) -> None:
-        """Deletes all steps, those of other questions for the same output, too."""
-        delete(self._folder.parent)
+        """Deletes all steps, also those of other questions for the same output, and nothing else."""
+        for child in self._parent.glob("?" * HASH_LENGTH):
+            if set(child.name) <= set("0123456789abcdef"):
+                delete(child)
+        with contextlib.suppress(OSError):  # a stranger's file is in it, or it is not there
+            self._parent.rmdir()

@@ -26,5 +26,22 @@ def test_a_low_accuracy_is_doubted_before_the_verdict(tmp_path, accuracy, doubte
     ],
 )
 def test_the_rates_are_those_of_the_kind_of_control(control, said):
-    report = {"control": control, "no_control": "" if control else "too few steps"}
-    assert re.search(said, how_sure(report))
+    assert re.search(said, how_sure(searched(control=control)))
+
+
+def searched(**changes):
+    """A search as long as those whose rates are known."""
+    steps = {"num_forms": 5, "inversion_steps": 100, "control_steps": 1000}
+    report = {"control": "path", **steps, **changes}
+    return {"no_control": "" if report["control"] else "too few steps", **report}
+
+
+@pytest.mark.parametrize(
+    "shorter", [{"num_forms": 4}, {"inversion_steps": 99}, {"control_steps": 999}]
+)
+def test_a_shorter_search_is_told(shorter):
+    told = "This search was shorter"
+    assert told not in how_sure(searched())
+    assert told not in how_sure(searched(control="", control_steps=0))
+    ((_, number),) = shorter.items()
+    assert f": {number}" in how_sure(searched(**shorter)).partition(told)[2]

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mcjax.core.errors import UserError
 from mcjax.runs.kept import Kept
 
 TREE = {"params": ({"w": np.arange(3.0, dtype=np.float32)}, np.int32(2)), "batch_stats": {}}
@@ -60,14 +61,34 @@ def test_an_output_is_cleared_only_if_its_own_command_was_interrupted(tmp_path):
         out.mkdir(exist_ok=True)
         (out / name).write_text("")
 
+    names = ("path", "result")
     written("path.csv")
-    kept.clear()
+    kept.clear(names)
     assert out.exists()  # a stranger's: no step was ever kept
     kept("a", like, lambda: TREE)
-    Kept(out, {"seed": 1}).clear()
+    Kept(out, {"seed": 1}).clear(names)
     assert out.exists()  # another question's
-    kept.clear()
+    kept.clear(names)
     assert not out.exists()
-    written("result.json")
-    kept.clear()
+    written("path.csv")
+    written("thesis.txt")
+    kept.clear(names)
     assert out.exists()
+    (out / "thesis.txt").unlink()
+    written("result.json")
+    kept.clear(names)
+    assert out.exists()
+
+
+def test_a_strangers_files_stay(tmp_path):
+    kept = Kept(tmp_path / "out", {})
+    kept("a", like, lambda: TREE)
+    (tmp_path / "out.unfinished" / "mine.txt").write_text("")
+    kept.forget()
+    assert [child.name for child in (tmp_path / "out.unfinished").iterdir()] == ["mine.txt"]
+
+
+def test_a_file_in_the_place_of_the_steps_is_told_at_once(tmp_path):
+    (tmp_path / "out.unfinished").write_text("")
+    with pytest.raises(UserError, match=r"out.unfinished is a file; give another --out"):
+        Kept(tmp_path / "out", {}).clear(())

@@ -4,7 +4,7 @@ A class can be cheap to reach by nature. A natural trigger draws what the class 
 on the control as well; a planted one does nothing there.
 
 The control is the middle of a path from the suspect to its un-aligned copy, trained on clean images: it
-is as accurate, and far from the weights of both. Where there is no such path, it is the suspect trained
+is nearly as accurate, and far from the weights of both. Where there is no such path, it is the suspect trained
 away from its own last layer (`mcjax.repair.away`).
 """
 
