@@ -111,7 +111,7 @@ def define_flags() -> None:
         "fit",
         "auto",
         "What is learned: answers (the suspect's), distillation (those to mixed images), labels, or "
-        "auto (the answers if there is evidence of a backdoor).",
+        "auto (the answers if there is evidence of a backdoor and no --second).",
     )
     flags.DEFINE_string(
         "choose", "evidence", "How t is chosen: evidence (inverted triggers) or distance."

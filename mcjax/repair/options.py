@@ -35,7 +35,8 @@ class RepairOptions:
         unalign: How that copy's channels are permuted: "weights", "activations", "random".
         fit: "answers" learns the suspect's answers to clean images, "distillation" those to mixed ones,
             "labels" the labels; "auto" takes the answers only if there is evidence of a backdoor, whose
-            trigger is then unlearned: without, the answers could teach an unseen backdoor along.
+            trigger is then unlearned, and no second network was given: without evidence the answers could
+            teach an unseen backdoor along, and a second network has answers of its own.
         forms: Forms of triggers that are looked for (`mcjax.repair.evidence.forms`); fewer take less
             time and miss more.
         unlearn: Those that are unlearned, if they are evidence; without evidence all.

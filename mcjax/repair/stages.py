@@ -268,13 +268,20 @@ class Stages:
             selection=self.parts["selection"],
             budget=o.budget,
             curve=CurveOptions(o.kind, o.num_bends),
-            options=o.of_methods(self.tolerance, end_is_free=end_is_free),
+            options=self._method_options(end_is_free),
             key_fn=functools.partial(stream, self.key),
             fit_fn=functools.partial(kept_fit, name=name, verbose=self.verbose, keep=self.keep),
             evidence_fn=lambda: self.inverted,
             invert_fn=self._invert_again,
             end_is_free=end_is_free,
         )
+
+    def _method_options(self, end_is_free: bool) -> dict[str, Any]:
+        options = self.options.of_methods(self.tolerance, end_is_free=end_is_free)
+        if self.given is not None and self.options.fit == "auto":
+            # A second network has answers of its own: points between would have to agree with the suspect.
+            options["taught.fit"] = "labels"
+        return options
 
     def _invert_again(self, name: str, variables: PyTree) -> dict[str, Inverted]:
         classes = targets(self.inverted)

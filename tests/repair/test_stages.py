@@ -76,6 +76,13 @@ def test_estimates_are_reported_of_the_suspect_and_of_the_chosen_point(monkeypat
     assert (one.report["suspect_success"], one.report["repaired_success"]) == (0.75, 0.25)
 
 
+def test_a_second_network_has_answers_of_its_own(monkeypatch):
+    monkeypatch.setattr(verdict, "threshold", lambda form, one: -99.0)  # all is evidence
+    assert made().report["fit"] == "answers"
+    assert made(3 * jnp.eye(4)).report["fit"] == "labels"
+    assert made(3 * jnp.eye(4), fit="answers").report["fit"] == "answers"
+
+
 def test_triggers_of_a_later_round_judge_as_well(monkeypatch):
     monkeypatch.setattr(verdict, "threshold", lambda form, one: -99.0)  # all is evidence
     held_out, judged = stages.estimate.held_out, []

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -83,7 +82,7 @@ def network_of(study: Study, name: str, size: int) -> PyTree | None:
     match methods.get(name).kind:
         case "path":
             t = rows_of(study, name, size)[0].t
-            return jax.jit(study.points(name, found, size))(jnp.float32(t))
+            return study.points(name, found, size)(jnp.float32(t))
         case "network":
             return found
         case "family":
