@@ -24,11 +24,10 @@ import numpy as np
 
 from benchmarks.suspects import Suspect, key_of, measured_rows, parsed, rates, searched, suspect_of
 from benchmarks.verdict import roc_area, score
-from mcjax import alignment
 from mcjax.core.files import write
 from mcjax.core.keys import stream
 from mcjax.curves.batch_stats import CurveWithStats
-from mcjax.repair.evidence.control import BATCH_SIZE, path_between
+from mcjax.repair.evidence.control import BATCH_SIZE, path_to_unaligned_copy
 from mcjax.repair.evidence.invert import tried_on
 from mcjax.repair.evidence.verdict import LEAST_SPREADS, outlying
 from mcjax.repair.options import DEFAULTS
@@ -90,20 +89,13 @@ def measured(name: str, architecture: str, trigger: str, seed: int) -> dict[str,
 
 def path_of(suspect: Suspect, key: jax.Array) -> CurveWithStats:
     """The points of a path from a network to its un-aligned copy, trained on the bonafide images."""
-    network, variables = suspect.network, suspect.variables
-    images = jax.tree.map(jnp.asarray, suspect.splits.bonafide)
-    spec = alignment.permutation_spec(network.apply, variables, images["image"].shape[1:])
-    copy = alignment.unaligned_copy(
-        stream(key, "unaligned"), spec, network.apply, variables, by="weights"
-    )
-    return path_between(
+    return path_to_unaligned_copy(
         key,
-        network,
-        variables,
-        copy,
-        images,
-        budget=Budget(num_steps=DEFAULTS.control_steps, batch_size=BATCH_SIZE),
-        fit_fn=functools.partial(fit, stream(key, "path")),
+        suspect.network,
+        suspect.variables,
+        jax.tree.map(jnp.asarray, suspect.splits.bonafide),
+        Budget(num_steps=DEFAULTS.control_steps, batch_size=BATCH_SIZE),
+        functools.partial(fit, stream(key, "path")),
     )
 
 

@@ -16,9 +16,8 @@ training or search that it finished.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 from absl import flags
@@ -149,7 +148,7 @@ def main() -> None:
     before, kept = answered(folder, question), Kept(folder, question)
     if before is None:
         kept.clear(WRITTEN)
-        repair(values["model"], values["data"], new_folder(folder, "--out", question), question)
+        repair(values["model"], values["data"], new_folder(folder, "--out", question), kept)
         return
     kept.forget()  # if the last call was interrupted just before that
     for sentence in before.get("answer", ()):  # none in a result that an earlier version wrote
@@ -159,14 +158,14 @@ def main() -> None:
         raise no_point(before["metrics"]["floor"], folder)
 
 
-def repair(model: str, data: str, folder: Path, question: Mapping[str, Any]) -> None:
+def repair(model: str, data: str, folder: Path, kept: Kept) -> None:
     """Repairs a network, with the other settings from the flags.
 
     Args:
         model: Path of the suspect.
         data: Path of the images.
         folder: The output folder, a new one.
-        question: What is asked, for result.json.
+        kept: The steps that are kept until the folder is complete, and what is asked, for result.json.
 
     Raises:
         UserError: An input is invalid; or, with exit code 3, no point has sufficient accuracy.
@@ -209,7 +208,7 @@ def repair(model: str, data: str, folder: Path, question: Mapping[str, Any]) -> 
     facts |= {"normalise": suspect.normalise, **data_flags.settings()}
     facts |= {**settings, "seed": options.seed}
     given = suspect.network, suspect.variables, images
-    kept = Kept(folder, question)
+    question = kept.question
     if options.evidence_only:
         found = find_evidence(key, *given, verbose=True, keep=kept, **settings)
         answer = write_evidence(folder, found, facts, question)

@@ -43,18 +43,18 @@ mean and spread are those of 20 networks of digits, the clean ones of odd seeds,
 eight clean networks of Fashion-MNIST reaches it (benchmarks/verdict_away.md and verdict_fashion_away.md).
 """
 
-_at = jax.jit(lambda points, t: points(t))
+_at = jax.jit(lambda points, t: points(t))  # here, so that all controls share the program
 
 FitFn = Callable[[Training], dict[str, PyTree]]
 
 
 class Control(NamedTuple):
-    """A suspect's control, or why there is none.
+    """A suspect's control, or why no control could be made.
 
     Attributes:
-        variables: Its variables, of the suspect's structure; None if there is none.
-        kind: Name of `CONTROLS`; "" if there is none.
-        why_not: Why there is none; "" if there is one.
+        variables: Its variables, of the suspect's structure; None without a control.
+        kind: Name of `CONTROLS`; "" without a control.
+        why_not: Why no control could be made; else "".
     """
 
     variables: PyTree | None
@@ -87,8 +87,8 @@ def make_control(
         kinds: Names of `CONTROLS`, tried in order; the first `usable` one is returned.
 
     Returns:
-        The control. There is none, for example, if no channels can be permuted and the last layer is not
-        known (`mcjax.repair.away.last_kernel`), or if the trainings diverged.
+        The control. None can be made, for example, if the network has no channels to permute and its last
+        layer is not known (`mcjax.repair.away.last_kernel`), or if the trainings diverged.
     """
     reasons = []
     budget = Budget(num_steps=num_steps, batch_size=BATCH_SIZE)
@@ -131,36 +131,40 @@ def middle_of_path(
 
     Source: the path, Zhao et al. 2020; its use as a control is mcjax's own.
     """
-    spec = alignment.permutation_spec(network.apply, suspect, images["image"].shape[1:])
-    copy = alignment.unaligned_copy(stream(key, "unaligned"), spec, network.apply, suspect)
-    points = path_between(key, network, suspect, copy, images, budget=budget, fit_fn=fit_fn)
+    points = path_to_unaligned_copy(key, network, suspect, images, budget, fit_fn)
     return {"batch_stats": {}, **_at(points, jnp.float32(0.5))}
 
 
-def path_between(
+def path_to_unaligned_copy(
     key: jax.Array,
     network: Network,
-    start: PyTree,
-    end: PyTree,
+    suspect: PyTree,
     images: Batch,
-    *,
     budget: Budget,
     fit_fn: FitFn,
 ) -> CurveWithStats:
-    """The points of a path with one bend between two networks, trained on clean images.
+    """The points of a path with one bend from a suspect to its un-aligned copy, trained on clean images.
 
     Args:
         key: Random key.
-        network: The network of both.
-        start: The first network's variables.
-        end: The second's.
+        network: The network.
+        suspect: The suspect's variables.
         images: The clean images, on the device; BatchNorm's statistics come from them.
         budget: Of the training.
         fit_fn: Runs it.
+
+    Returns:
+        A callable pytree: `points(t)` gives the variables of a whole network.
+
+    Raises:
+        Unsuitable: No channels can be permuted.
+        Diverged: The loss is not finite.
     """
+    spec = alignment.permutation_spec(network.apply, suspect, images["image"].shape[1:])
+    copy = alignment.unaligned_copy(stream(key, "unaligned"), spec, network.apply, suspect)
     curve = train_curve(
-        starting_curve(key, network, CURVE, start, end),
-        start["batch_stats"],
+        starting_curve(key, network, CURVE, suspect, copy),
+        suspect["batch_stats"],
         images,
         loss_fn=curve_loss(network, CURVE.curve_type, weight_decay=budget.weight_decay),
         learning_rate=LEARNING_RATE,
@@ -170,7 +174,7 @@ def path_between(
     )
     stats_from = images["image"] if network.has_batch_stats else None
     return CurveWithStats(
-        curve, start["batch_stats"], end["batch_stats"], stats_from, network.apply_train
+        curve, suspect["batch_stats"], copy["batch_stats"], stats_from, network.apply_train
     )
 
 
