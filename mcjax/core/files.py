@@ -106,6 +106,6 @@ def cannot_write(path: Path, error: OSError | str) -> UserError:
     """The error to raise for a failed write."""
     reason = error.strerror or str(error) if isinstance(error, OSError) else error
     return UserError(
-        f"can't write {path}: {reason}; make room or give another workdir, then run again: "
+        f"can't write {path}: {reason}; make room or give another folder, then run again: "
         "finished work is kept"
     )

@@ -225,20 +225,31 @@ MOST_LOST = 0.02
 """Test accuracy that a point of a path may lose against the worse network, for the answer yes."""
 
 
-def answer(metrics: Mapping[str, Any]) -> list[str]:
-    """The conclusions, in sentences; the first says yes or no.
+LEARNED = 0.1
+"""Share of the way from guessing to no error that a network must have come to count as trained."""
+
+
+def answer(metrics: Mapping[str, Any], *, num_classes: int) -> list[str]:
+    """The conclusions, in sentences; the first says yes or no, or that the networks are not trained.
+
+    Args:
+        metrics: The result of `summary`.
+        num_classes: Number of classes; a network that guesses is right on one image in so many.
 
     Example:
         >>> names = ("curve_test_loss_barrier", "line_test_loss_barrier")
         >>> metrics = dict.fromkeys(names, 0.0) | {"curve_worst_test_accuracy": 0.9375}
         >>> metrics |= {"start_test_accuracy": 0.95, "end_test_accuracy": 0.9375 + 2**-8}
-        >>> print(answer({**metrics, "line_worst_test_accuracy": 0.5})[0])
+        >>> print(answer({**metrics, "line_worst_test_accuracy": 0.5}, num_classes=10)[0])
         Yes: the curve loses at most 0.0039 of test accuracy against the worse network (up to 0.02 is a yes). The straight line loses 0.4414.
     """
     worse = min(metrics["start_test_accuracy"], metrics["end_test_accuracy"])
     curve, line = (worse - metrics[f"{name}_worst_test_accuracy"] for name in ("curve", "line"))
+    untrained = worse < 1 / num_classes + LEARNED * (1 - 1 / num_classes)
     return [
-        f"{'Yes' if curve <= MOST_LOST else 'No'}: the curve loses at most {curve:.4f} of test accuracy "
+        "It cannot be said: the worse network hardly does better than guessing, so train the networks for longer."
+        if untrained
+        else f"{'Yes' if curve <= MOST_LOST else 'No'}: the curve loses at most {curve:.4f} of test accuracy "
         f"against the worse network (up to {MOST_LOST} is a yes). The straight line loses {line:.4f}.",
         "The worst point of the curve has "
         f"test accuracy {metrics['curve_worst_test_accuracy']:.4f}, the worst of the "
@@ -289,7 +300,7 @@ def report(
         run,
         metrics,
         question=QUESTION,
-        answer=answer(metrics),
+        answer=answer(metrics, num_classes=run.dataset.num_classes),
         charts=[Chart("path", panels, PATH_CAPTION)],
         tables={"The networks, and the worst points between them": rows},
     )

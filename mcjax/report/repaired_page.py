@@ -207,10 +207,12 @@ def path_panels(repaired: Repaired) -> list[Panel]:
         Line(form, 100 * v, colour, dotted=True)
         for (form, v), colour in zip(r["success_by_form"].items(), COLOURS[2:], strict=False)
     ]
-    estimate = Line("estimated attack success", 100 * r["estimated_attack_success"], ORANGE)
+    # Without evidence there is nothing to estimate by.
+    estimate = [Line("estimated attack success", 100 * r["estimated_attack_success"], ORANGE)]
+    estimate = estimate if r["backdoor_found"] else []
     distance = Line("distance to the nearest suspect", r["distance"], ORANGE)
     return [
         Panel(ts, accuracy, "t", "accuracy (%)", chosen=repaired.t),
-        Panel(ts, [estimate, *forms], "t", "trigger success (%)", chosen=repaired.t),
+        Panel(ts, [*estimate, *forms], "t", "trigger success (%)", chosen=repaired.t),
         Panel(ts, [distance], "t", "distance of weights", ylim=(0, None), chosen=repaired.t),
     ]

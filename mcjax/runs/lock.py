@@ -57,7 +57,7 @@ def hold(folder: Path) -> Lock:
         file = (folder / NAME).open("a+")
     except OSError as error:
         raise UserError(
-            f"can't write {folder}: {error.strerror or error}; make room or give another workdir"
+            f"can't write {folder}: {error.strerror or error}; make room or give another folder"
         ) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -45,9 +45,19 @@ def test_the_question_is_answered(worst, word):
     barriers = dict.fromkeys(("curve_test_loss_barrier", "line_test_loss_barrier"), 0.0)
     ends = {"start_test_accuracy": 0.95, "end_test_accuracy": 0.89}
     paths = {"curve_worst_test_accuracy": worst, "line_worst_test_accuracy": 0.5}
-    first, *_ = connect.answer({**barriers, **ends, **paths})
+    first, *_ = connect.answer({**barriers, **ends, **paths}, num_classes=10)
     assert first.startswith(f"{word}: the curve loses at most {0.89 - worst:.4f} of test accuracy")
     assert first.endswith("The straight line loses 0.3900.")
+
+
+@pytest.mark.parametrize(("accuracy", "clear"), [(0.18, False), (0.2, True)])
+def test_networks_that_guess_are_no_example(accuracy, clear):
+    names = ("curve_test_loss_barrier", "line_test_loss_barrier")
+    metrics = dict.fromkeys(names, 0.0) | {"start_test_accuracy": 0.9}
+    metrics |= dict.fromkeys(("curve_worst_test_accuracy", "line_worst_test_accuracy"), accuracy)
+    # One class in ten is right by chance, and a tenth of the way from there to no error is 0.19.
+    first, *_ = connect.answer({**metrics, "end_test_accuracy": accuracy}, num_classes=10)
+    assert first.startswith("Yes: " if clear else "It cannot be said: the worse network hardly")
 
 
 def quick(**changes):

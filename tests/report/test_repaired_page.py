@@ -34,7 +34,7 @@ def test_the_page_says_what_happened_and_what_is_not_promised(tmp_path, t):
     metrics = json.loads((tmp_path / "result.json").read_text())["metrics"]
     assert metrics["t"] == t
     assert metrics["backdoor_found"] is True
-    assert (metrics["patch_class"], metrics["patch_anomaly"]) == (3, 4.5)
+    assert (metrics["patch_class"], metrics["patch_anomaly"], metrics["threshold"]) == (3, 4.5, 3)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,9 @@ def test_the_figure_marks_the_chosen_t_and_the_floor():
     assert accuracy.chosen == success.chosen == distance.chosen == 0.5
     assert [line.label for line in success.lines] == ["estimated attack success", "patch", "warp"]
     np.testing.assert_allclose(accuracy.lines[2].y, 75)
+    fixed = repaired(0.5)
+    blind = dataclasses.replace(fixed, report={**fixed.report, "backdoor_found": False})
+    assert [line.label for line in path_panels(blind)[1].lines] == ["patch", "warp"]
     assert path_panels(repaired(None))[0].chosen is None
 
 

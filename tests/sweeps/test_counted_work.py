@@ -91,7 +91,10 @@ def test_other_attackers_pairs_and_seeds():
     config.attack.attacker = "path_aware"
     aware = {s.name: s for s in counted_work.stages(config, has_batch_stats=False)}
     assert set(aware) - set(plain) == {"the attacker's curve"}
-    assert aware["the attacker's curve"].num_steps == 14_531  # 40 * 46,500 / 128
+    curve = aware["the attacker's curve"]
+    assert curve.num_steps == 14_531  # 40 * 46,500 / 128
+    assert curve.weight_passes == aware["train path"].weight_passes  # a curve, not a network
+    assert curve.weight_passes > aware["train fine_tune"].weight_passes
 
     config = paper_config()
     config.attack.label_map = "all_to_all"
