@@ -7,4 +7,6 @@ html.py, templates/      the pages' HTML
 page.py, repaired_page.py   the pages of runs and of `python -m mcjax.repair`
 definitions.py           the meaning of every number on a page
 means.py                 means over seeds with their intervals
+repair_ranking.py        the methods of repair over several attacks, as Markdown
+evidence_truth.py        how right inverted triggers were, as Markdown
 """
