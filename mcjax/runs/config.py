@@ -58,6 +58,7 @@ def one_suspect() -> ConfigDict:
     config.repair.learning_rate.path = 0.02
     config.repair.learning_rate.taught_path = FREE_LEARNING_RATE
     config.repair.choose = "evidence"
+    config.repair.tune = True
     config.repair.sizes = (2500, 1000, 250)
     config.repair.methods = tuple(
         name for name, method in methods.METHODS.items() if not method.needs_second

@@ -229,6 +229,11 @@ _REPAIR: Settings = {
     "repair.tolerance": Setting(
         0.02, number(0, 1), "accuracy on the selection images that a repair may lose, a fraction"
     ),
+    "repair.tune": Setting(
+        False,
+        flag(),
+        "train methods that are one training at several strengths, and choose one as of other families",
+    ),
     "repair.renormalise": Setting(
         False, flag(), "also report paths with REPAIR, for networks without BatchNorm"
     ),

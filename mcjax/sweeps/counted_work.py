@@ -133,7 +133,9 @@ def _repairs(config: ConfigDict) -> Iterator[Work]:
     if config.repair.pair == "tampered_and_fine_tuned" and "fine_tune" not in names:
         names.append("fine_tune")  # the second end
     for name in names:
-        yield from methods.get(name).work(_plan(config))
+        times = _trainings(name, config)
+        for one in methods.get(name).work(_plan(config)):
+            yield one._replace(num_steps=times * one.num_steps)
     o = config.repair
     if o.choose == "evidence" or any(name.startswith("taught_") for name in names):
         steps = len(o.evidence.forms) * len(o.sizes) * o.evidence.num_steps
@@ -143,6 +145,12 @@ def _repairs(config: ConfigDict) -> Iterator[Work]:
         yield Work("inversion anew", steps * again * (o.taught.rounds - 1), stamped, 2, 1, "")
         controls = len(o.sizes) * o.evidence.control_steps
         yield training_work("train control", controls, BATCH_SIZE, curve=True)
+
+
+def _trainings(name: str, config: ConfigDict) -> float:
+    """Trainings with the whole budget that a method takes, for the choice of its strength."""
+    strength = methods.get(name).strength
+    return strength.trainings if strength and config.repair.tune else 1.0
 
 
 def _look(name: str, config: ConfigDict, points: float, images: float) -> Work:
@@ -173,7 +181,8 @@ def _judgements(config: ConfigDict, has_batch_stats: bool) -> Iterator[Work]:
         method = methods.get(name)
         used = sizes if method.uses_images or needs_images else (largest,)
         if method.kind == "network":
-            num_single += len(used)
+            tuned = method.strength if config.repair.tune else None
+            num_single += len(used) * (len(tuned.values) if tuned else 1)
             continue
         along = method.kind == "path"
         number = plan.num_points if along else method.num_networks(plan)

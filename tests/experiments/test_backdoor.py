@@ -200,12 +200,20 @@ def test_seeds_and_folds_are_rows(tmp_path):
 def test_methods_that_are_asked_for_by_name(tmp_path):
     names = ("path", "anp", "ft_sam", "d3", "clp", "nad")
     small = {"model.name": "cnn", "model.options": {"width": 2, "hidden": 4}}
-    backdoor.run_experiment(quick(**{**SMALL, **small, "repair.methods": names}), tmp_path)
+    small |= {"repair.methods": names, "repair.tune": True}
+    backdoor.run_experiment(quick(**{**SMALL, **small}), tmp_path)
     table = {row["method"]: row for row in rows(tmp_path / "table.csv")}
-    oracles = {"anp at the oracle's threshold", "clp at the oracle's u"}
+    settings = {
+        "anp": "threshold",
+        "clp": "u",
+        "ft_sam": "rho",
+        "d3": "strength",
+        "nad": "strength",
+    }
+    oracles = {f"{name} at the oracle's {setting}" for name, setting in settings.items()}
     assert {*names, *oracles} <= set(table)
     for name, row in table.items():
-        assert bool(row["setting"]) == name.startswith(("anp", "clp"))
+        assert bool(row["setting"]) == name.startswith(tuple(settings))
         assert name.split()[0] not in names or " at " in name or row["acceptable"] in "01"
     assert table["clp"]["bonafide"] == "0"
     assert "setting" in rows(tmp_path / "summary.csv")[0]

@@ -79,6 +79,21 @@ def test_the_searches_for_evidence_by_hand():
     assert control.weight_passes == curve.weight_passes  # the control is a path, too
 
 
+def test_the_choice_of_a_strength_costs_its_trainings():
+    config = base.one_suspect()
+    config.repair.methods = ("taught_line", "taught_fine_tune", "d3", "ft_sam")
+    config.repair.sizes = (500, 250)
+    tuned = {s.name: s for s in counted_work.stages(config, has_batch_stats=False)}
+    config.repair.tune = False
+    plain = {s.name: s for s in counted_work.stages(config, has_batch_stats=False)}
+    ratio = {name: tuned[name].num_steps / plain[name].num_steps for name in tuned}
+    assert ratio["train d3"] == 2.75  # a quarter, a half, all, and all again
+    assert ratio["train ft_sam"] == 4
+    assert ratio["train taught_fine_tune"] == 1
+    # The suspect and so on are 3; 3 networks at 2 sizes, of which two methods have 4 instead of 1.
+    assert ratio["other networks"] == (3 + 2 * (1 + 4 + 4)) / (3 + 2 * 3)
+
+
 def test_without_batch_norm_nothing_is_recomputed():
     stages = counted_work.stages(paper_config(), has_batch_stats=False)
     assert images(stages, "noise") == 40 * 20_000

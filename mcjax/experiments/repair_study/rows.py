@@ -52,6 +52,8 @@ def rows_of(study: Study, name: str, size: int) -> list[Repair]:
         name: The method.
         size: Number of bonafide images.
     """
+    if study.is_tuned(name):
+        return of_family(study, name, size, *study.tuned(name, size), all_values=True)
     found, seconds = study.repaired(name, size)
     match methods.get(name).kind:
         case "path":
@@ -78,6 +80,8 @@ def network_of(study: Study, name: str, size: int) -> PyTree | None:
     Returns:
         Its variables; None for a method whose rows are means over random networks.
     """
+    if study.is_tuned(name):
+        return chosen_of(study, name, size, study.tuned(name, size)[0])
     found, _ = study.repaired(name, size)
     match methods.get(name).kind:
         case "path":
@@ -86,10 +90,16 @@ def network_of(study: Study, name: str, size: int) -> PyTree | None:
         case "network":
             return found
         case "family":
-            setting = rows_of(study, name, size)[0].setting
-            return found.networks(found.values.index(setting))
+            return chosen_of(study, name, size, found)
         case "draws":
             return None
+
+
+def chosen_of(study: Study, name: str, size: int, family: Family) -> PyTree:
+    """The network of a family that the rule chooses."""
+    setting = rows_of(study, name, size)[0].setting
+    chosen: PyTree = family.networks(next(i for i, v in enumerate(family.values) if v == setting))
+    return chosen
 
 
 def along(
@@ -149,7 +159,15 @@ def along(
     return [chosen, *fixed, at(f"{name} at the oracle's t", suspect if best is None else best)]
 
 
-def of_family(study: Study, name: str, size: int, family: Family, seconds: float) -> list[Repair]:
+def of_family(
+    study: Study,
+    name: str,
+    size: int,
+    family: Family,
+    seconds: float,
+    *,
+    all_values: bool = False,
+) -> list[Repair]:
     """The rows of a family: the network that the rule chooses, and the oracle's.
 
     Args:
@@ -158,9 +176,10 @@ def of_family(study: Study, name: str, size: int, family: Family, seconds: float
         size: Number of bonafide images.
         family: Its networks.
         seconds: Training time.
+        all_values: Also the network of each value.
     """
     places = np.arange(len(family.values))
-    table = judge(study, f"{name}_{size}", family.networks, places)
+    table = judge(study, f"{name}_{size}_family", family.networks, places)
     accuracy = table["selection_accuracy"]
     pick = strongest(
         accuracy,
@@ -176,7 +195,11 @@ def of_family(study: Study, name: str, size: int, family: Family, seconds: float
 
     # If no network is accurate enough, the oracle has nothing to choose from either.
     other = pick.index if best is None else best
-    return [at(name, pick.index), at(f"{name} at the oracle's {family.setting}", other)]
+    each = [
+        at(f"{name} at {family.setting} = {value:g}", i)
+        for i, value in enumerate(family.values if all_values else ())
+    ]
+    return [at(name, pick.index), *each, at(f"{name} at the oracle's {family.setting}", other)]
 
 
 def suspect_accuracy(study: Study) -> float:

@@ -23,6 +23,7 @@ from mcjax.curves import KINDS, Curve
 from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.data.batches import Batch, stack_batches
 from mcjax.data.splits import Examples
+from mcjax.evaluation.networks_as_path import Stacked
 from mcjax.experiments.repair_study.searches import control_stage, search_stage
 from mcjax.experiments.stages.alignment import aligned, unaligned
 from mcjax.experiments.stages.curve import control_points, curve_options
@@ -205,12 +206,18 @@ class Study:
         end = None if self.end_is_free(name) else self.end(name, size)
         return self.with_stats(curve, self.tampered.start, end, size)
 
-    def case(self, name: str, size: int) -> Case:
-        """All that a method sees of the study: no trigger and no test image."""
-        run, options, stage_name = self.run, self.options, f"{self.name}{name}_{size}"
+    def case(self, name: str, size: int, value: float | None = None) -> Case:
+        """All that a method sees of the study: no trigger and no test image.
+
+        Args:
+            name: The method.
+            size: Number of bonafide images.
+            value: Of the method's `Strength`; None for the config's own.
+        """
+        run, options, stage_name = self.run, self.options, self._place(name, size, value)
         # Draws that depend on no images are the same at every size.
         suffix = f"_{size}" if METHODS[name].uses_images else ""
-        return Case(
+        case = Case(
             network=run.network,
             suspect=self.tampered.start,
             second_fn=functools.partial(self.end, name, size),
@@ -234,6 +241,15 @@ class Study:
             invert_fn=functools.partial(self._inverted_again, size),
             end_is_free=self.end_is_free(name),
         )
+        strength = METHODS[name].strength
+        return case if strength is None or value is None else strength.at(case, value)
+
+    def _place(self, name: str, size: int, value: float | None) -> str:
+        """The name of a method's stage; the config's own strength is the method as it is."""
+        strength, place = METHODS[name].strength, f"{self.name}{name}_{size}"
+        if strength is None or value in (None, strength.own(flat(self.options))):
+            return place
+        return f"{place}_{strength.setting}_{value:g}"
 
     def evidence(self, size: int) -> dict[str, Inverted]:
         """The triggers inverted on the suspect with a number of bonafide images, inverted once."""
@@ -283,17 +299,18 @@ class Study:
         name = f"{place}_{training.part}" if training.part else place
         return train_stage(self.run, name, key, training, checkpoint=bool(training.part))
 
-    def repaired(self, name: str, size: int) -> tuple[Any, float]:
+    def repaired(self, name: str, size: int, value: float | None = None) -> tuple[Any, float]:
         """The result of a method with a number of images, computed once.
 
         Args:
             name: The method.
             size: Number of bonafide images.
+            value: As in `case`.
 
         Returns:
             What `Method.run` returns, and the seconds it took when it was computed.
         """
-        method, place = METHODS[name], f"{self.name}{name}_{size}"
+        method, place = METHODS[name], self._place(name, size, value)
         if not method.trains:
             seconds = self.repaired(method.end, size)[1] if method.end else 0.0
             return method.run(self.case(name, size)), seconds
@@ -303,13 +320,35 @@ class Study:
         def compute() -> Found:
             say(f"{place}: begins")
             began = time.monotonic()
-            found = method.run(self.case(name, size))
+            found = method.run(self.case(name, size, value))
             tree = once(lambda: control_points(found) if method.kind == "path" else found)
             return tree, {"seconds": round(time.monotonic() - began, 3)}
 
         tree, kept = stage(self.run, place, self._like(method), compute)
         found = KINDS[self.run.config.curve.kind](**tree) if method.kind == "path" else tree
         return found, kept["seconds"]
+
+    def is_tuned(self, name: str) -> bool:
+        """Whether the rule chooses the strength of a method that is one training."""
+        return bool(self.options.tune) and METHODS[name].strength is not None
+
+    def tuned(self, name: str, size: int) -> tuple[Family, float]:
+        """A method that is one training, as a family: its networks at every strength.
+
+        Args:
+            name: The method.
+            size: Number of bonafide images.
+
+        Returns:
+            The family, and the seconds of all its trainings.
+        """
+        strength = METHODS[name].strength
+        if strength is None:
+            raise ValueError(f"{name} has no strength to choose")
+        setting, values = strength.setting, strength.values
+        found = [self.repaired(name, size, value) for value in values]
+        family = Family(setting, values, Stacked.of([network for network, _ in found]))
+        return family, sum(seconds for _, seconds in found)
 
     def _family(self, method: Method, place: str, case: Case) -> tuple[Family, float]:
         """Keeps the training of a family alone: its networks are quickly made from that."""

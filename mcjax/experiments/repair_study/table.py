@@ -166,7 +166,9 @@ def row(study: Study, size: int, repair: Repair) -> Row:
     measure = study.tampered.measure
     values = repair.values
     official = f"{measure}_official_denominator"
-    families = any(methods.get(name).kind == "family" for name in study.options.methods)
+    families = any(
+        methods.get(name).kind == "family" or study.is_tuned(name) for name in study.options.methods
+    )
     setting = "" if repair.setting is None else repair.setting
     estimate = "estimated_attack_success"
     return {

@@ -2,6 +2,7 @@
 
 from mcjax.core.tree import PyTree
 from mcjax.repair.methods.method import Case, Method, trained
+from mcjax.repair.methods.strength import by_length
 from mcjax.training.objectives import endpoint_loss
 
 LEARNING_RATE = 0.02
@@ -14,4 +15,9 @@ def run(case: Case) -> dict[str, PyTree]:
     return case.train("fine_tune", start["params"], start["batch_stats"], loss_fn)
 
 
-METHOD = Method(run=run, learning_rate=LEARNING_RATE, work=trained("fine_tune"))
+METHOD = Method(
+    run=run,
+    learning_rate=LEARNING_RATE,
+    work=trained("fine_tune"),
+    strength=by_length("fine_tune"),
+)

@@ -24,6 +24,7 @@ from mcjax.core.tree import PyTree
 from mcjax.data.batches import Batch, epoch_indices, to_unit
 from mcjax.models.network import Network
 from mcjax.repair.methods.method import Case, Method, Plan, Work, num_repeats
+from mcjax.repair.methods.strength import by_length
 from mcjax.training.losses import cross_entropy
 
 
@@ -305,4 +306,5 @@ METHOD = Method(
         ),
     },
     work=work,
+    strength=by_length("i_bau", rounds="i_bau.num_rounds"),
 )

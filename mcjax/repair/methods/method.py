@@ -157,6 +157,24 @@ class Family(NamedTuple):
     networks: PyTree
 
 
+class Strength(NamedTuple):
+    """The hyperparameter of a method that is one training, by which a study can make it a `Family`.
+
+    Attributes:
+        setting: Its name, a noun of the table: "strength", "rho".
+        values: Its values, from the gentlest repair to the strongest.
+        at: `at(case, value)` is the case with that value.
+        own: `own(options)` is the value that the options have already.
+        trainings: The work of all values together, in trainings with the whole budget.
+    """
+
+    setting: str
+    values: tuple[float, ...]
+    at: Callable[[Case, float], Case]
+    own: Callable[[Mapping[str, Any]], float]
+    trainings: float
+
+
 class Plan(NamedTuple):
     """What is known of a study before it runs, to count its work.
 
@@ -230,6 +248,8 @@ class Method:
         needs_second: Whether it needs a second network at the far end, and has no use for a free one.
         num_networks: Networks that a "draws" or "family" method has judged.
         check: Refuses a network, given the shapes of its variables, that the method can't repair.
+        strength: For a "network" method, what a study may choose by the rule for families; None leaves
+            the method with its options.
     """
 
     run: Callable[[Case], Any]
@@ -242,6 +262,7 @@ class Method:
     needs_second: bool = False
     num_networks: Callable[[Plan], int] = lambda plan: 1
     check: Callable[[PyTree], Any] = lambda variables: None
+    strength: Strength | None = None
 
     @property
     def trains(self) -> bool:

@@ -22,6 +22,7 @@ from mcjax.repair.evidence import control as evidence_control
 from mcjax.repair.evidence.verdict import has_control, targets
 from mcjax.repair.methods import METHODS
 from mcjax.repair.methods.method import Family
+from mcjax.repair.rule import strongest
 from mcjax.runs import config as base
 from mcjax.runs.run import open_run
 from mcjax.training.fit import fit
@@ -133,6 +134,58 @@ def test_a_familys_network_is_the_chosen_one(study, monkeypatch):
     monkeypatch.setattr(Study, "repaired", lambda self, name, size: (family, 0.0))
     monkeypatch.setattr(rows, "rows_of", lambda *args: [Repair("anp", {}, setting=0.1)])
     np.testing.assert_array_equal(network_of(study, "anp", 16)["params"], [2, 2, 2])
+
+
+def test_what_is_one_training_is_tuned_where_the_config_says_so(study):
+    config = study.run.config.copy_and_resolve_references()
+    config.repair.tune = True
+    tuned = Study(dataclasses.replace(study.run, config=config), study.tampered)
+    assert [name for name in METHODS if tuned.is_tuned(name)] == [
+        name for name, method in METHODS.items() if method.strength
+    ]
+    assert not any(study.is_tuned(name) for name in METHODS)
+
+
+@pytest.fixture
+def tuned(study, monkeypatch):
+    """The same study, tuned; another config would be another run, in another folder."""
+    monkeypatch.setattr(Study, "is_tuned", lambda study, name: name == "fine_tune")
+    return study
+
+
+def test_the_rule_chooses_the_strength_of_one_training(tuned, monkeypatch):
+    values = METHODS["fine_tune"].strength.values
+    names = [f"fine_tune at strength = {value:g}" for value in values]
+    found = {row.method: row for row in rows_of(tuned, "fine_tune", 16)}
+    assert list(found) == ["fine_tune", *names, "fine_tune at the oracle's strength"]
+    assert [found[name].setting for name in names] == list(values)
+    # The config's own strength is the method as it is without the choice.
+    with monkeypatch.context() as patch:
+        patch.setattr(Study, "is_tuned", lambda study, name: False)
+        (own,) = rows_of(tuned, "fine_tune", 16)
+    assert found["fine_tune at strength = 1"].values == pytest.approx(own.values, rel=1e-5)
+    losses = [found[name].values["test_loss"] for name in names]
+    assert len(set(losses)) == 3  # a quarter and a half of two steps are both one
+    accuracy = [found[name].values["selection_accuracy"] for name in names]
+    suspect = rows.suspect_accuracy(tuned)
+    pick = strongest(accuracy, suspect_accuracy=suspect, tolerance=tuned.options.tolerance)
+    assert found["fine_tune"].setting == values[pick.index]
+    assert found["fine_tune"].acceptable == pick.acceptable
+    network = network_of(tuned, "fine_tune", 16)
+    (again,) = judge_networks(tuned, "the chosen strength", [network])["test_loss"]
+    assert again == pytest.approx(losses[pick.index], rel=1e-5)
+
+
+def test_a_strength_that_was_trained_is_not_trained_again(tuned, monkeypatch):
+    family, _ = tuned.tuned("fine_tune", 16)
+    again = dataclasses.replace(METHODS["fine_tune"], run=lambda case: pytest.fail("trained again"))
+    monkeypatch.setitem(METHODS, "fine_tune", again)
+    assert digest(tuned.tuned("fine_tune", 16)[0].networks) == digest(family.networks)
+
+
+def test_a_path_has_no_strength(study):
+    with pytest.raises(ValueError, match="path has no strength"):
+        study.tuned("path", 16)
 
 
 def test_draws_are_no_network(study):
