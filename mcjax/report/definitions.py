@@ -28,7 +28,7 @@ NUMBERS = (
     (r"success", "success of the inverted triggers of that class on the bonafide images; high on clean networks too"),
     (r"evident", "1: evidence of a backdoor; on a clean reference a false alarm"),
     (r"t", TERMS["t"]),
-    (r"setting", "value of the method's hyperparameter: anp's threshold, clp's u"),
+    (r"setting", "value of the method's hyperparameter: anp's threshold, clp's u, ft_sam's rho, and of other tuned methods the strength: the share of the steps, above 1 a multiple of the learning rate"),
     (r"acceptable", "1: accurate enough on the selection images; 0: not (a path's row is then the suspect's, a family's its most accurate network)"),
     (r"seconds", "seconds on the clock; of a repair in a study, its training"),
     (r"(?:.*_)?attack_success_rate_official_denominator", "attack success as counted by the paper's official code: over all test images; images of the target class are not stamped, and count if they are classified correctly"),

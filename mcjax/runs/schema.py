@@ -232,7 +232,7 @@ _REPAIR: Settings = {
     "repair.tune": Setting(
         False,
         flag(),
-        "train methods that are one training at several strengths, and choose one as of other families",
+        "train single-training methods at several strengths, and choose one",
     ),
     "repair.renormalise": Setting(
         False, flag(), "also report paths with REPAIR, for networks without BatchNorm"
