@@ -3,6 +3,7 @@
 import logging
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -14,9 +15,11 @@ def hide_storage_threads() -> None:
     """Drops log lines and tracebacks of storage threads, for the rest of the process.
 
     Where one array can't be written, threads that write the others fail too, some of them later.
+    An interruption leaves coroutines of Orbax's that were not begun, of which Python would warn.
     All other exceptions are shown as before.
     """
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     threading.excepthook = _without_storage(threading.excepthook)
     sys.unraisablehook = _without_storage(sys.unraisablehook)
 

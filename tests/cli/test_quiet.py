@@ -5,6 +5,7 @@ import resource
 import sys
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -34,6 +35,19 @@ def test_a_write_that_fails_says_one_line_and_nothing_else(tmp_path, capfd, monk
     assert capfd.readouterr() == ("", "")
     checkpoint.save(tmp_path / "endpoint", tree)  # what is computed can still be kept
     np.testing.assert_array_equal(checkpoint.restore(tmp_path / "endpoint")[0]["a"], tree["a"])
+
+
+def test_a_coroutine_that_was_not_begun_is_no_news():
+    async def write():
+        pass
+
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        hide_storage_threads()
+        write()
+        gc.collect()
+        warnings.warn("another", RuntimeWarning, stacklevel=1)
+    assert [str(one.message) for one in shown] == ["another"]
 
 
 def test_other_threads_still_show_their_errors(capfd, monkeypatch):
