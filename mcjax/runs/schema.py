@@ -233,6 +233,7 @@ _REPAIR: Settings = {
         False,
         flag(),
         "train single-training methods at several strengths, and choose one",
+        False,  # every strength is a program of its own, which takes longer to compile than to run
     ),
     "repair.renormalise": Setting(
         False, flag(), "also report paths with REPAIR, for networks without BatchNorm"
