@@ -11,8 +11,8 @@ class Pick:
 
     Args:
         index: Its index.
-        acceptable: Whether its accuracy reaches the floor.
-        floor: The required accuracy, a fraction.
+        acceptable: Whether its accuracy is within the tolerance of the suspect's.
+        floor: The accuracy that it had to reach, a fraction.
     """
 
     index: int
@@ -21,37 +21,46 @@ class Pick:
 
 
 def strongest(
-    accuracy: np.typing.ArrayLike, *, suspect_accuracy: float, tolerance: float = 0.02
+    accuracy: np.typing.ArrayLike,
+    *,
+    suspect_accuracy: float,
+    num_images: int,
+    tolerance: float = 0.02,
 ) -> Pick:
     """Chooses the strongest value whose accuracy is at least the suspect's minus the tolerance.
 
-        max {i : accuracy_i >= suspect_accuracy - tolerance}
+        max {i : a_i >= suspect_accuracy - tolerance}
 
-    If no value is accurate enough, the most accurate one is chosen: the gentlest of equals.
+    If no value is accurate enough, the strongest within one standard error of the most accurate:
+
+        max {i : a_i >= a - sqrt(a (1 - a) / n)},    a = max_i a_i
 
     Args:
-        accuracy: Accuracy on the selection images at each value, from the gentlest to the
+        accuracy: Accuracy a_i on the selection images at each value, from the gentlest to the
             strongest, [V], fractions.
         suspect_accuracy: The suspect's accuracy on the same images, a fraction.
+        num_images: Number of selection images, n.
         tolerance: Accuracy that may be lost, a fraction.
 
     Returns:
         The choice.
 
     Example:
-        >>> strongest([0.9, 0.89, 0.5], suspect_accuracy=0.9).index
+        >>> strongest([0.9, 0.89, 0.5], suspect_accuracy=0.9, num_images=100).index
         1
-        >>> strongest([0.6, 0.7, 0.5], suspect_accuracy=0.9)
-        Pick(index=1, acceptable=False, floor=0.88)
+        >>> strongest([0.6, 0.7, 0.69, 0.5], suspect_accuracy=0.9, num_images=100).index
+        2
 
-    Source: mcjax's own; `mcjax.repair.choose` is its counterpart for a path.
+    Source: mcjax's own; `mcjax.repair.choose` is its counterpart for a path. Breiman et al. 1984, section
+        3.4.3, the rule of one standard error.
     """
     found = np.asarray(accuracy, np.float64)
     floor = suspect_accuracy - tolerance
-    enough = np.flatnonzero(reaches(found, floor))
-    if len(enough):
-        return Pick(int(enough[-1]), True, floor)
-    return Pick(int(found.argmax()), False, floor)
+    acceptable = bool(reaches(found, floor).any())
+    if not acceptable:
+        best = float(found.max())
+        floor = best - float(np.sqrt(best * (1 - best) / num_images))
+    return Pick(int(np.flatnonzero(reaches(found, floor))[-1]), acceptable, floor)
 
 
 def reaches(accuracy: np.typing.ArrayLike, floor: float) -> np.ndarray:

@@ -184,6 +184,7 @@ def of_family(
     pick = strongest(
         accuracy,
         suspect_accuracy=suspect_accuracy(study),
+        num_images=len(study.run.splits.selection["label"]),
         tolerance=study.options.tolerance,
     )
     best = oracle(accuracy, table[study.tampered.measure], floor=pick.floor)
@@ -193,13 +194,12 @@ def of_family(
         value = float(family.values[index])
         return Repair(method, values, seconds=seconds, setting=value, acceptable=pick.acceptable)
 
-    # If no network is accurate enough, the oracle has nothing to choose from either.
-    other = pick.index if best is None else best
     each = [
         at(f"{name} at {family.setting} = {value:g}", i)
         for i, value in enumerate(family.values if all_values else ())
     ]
-    return [at(name, pick.index), *each, at(f"{name} at the oracle's {family.setting}", other)]
+    others = [] if best is None else [at(f"{name} at the oracle's {family.setting}", best)]
+    return [at(name, pick.index), *each, *others]
 
 
 def suspect_accuracy(study: Study) -> float:

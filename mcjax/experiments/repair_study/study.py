@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from mcjax.core.errors import Diverged
 from mcjax.core.processes import once
 from mcjax.core.progress import say
 from mcjax.core.sharding import keep
@@ -340,15 +341,27 @@ class Study:
             size: Number of bonafide images.
 
         Returns:
-            The family, and the seconds of all its trainings.
+            The family, without strengths at which the loss became infinite, and the seconds of its
+            trainings.
+
+        Raises:
+            Diverged: None is left.
         """
         strength = METHODS[name].strength
         if strength is None:
             raise ValueError(f"{name} has no strength to choose")
-        setting, values = strength.setting, strength.values
-        found = [self.repaired(name, size, value) for value in values]
-        family = Family(setting, values, Stacked.of([network for network, _ in found]))
-        return family, sum(seconds for _, seconds in found)
+        found, error = {}, None
+        for value in strength.values:
+            try:
+                found[value] = self.repaired(name, size, value)
+            except Diverged as diverged:
+                say(f"{self._place(name, size, value)}: left out; {diverged}")
+                error = diverged
+        if not found and error is not None:
+            raise error
+        networks = Stacked.of([network for network, _ in found.values()])
+        seconds = sum(seconds for _, seconds in found.values())
+        return Family(strength.setting, tuple(found), networks), seconds
 
     def _family(self, method: Method, place: str, case: Case) -> tuple[Family, float]:
         """Keeps the training of a family alone: its networks are quickly made from that."""

@@ -4,11 +4,11 @@ import dataclasses
 
 from mcjax.repair.methods.method import Case, Strength
 
-LENGTHS = (0.25, 0.5, 1.0, 2.0)
+STRENGTHS = (0.5, 1.0, 2.0, 4.0)
 
 
 def by_length(method: str, *, rounds: str = "") -> Strength:
-    """A quarter, a half and all of the steps; then all of them with twice the learning rate.
+    """Half of the steps, all of them, and all with two and four times the learning rate.
 
     No value takes more steps than the budget has, so that every method keeps to it.
 
@@ -21,7 +21,7 @@ def by_length(method: str, *, rounds: str = "") -> Strength:
 
     Example:
         >>> by_length("fine_tune").trainings
-        2.75
+        3.5
     """
     rate = f"{method}.learning_rate" if rounds else f"learning_rate.{method}"
 
@@ -34,8 +34,8 @@ def by_length(method: str, *, rounds: str = "") -> Strength:
         budget = dataclasses.replace(case.budget, num_steps=steps)
         return dataclasses.replace(case, budget=budget, options=options)
 
-    trainings = sum(min(1.0, value) for value in LENGTHS)
-    return Strength("strength", LENGTHS, at, lambda options: 1.0, trainings)
+    trainings = sum(min(1.0, value) for value in STRENGTHS)
+    return Strength("strength", STRENGTHS, at, lambda options: 1.0, trainings)
 
 
 def by_setting(name: str, values: tuple[float, ...]) -> Strength:

@@ -26,19 +26,17 @@ def case(options=OPTIONS):
 def test_a_value_is_a_share_of_the_steps_and_then_a_multiple_of_the_learning_rate():
     d3 = by_length("d3")
     changed = [d3.at(case(), value) for value in d3.values]
-    assert [one.budget.num_steps for one in changed] == [25, 50, 100, 100]
-    assert [one.options["learning_rate.d3"] for one in changed] == [0.5, 0.5, 0.5, 1.0]
-    assert d3.trainings == 2.75
+    assert [one.budget.num_steps for one in changed] == [50, 100, 100, 100]
+    assert [one.options["learning_rate.d3"] for one in changed] == [0.5, 0.5, 1.0, 2.0]
+    assert d3.trainings == 3.5
 
 
 def test_a_method_with_rounds_of_its_own_takes_a_share_of_them():
     i_bau = by_length("i_bau", rounds="i_bau.num_rounds")
     changed = [i_bau.at(case(), value).options for value in i_bau.values]
-    assert [one["i_bau.num_rounds"] for one in changed] == [2, 5, 10, 10]
-    assert [one["i_bau.learning_rate"] for one in changed] == [0.5, 0.5, 0.5, 1.0]
-    (short,) = {
-        i_bau.at(case({**OPTIONS, "i_bau.num_rounds": 1}), 0.25).options["i_bau.num_rounds"]
-    }
+    assert [one["i_bau.num_rounds"] for one in changed] == [5, 10, 10, 10]
+    assert [one["i_bau.learning_rate"] for one in changed] == [0.5, 0.5, 1.0, 2.0]
+    (short,) = {i_bau.at(case({**OPTIONS, "i_bau.num_rounds": 1}), 0.5).options["i_bau.num_rounds"]}
     assert short == 1
 
 
