@@ -8,7 +8,8 @@ at every number of bonafide images. Then two tables per number of images: means 
 success of a run, the re-learning test where it was made, and the median seconds of training), and "clean accuracy / attack
 success" per attack, means over seeds, with the highest attack success of a seed in brackets. Where all attacks have the
 same seeds, means over attacks have the 95 % interval over them, of two seeds both values. Rows that somebody without
-the trigger could not have chosen ("at the oracle's", fixed t) are left out.
+the trigger could not have chosen ("at the oracle's", fixed settings) are left out; the scores of the oracle's setting
+and of the best one stand beside a method's own.
 
 Of runs that choose t by evidence two more tables say how right the evidence was: the verdict on suspects and clean
 networks, and the estimated attack success along the paths.
@@ -55,7 +56,8 @@ def read_run(folder: Path) -> list[Row]:
     Returns:
         One row per (method, bonafide, seed): "attack", "method", "bonafide", "seed",
         "clean_accuracy", "attack_success_rate", "accuracy_lost", "score"; where known "seconds" of its
-        training, and after the re-learning test with M poisoned images "excess_M".
+        training, after the re-learning test with M poisoned images "excess_M", and of methods with several
+        settings "oracle_score" and "best_score".
 
     Raises:
         UserError: It is not a finished backdoor run.
@@ -79,6 +81,7 @@ def read_run(folder: Path) -> list[Row]:
             row["accuracy_lost"] = suspect["clean_accuracy"] - row["clean_accuracy"]
             removed = suspect["attack_success_rate"] - row["attack_success_rate"]
             row["score"] = removed - row["accuracy_lost"]
+        add_other_settings(rows)
         add_seconds(folder, rows)
         add_excess(folder, rows)
     except OSError as error:
@@ -86,6 +89,18 @@ def read_run(folder: Path) -> list[Row]:
     except (ValueError, TypeError, KeyError, csv.Error):
         raise _not_finished(folder) from None
     return rows
+
+
+def add_other_settings(rows: Sequence[Row]) -> None:
+    """Adds the scores of the oracle's setting and of the best, which rows "METHOD at ..." are about."""
+    chosen = {(row["method"], row["bonafide"], row["seed"]): row for row in rows}
+    for row in rows:
+        name, at, setting = row["method"].partition(" at ")
+        mine = chosen.get((name, row["bonafide"], row["seed"]))
+        if at and mine:
+            mine["best_score"] = max(row["score"], mine.get("best_score", mine["score"]))
+            if setting.startswith("the oracle's "):
+                mine["oracle_score"] = row["score"]
 
 
 def add_seconds(folder: Path, rows: Sequence[Row]) -> None:

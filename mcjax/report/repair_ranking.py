@@ -14,6 +14,8 @@ REFERENCES = ("suspect", "second network", "clean twin")
 
 COLUMNS = {
     "score": "score",
+    "oracle_score": "oracle's",
+    "best_score": "best",
     "accuracy_lost": "accuracy lost",
     "attack_success_rate": "attack success",
 }
@@ -23,7 +25,9 @@ LEGEND = (
     "Score: attack success removed minus clean accuracy lost, both against the suspect. Score, accuracy lost, "
     "attack success and re-learned excess: the mean over the attacks, with its 95 % interval over seeds. Worst: the "
     "highest attack success of a run. Re-learned excess: attack success after fine-tuning with (m) poisoned images, "
-    "minus the clean twin's. Seconds: the median, of training. "
+    "minus the clean twin's. Seconds: the median, of training. Oracle's: the score of the setting (t, threshold, "
+    "strength, ...) that somebody with the trigger would choose among the accurate ones; best: the highest score of all "
+    "settings in the table, which takes test images as well. "
     "Per attack: clean accuracy / attack success (highest of a seed)."
 )
 

@@ -51,8 +51,8 @@ def test_scores_are_means_over_attacks_of_means_over_seeds(runs, capsys):
     # fine-tuning: (0.96 + 0.80) / 2; path: ((0.88 + 0.70) / 2 + 0.90) / 2; clp has one attack only.
     assert first.splitlines()[2:] == ["| fine tune | 0.880 |", "| path | 0.845 |", "| clp |  |"]
     # Lost: (0.04 + 0.10) / 2; success: 0; worst of three runs. The seconds are nowhere.
-    assert "| fine tune | 0.880 | 0.070 | 0.000 | 0.000 |  |" in means
-    assert "| path | 0.845 | 0.005 | 0.100 | 0.300 |  |" in means
+    assert "| fine tune | 0.880 |  |  | 0.070 | 0.000 | 0.000 |  |" in means
+    assert "| path | 0.845 |  | 1.000 | 0.005 | 0.100 | 0.300 |  |" in means
     assert "| suspect | 0.850 / 1.000 (1.000) | 0.900 / 0.900 |" in second
     assert "| path | 0.840 / 0.200 (0.300) | 0.900 / 0.000 |" in second
     assert "oracle" not in second
@@ -65,6 +65,25 @@ def test_a_method_without_images_counts_at_every_size(runs, capsys):
     first = capsys.readouterr().out.split("\n\n")[0]
     # (1 - 0.5) - (0.90 - 0.70), (1 - 0.5) - (0.80 - 0.70)
     assert "| clp | 0.300 and 0.400 |" in first
+
+
+def test_the_oracles_setting_and_the_best_stand_beside_the_chosen_one(tmp_path, capsys):
+    lines = [
+        "suspect,0,0,,0.9,1.0",
+        "d3,100,0,,0.8,0.0",  # 0.9
+        "d3 at strength = 1,100,0,,0.8,0.0",
+        "d3 at strength = 2,100,0,,0.85,0.01",  # 0.94
+        "d3 at the oracle's strength,100,0,,0.82,0.0",  # 0.92
+        "d3,50,0,,0.8,0.5",
+        "nad,100,0,,0.9,0.0",
+        "noise at t = 0,100,0,,0.9,0.0",
+    ]
+    ranking.main(str(run(tmp_path / "a", "square", lines)))
+    out = capsys.readouterr().out
+    assert "| 100 images | score | oracle's | best | accuracy lost |" in out
+    assert "| d3 | 0.900 | 0.920 | 0.940 | 0.100 |" in out
+    assert "| d3 | 0.400 |  |  | 0.100 |" in out  # of 50 images
+    assert "| nad | 1.000 |  |  | 0.000 |" in out
 
 
 def test_the_interval_is_over_seeds_that_all_attacks_have(tmp_path, capsys):
@@ -80,7 +99,7 @@ def test_the_interval_is_over_seeds_that_all_attacks_have(tmp_path, capsys):
     # Student: 4.303 * 0.1 / sqrt(3)
     scores, means, *_ = capsys.readouterr().out.split("\n\n")
     assert "| path | 0.900 ± 0.248 |" in scores
-    assert "| path | 0.900 ± 0.248 | 0.000 ± 0.000 | 0.100 ± 0.248 | 0.200 |" in means
+    assert "| path | 0.900 ± 0.248 |  |  | 0.000 ± 0.000 | 0.100 ± 0.248 | 0.200 |" in means
 
 
 def test_seconds_and_the_re_learning_test_stand_beside_the_rates(tmp_path, capsys):
@@ -103,10 +122,10 @@ def test_seconds_and_the_re_learning_test_stand_beside_the_rates(tmp_path, capsy
     _, large, _, small, *_ = capsys.readouterr().out.strip().split("\n\n")
     # Means of two runs, of the largest size.
     assert "worst | re-learned excess (1) | re-learned excess (5) | seconds |" in large
-    assert "| path | 1.000 | 0.000 | 0.000 | 0.000 | 1.062 | 5.062 | 10 |" in large
-    assert "| fine tune | 1.000 | 0.000 | 0.000 | 0.000 | 0.163 | 0.562 | 30 |" in large
-    assert "| path | 1.000 | 0.000 | 0.000 | 0.000 | 7 |" in small
-    assert "| fine tune | 1.000 | 0.000 | 0.000 | 0.000 |  |" in small
+    assert "| path | 1.000 |  |  | 0.000 | 0.000 | 0.000 | 1.062 | 5.062 | 10 |" in large
+    assert "| fine tune | 1.000 |  |  | 0.000 | 0.000 | 0.000 | 0.163 | 0.562 | 30 |" in large
+    assert "| path | 1.000 |  |  | 0.000 | 0.000 | 0.000 | 7 |" in small
+    assert "| fine tune | 1.000 |  |  | 0.000 | 0.000 | 0.000 |  |" in small
 
 
 def test_only_the_first_seed_was_tested_for_re_learning(tmp_path):
