@@ -4,7 +4,7 @@
     python -m mcjax.train --config configs/repair_vgg_cifar.py --config.attack.trigger=wanet
 
 Needs the original archives in --config.data.dir, or TFDS (mcjax[tfds]). All paths begin at the suspect, and
-their far ends are trained; every method gets the same images and as many gradients.
+their far ends are trained; every training of a method gets the same images and as many gradients.
 Cost: not measured; intended for one accelerator.
 Score: not measured.
 """

@@ -5,7 +5,7 @@
 
 One job per attack and seed; all sizes and methods share its networks.
 
-Cost: 40 jobs of an hour and a half on two CPU cores (estimated from single methods; not measured as a whole).
+Cost: 40 jobs of about two hours on two CPU cores (estimated from single methods; not measured as a whole).
 """
 
 from mcjax.sweeps.declare import Sweep, grid

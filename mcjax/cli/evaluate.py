@@ -147,7 +147,7 @@ def evaluate(workdir: Path, num_points: int, attack: Attack | None = None) -> Pa
         "evaluation.html",
         title=title,
         question=connect.QUESTION,
-        answer=connect.answer(metrics, num_classes=run.dataset.num_classes),
+        answer=connect.answer(metrics, guessing=connect.guessing(run)),
         path=chart(figure),
         numbers=page.numbers(metrics, caption=f"Over these {num_points} points"),
         definitions=page.definitions(TERMS.items()),

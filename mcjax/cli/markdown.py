@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mcjax.core.errors import UserError
+from mcjax.report.markdown_table import markdown_table
 from mcjax.report.means import Row
 from mcjax.runs.csv_text import unescape
 from mcjax.sweeps.gathered.groups import SUCCESS
@@ -98,8 +99,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     named = [[line[0].replace("_", "-"), *line[1:]] for line in lines]
-    rows = ["| " + " | ".join(map(plain, line)) + " |" for line in [head, *named]]
-    return "\n".join([rows[0], "|" + "---|" * len(head), *rows[1:]])
+    return markdown_table([*map(plain, head)], [[*map(plain, line)] for line in named])
 
 
 def _cell(row: Row) -> str:

@@ -15,7 +15,7 @@ def hide_storage_threads() -> None:
     """Drops log lines and tracebacks of storage threads, for the rest of the process.
 
     Where one array can't be written, threads that write the others fail too, some of them later.
-    An interruption leaves coroutines of Orbax's that were not begun, of which Python would warn.
+    After an interruption Python would also warn of coroutines of Orbax's that it never awaited.
     All other exceptions are shown as before.
     """
     logging.getLogger("absl").setLevel(logging.CRITICAL)

@@ -11,8 +11,8 @@ same seeds, means over attacks have the 95 % interval over them, of two seeds bo
 the trigger could not have chosen ("at the oracle's", fixed settings) are left out; the scores of the oracle's setting
 and of the best one stand beside a method's own.
 
-Of runs that choose t by evidence two more tables say how right the evidence was: the verdict on suspects and clean
-networks, and the estimated attack success along the paths.
+Runs that choose t by evidence get two more tables, on how right it was: the verdict on suspects and clean networks, and
+the estimated attack success along the paths.
 """
 
 import csv
@@ -81,7 +81,7 @@ def read_run(folder: Path) -> list[Row]:
             row["accuracy_lost"] = suspect["clean_accuracy"] - row["clean_accuracy"]
             removed = suspect["attack_success_rate"] - row["attack_success_rate"]
             row["score"] = removed - row["accuracy_lost"]
-        add_other_settings(rows)
+        add_other_settings(folder, rows)
         add_seconds(folder, rows)
         add_excess(folder, rows)
     except OSError as error:
@@ -91,8 +91,8 @@ def read_run(folder: Path) -> list[Row]:
     return rows
 
 
-def add_other_settings(rows: Sequence[Row]) -> None:
-    """Adds the scores of the oracle's setting and of the best, which rows "METHOD at ..." are about."""
+def add_other_settings(folder: Path, rows: Sequence[Row]) -> None:
+    """Adds the scores of the oracle's setting and of the best one: a row "METHOD at ...", or a point of a path."""
     chosen = {(row["method"], row["bonafide"], row["seed"]): row for row in rows}
     for row in rows:
         name, at, setting = row["method"].partition(" at ")
@@ -101,6 +101,15 @@ def add_other_settings(rows: Sequence[Row]) -> None:
             mine["best_score"] = max(row["score"], mine.get("best_score", mine["score"]))
             if setting.startswith("the oracle's "):
                 mine["oracle_score"] = row["score"]
+    for row in rows:
+        seed, fold = row["seed"]
+        place = folder / "paths" / f"seed_{seed}" / (f"fold_{fold}" if fold else "")
+        size = f"_{row['bonafide']}" if row["bonafide"] else ""
+        if (file := place / f"{row['method']}{size}.csv").exists():
+            table = read_csv(file)
+            rates = zip(table["attack_success_rate"], table["test_accuracy"], strict=True)
+            suspects = row["score"] + row["attack_success_rate"] - row["clean_accuracy"]
+            row["best_score"] = max(suspects - success + accuracy for success, accuracy in rates)
 
 
 def add_seconds(folder: Path, rows: Sequence[Row]) -> None:
@@ -126,6 +135,10 @@ def add_excess(folder: Path, rows: Sequence[Row]) -> None:
             row.update(excess.get(row["method"], {}))
 
 
+PLACES = ("dir", "verify")
+"""Fields of `config.data` that say where the images come from, not which they are."""
+
+
 def read_verdicts(folder: Path) -> list[Row]:
     """What inverted triggers said of each network of a run: see `mcjax.report.evidence_truth.verdicts`.
 
@@ -140,10 +153,13 @@ def read_verdicts(folder: Path) -> list[Row]:
     """
     rows: dict[Any, Row] = {}
     try:
-        config = _config(folder)
-        # The clean networks of two attacks are the same where all else is.
-        setting = json.dumps([config.get(name) for name in ("data", "model", "endpoint")])
-        for line in _lines_if_any(folder / "evidence.csv"):
+        lines = _lines_if_any(folder / "evidence.csv")
+        config = _config(folder) if lines else {"repair": {}, "data": {}}
+        # The clean networks of two attacks, and the searches on them, are the same where these are.
+        setting = json.dumps([config.get(name) for name in ("model", "endpoint")])
+        setting += json.dumps([config["repair"].get(name) for name in ("evidence", "sizes")])
+        setting += json.dumps({k: v for k, v in config["data"].items() if k not in PLACES})
+        for line in lines:
             suspect = line["network"] == "suspect"
             attacked = line["attacked_class"]
             row = {

@@ -146,6 +146,23 @@ def barrier(
     )
 
 
+def rank_correlation(a: np.typing.ArrayLike, b: np.typing.ArrayLike) -> float:
+    """Spearman's correlation, without an interval.
+
+    Args:
+        a: One value per point, [T].
+        b: Likewise.
+
+    Returns:
+        The correlation of the ranks, where ties get their mean rank; nan if a or b is constant.
+
+    Example:
+        >>> rank_correlation([1, 2, 3, 4], [1, 4, 9, 16])
+        1.0
+    """
+    return float(_spearman(np.asarray(a, np.float64), np.asarray(b, np.float64)))
+
+
 def _pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = (v - v.mean(-1, keepdims=True) for v in (a, b))
     with np.errstate(invalid="ignore", divide="ignore"):

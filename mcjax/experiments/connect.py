@@ -226,28 +226,28 @@ MOST_LOST = 0.02
 
 
 LEARNED = 0.1
-"""Share of the way from guessing to no error that a network must have come to count as trained."""
+"""A network counts as trained from this share of the way between guessing and no error."""
 
 
-def answer(metrics: Mapping[str, Any], *, num_classes: int) -> list[str]:
+def answer(metrics: Mapping[str, Any], *, guessing: float) -> list[str]:
     """The conclusions, in sentences; the first says yes or no, or that the networks are not trained.
 
     Args:
         metrics: The result of `summary`.
-        num_classes: Number of classes; a network that guesses is right on one image in so many.
+        guessing: Accuracy of always giving the commonest label (`guessing`), a fraction.
 
     Example:
         >>> names = ("curve_test_loss_barrier", "line_test_loss_barrier")
         >>> metrics = dict.fromkeys(names, 0.0) | {"curve_worst_test_accuracy": 0.9375}
         >>> metrics |= {"start_test_accuracy": 0.95, "end_test_accuracy": 0.9375 + 2**-8}
-        >>> print(answer({**metrics, "line_worst_test_accuracy": 0.5}, num_classes=10)[0])
+        >>> print(answer({**metrics, "line_worst_test_accuracy": 0.5}, guessing=0.1)[0])
         Yes: the curve loses at most 0.0039 of test accuracy against the worse network (up to 0.02 is a yes). The straight line loses 0.4414.
     """
     worse = min(metrics["start_test_accuracy"], metrics["end_test_accuracy"])
     curve, line = (worse - metrics[f"{name}_worst_test_accuracy"] for name in ("curve", "line"))
-    untrained = worse < 1 / num_classes + LEARNED * (1 - 1 / num_classes)
+    untrained = worse < guessing + LEARNED * (1 - guessing)
     return [
-        "It cannot be said: the worse network hardly does better than guessing, so train the networks for longer."
+        "Unclear: the worse network is hardly better than guessing; train the networks for longer."
         if untrained
         else f"{'Yes' if curve <= MOST_LOST else 'No'}: the curve loses at most {curve:.4f} of test accuracy "
         f"against the worse network (up to {MOST_LOST} is a yes). The straight line loses {line:.4f}.",
@@ -260,6 +260,12 @@ def answer(metrics: Mapping[str, Any], *, num_classes: int) -> list[str]:
         f"{metrics['curve_test_loss_barrier']:.4f} nats on the curve, "
         f"{metrics['line_test_loss_barrier']:.4f} on the straight line.",
     ]
+
+
+def guessing(run: Run) -> float:
+    """Accuracy on the test images of always giving the commonest label."""
+    label = run.splits.test["label"]
+    return float(np.bincount(label).max() / len(label))
 
 
 def table_rows(run: Run, ts: np.ndarray, path: Table, straight: Table) -> list[dict[str, Any]]:
@@ -300,7 +306,7 @@ def report(
         run,
         metrics,
         question=QUESTION,
-        answer=answer(metrics, num_classes=run.dataset.num_classes),
+        answer=answer(metrics, guessing=guessing(run)),
         charts=[Chart("path", panels, PATH_CAPTION)],
         tables={"The networks, and the worst points between them": rows},
     )

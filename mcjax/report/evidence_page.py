@@ -95,11 +95,11 @@ def write_evidence(
 
 
 def numbers_of(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The single numbers of a report, the verdict's threshold, and each form's class and anomaly."""
+    """The single numbers of a report, and each form's class, anomaly and threshold."""
     numbers = {k: v for k, v in report.items() if not hasattr(v, "__len__") or isinstance(v, str)}
-    numbers["threshold"] = report["findings"][0].threshold
     for one in report["findings"]:
         numbers |= {f"{one.form}_class": one.target, f"{one.form}_anomaly": one.anomaly}
+        numbers[f"{one.form}_threshold"] = one.threshold
     return numbers
 
 

@@ -3,21 +3,21 @@
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.stats
 
+from mcjax.evaluation.correlation import rank_correlation
+from mcjax.report.markdown_table import markdown_table
 from mcjax.report.means import Row, grouped
-from mcjax.report.repair_ranking import table
 
 VERDICT_LEGEND = (
-    "Verdict: suspects and clean networks with evidence of a backdoor, those of the attacker's class, and the "
-    "anomaly over its threshold (1: just evidence) of the suspect that is least suspicious and the clean network "
-    "that is most."
+    "Verdict: how many suspects and clean networks have evidence of a backdoor, and for how many suspects it is of the "
+    "attacker's class. Margin: the anomaly over its threshold, which is evidence from 1 on; the least of a suspect, the "
+    "largest of a clean network."
 )
 
 ESTIMATE_LEGEND = (
-    "Estimate: along each path with evidence, the rank correlation of estimated and true attack success "
-    "(Spearman; a path with a constant rate has none), and estimate less truth, mean over t; means over the paths, "
-    "with the least and the largest."
+    "Estimate, along each path with evidence. Spearman: the rank correlation of estimated and true attack success; a path "
+    "where one is constant has none. Estimate less truth: the mean over t. Both are means over the paths, with the least "
+    "and the largest."
 )
 
 
@@ -54,7 +54,7 @@ def verdicts(rows: Sequence[Row]) -> str:
             ]
         )
     head = ["images", "suspects with evidence", "of the attacker's class", "least margin"]
-    return table([*head, "clean networks with evidence", "largest margin"], lines)
+    return markdown_table([*head, "clean networks with evidence", "largest margin"], lines)
 
 
 def _alarms(rows: Sequence[Row]) -> str:
@@ -76,9 +76,8 @@ def along(truth: np.typing.ArrayLike, estimated: np.typing.ArrayLike) -> dict[st
         {'spearman': 1.0, 'bias': 0.0}
     """
     truth, estimated = np.asarray(truth, np.float64), np.asarray(estimated, np.float64)
-    constant = np.ptp(truth) == 0 or np.ptp(estimated) == 0
-    rho = np.nan if constant else scipy.stats.spearmanr(truth, estimated).statistic
-    return {"spearman": round(float(rho), 12), "bias": float(np.mean(estimated - truth))}
+    rho = rank_correlation(truth, estimated)
+    return {"spearman": rho, "bias": float(np.mean(estimated - truth))}
 
 
 def estimates(rows: Sequence[Row]) -> str:
@@ -97,14 +96,14 @@ def estimates(rows: Sequence[Row]) -> str:
     """
     lines = [
         [
-            f"{method}, {size} images" if size else method,
+            method.replace("_", " ") + (f", {size} images" if size else ""),
             str(len(group)),
             _range([row["spearman"] for row in group], ""),
             _range([row["bias"] for row in group], "+"),
         ]
         for (method, size), group in grouped(rows, ("method", "bonafide")).items()
     ]
-    return table(["path", "paths", "Spearman", "estimate less truth"], lines)
+    return markdown_table(["path", "paths", "Spearman", "estimate less truth"], lines)
 
 
 def _range(values: Sequence[float], sign: str) -> str:

@@ -59,8 +59,8 @@ def path_panels(
                 band=percent_band(table[measure], num_images["success"]),
             ),
         ]
-        if "estimated_attack_success" in table:
-            estimate = 100 * table["estimated_attack_success"]
+        estimate = 100 * table.get("estimated_attack_success", np.zeros(1))
+        if estimate.any():  # without evidence it is 0 everywhere
             lines.append(Line("estimated attack success", estimate, ORANGE, dotted=True))
         panels.append(
             Panel(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mcjax.report.markdown_table import markdown_table
 from mcjax.report.means import Mean, Row, grouped, mean
 
 REFERENCES = ("suspect", "second network", "clean twin")
@@ -25,9 +26,9 @@ LEGEND = (
     "Score: attack success removed minus clean accuracy lost, both against the suspect. Score, accuracy lost, "
     "attack success and re-learned excess: the mean over the attacks, with its 95 % interval over seeds. Worst: the "
     "highest attack success of a run. Re-learned excess: attack success after fine-tuning with (m) poisoned images, "
-    "minus the clean twin's. Seconds: the median, of training. Oracle's: the score of the setting (t, threshold, "
-    "strength, ...) that somebody with the trigger would choose among the accurate ones; best: the highest score of all "
-    "settings in the table, which takes test images as well. "
+    "minus the clean twin's. Seconds: the median, of training, of a tuned method all its trainings. Oracle's: the score of "
+    "the setting (t, threshold, strength, ...) that somebody with the trigger would choose among the accurate ones. Best: the "
+    "highest score of all settings, which somebody with the test images could choose. "
     "Per attack: clean accuracy / attack success (highest of a seed)."
 )
 
@@ -98,7 +99,7 @@ def over_attacks(by_attack: Sequence[Sequence[Row]], column: str) -> Mean | None
         column: The column; rows without it are left out.
 
     Returns:
-        The mean; without an interval where the attacks have different seeds. None: no row has a value.
+        The mean; without an interval where the attacks have different seeds. None: an attack has no value.
 
     Example:
         >>> square = [{"seed": 0, "score": 0.5}, {"seed": 1, "score": 0.75}]
@@ -107,8 +108,7 @@ def over_attacks(by_attack: Sequence[Sequence[Row]], column: str) -> Mean | None
         0.750 and 0.750 / 0.812
     """
     having = [[row for row in rows if column in row] for rows in by_attack]
-    having = [rows for rows in having if rows]
-    if not having:
+    if not having or not all(having):
         return None
     seeds = [{row["seed"] for row in rows} for rows in having]
     if any(other != seeds[0] for other in seeds):
@@ -150,7 +150,7 @@ def ranking(rows: Sequence[Row]) -> str:
         return str(over_attacks(met, "score")) if len(met) == len(ranked.attacks) else ""
 
     first = [[name, *(score(name, size) for size in ranked.sizes)] for name in ranked.methods]
-    tables = [table(["method", *map(str, ranked.sizes)], first)]
+    tables = [_named(["method", *map(str, ranked.sizes)], first)]
     for size in ranked.sizes:
         tables += [_means(ranked, size), _rates(ranked, size)]
     return "\n\n".join(tables)
@@ -165,6 +165,8 @@ def _means(ranked: Ranked, size: int) -> str:
     lines = []
     for name in ranked.methods:
         by_attack = ranked.of(name, size)
+        if len(by_attack) < len(ranked.attacks):  # a mean over fewer attacks does not compare
+            by_attack = []
         every = [row for rows in by_attack for row in rows]
         worst = f"{max(row['attack_success_rate'] for row in every):.3f}" if every else ""
         seconds = [row["seconds"] for row in every if "seconds" in row]
@@ -177,7 +179,7 @@ def _means(ranked: Ranked, size: int) -> str:
                 f"{np.median(seconds):.0f}" if seconds else "",
             ]
         )
-    return table([f"{size} images", *head], lines)
+    return _named([f"{size} images", *head], lines)
 
 
 EXCESS = "excess_"
@@ -199,7 +201,7 @@ def _rates(ranked: Ranked, size: int) -> str:
     for name in ranked.methods:
         met = {rows[0]["attack"]: rows for rows in ranked.of(name, size)}
         lines.append([name, *(_pair(met.get(attack, [])) for attack in ranked.attacks)])
-    return table([f"{size} images", *ranked.attacks], lines)
+    return _named([f"{size} images", *ranked.attacks], lines)
 
 
 def _pair(rows: Sequence[Row]) -> str:
@@ -213,8 +215,6 @@ def _pair(rows: Sequence[Row]) -> str:
     return f"{clean:.3f} / {success:.3f}" + (f" ({worst:.3f})" if len(rows) > 1 else "")
 
 
-def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; underlines in the names of its rows become spaces."""
-    named = [[line[0].replace("_", " "), *line[1:]] for line in lines]
-    rows = ["| " + " | ".join(line) + " |" for line in [head, *named]]
-    return "\n".join([rows[0], "|" + "---|" * len(head), *rows[1:]])
+def _named(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table whose rows begin with a method's name."""
+    return markdown_table(head, [[line[0].replace("_", " "), *line[1:]] for line in lines])

@@ -207,7 +207,7 @@ def path_panels(repaired: Repaired) -> list[Panel]:
         Line(form, 100 * v, colour, dotted=True)
         for (form, v), colour in zip(r["success_by_form"].items(), COLOURS[2:], strict=False)
     ]
-    # Without evidence there is nothing to estimate by.
+    # Without evidence the estimate is 0 everywhere.
     estimate = [Line("estimated attack success", 100 * r["estimated_attack_success"], ORANGE)]
     estimate = estimate if r["backdoor_found"] else []
     distance = Line("distance to the nearest suspect", r["distance"], ORANGE)

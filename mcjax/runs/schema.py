@@ -232,8 +232,8 @@ _REPAIR: Settings = {
     "repair.tune": Setting(
         False,
         flag(),
-        "train single-training methods at several strengths, and choose one",
-        False,  # every strength is a program of its own, which takes longer to compile than to run
+        "train seven methods at several values of a hyperparameter, and choose one",
+        False,  # every value is a program of its own, which takes longer to compile than to run
     ),
     "repair.renormalise": Setting(
         False, flag(), "also report paths with REPAIR, for networks without BatchNorm"

@@ -133,7 +133,7 @@ def _repairs(config: ConfigDict) -> Iterator[Work]:
     if config.repair.pair == "tampered_and_fine_tuned" and "fine_tune" not in names:
         names.append("fine_tune")  # the second end
     for name in names:
-        times = _trainings(name, config)
+        times = sum(_values(name, config))
         for one in methods.get(name).work(_plan(config)):
             yield one._replace(num_steps=times * one.num_steps)
     o = config.repair
@@ -147,10 +147,12 @@ def _repairs(config: ConfigDict) -> Iterator[Work]:
         yield training_work("train control", controls, BATCH_SIZE, curve=True)
 
 
-def _trainings(name: str, config: ConfigDict) -> float:
-    """Trainings with the whole budget that a method takes, for the choice of its strength."""
-    strength = methods.get(name).strength
-    return strength.trainings if strength and config.repair.tune else 1.0
+def _values(name: str, config: ConfigDict) -> list[float]:
+    """The work of each network that a method trains at a size, in trainings with the whole budget."""
+    tuning = methods.get(name).tuning
+    if tuning is None or not config.repair.tune or name not in config.repair.methods:
+        return [1.0]
+    return [tuning.cost(value) for value in tuning.tried(flat(config.repair))]
 
 
 def _look(name: str, config: ConfigDict, points: float, images: float) -> Work:
@@ -181,8 +183,7 @@ def _judgements(config: ConfigDict, has_batch_stats: bool) -> Iterator[Work]:
         method = methods.get(name)
         used = sizes if method.uses_images or needs_images else (largest,)
         if method.kind == "network":
-            tuned = method.strength if config.repair.tune else None
-            num_single += len(used) * (len(tuned.values) if tuned else 1)
+            num_single += len(used) * len(_values(name, config))
             continue
         along = method.kind == "path"
         number = plan.num_points if along else method.num_networks(plan)

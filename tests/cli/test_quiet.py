@@ -37,7 +37,10 @@ def test_a_write_that_fails_says_one_line_and_nothing_else(tmp_path, capfd, monk
     np.testing.assert_array_equal(checkpoint.restore(tmp_path / "endpoint")[0]["a"], tree["a"])
 
 
-def test_a_coroutine_that_was_not_begun_is_no_news():
+def test_a_coroutine_that_was_not_begun_is_no_news(monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+
     async def write():
         pass
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -45,7 +46,7 @@ def test_the_question_is_answered(worst, word):
     barriers = dict.fromkeys(("curve_test_loss_barrier", "line_test_loss_barrier"), 0.0)
     ends = {"start_test_accuracy": 0.95, "end_test_accuracy": 0.89}
     paths = {"curve_worst_test_accuracy": worst, "line_worst_test_accuracy": 0.5}
-    first, *_ = connect.answer({**barriers, **ends, **paths}, num_classes=10)
+    first, *_ = connect.answer({**barriers, **ends, **paths}, guessing=0.1)
     assert first.startswith(f"{word}: the curve loses at most {0.89 - worst:.4f} of test accuracy")
     assert first.endswith("The straight line loses 0.3900.")
 
@@ -55,9 +56,14 @@ def test_networks_that_guess_are_no_example(accuracy, clear):
     names = ("curve_test_loss_barrier", "line_test_loss_barrier")
     metrics = dict.fromkeys(names, 0.0) | {"start_test_accuracy": 0.9}
     metrics |= dict.fromkeys(("curve_worst_test_accuracy", "line_worst_test_accuracy"), accuracy)
-    # One class in ten is right by chance, and a tenth of the way from there to no error is 0.19.
-    first, *_ = connect.answer({**metrics, "end_test_accuracy": accuracy}, num_classes=10)
-    assert first.startswith("Yes: " if clear else "It cannot be said: the worse network hardly")
+    # A tenth of the way from 0.1 to no error is 0.19.
+    first, *_ = connect.answer({**metrics, "end_test_accuracy": accuracy}, guessing=0.1)
+    assert first.startswith("Yes: " if clear else "Unclear: the worse network is hardly better")
+
+
+def test_guessing_is_the_commonest_label():
+    run = SimpleNamespace(splits=SimpleNamespace(test={"label": np.array([2, 2, 0, 1, 2])}))
+    assert connect.guessing(run) == 0.6
 
 
 def quick(**changes):

@@ -30,7 +30,7 @@ def repaired(t):
         },
         "findings": [
             Finding("patch", 3, 4.5, 3.0, 0.2, 0.99),
-            Finding("warp", 2, 1.0, 3.0, 2.0, 0.7),
+            Finding("warp", 2, 1.0, 2.5, 2.0, 0.7),
         ],
         "control": "path",
         "num_forms": 5,

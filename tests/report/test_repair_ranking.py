@@ -1,6 +1,6 @@
 """The order of methods, from made-up rows."""
 
-from mcjax.report.repair_ranking import over_attacks, rank
+from mcjax.report.repair_ranking import over_attacks, rank, ranking
 
 
 def row(method, score, *, attack="square", seed=0, bonafide=100):
@@ -42,7 +42,20 @@ def test_an_attack_with_more_seeds_weighs_no_more():
     assert over_attacks([square, warp], "seconds") is None
 
 
-def test_a_measure_that_some_runs_lack_is_averaged_over_the_others():
+def test_a_measure_that_an_attack_lacks_has_no_mean():
     square, warp = [row("d3", 0.2)], [row("d3", 0.8, attack="wanet")]
     square[0]["excess_10"] = 0.25
-    assert over_attacks([square, warp], "excess_10").value == 0.25
+    assert over_attacks([square, warp], "excess_10") is None
+    # Only the first seed of a run has a re-learning test.
+    warp = [{**warp[0], "excess_10": 0.75}, row("d3", 0.8, attack="wanet", seed=1)]
+    assert over_attacks([square, warp], "excess_10").value == 0.5
+
+
+def test_a_method_that_met_fewer_attacks_has_rates_and_no_means():
+    rows = [row("d3", 0.5), row("d3", 0.7, attack="wanet"), row("nad", 0.99)]
+    tables = ranking([*rows, row("suspect", 0.0, bonafide=0)]).split("\n\n")
+    assert [one.splitlines()[-1] for one in tables] == [
+        "| nad |  |",
+        "| nad |  |  |  |  |  |  |  |",
+        "| nad | 0.900 / 0.000 |  |",
+    ]

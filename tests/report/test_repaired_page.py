@@ -34,7 +34,8 @@ def test_the_page_says_what_happened_and_what_is_not_promised(tmp_path, t):
     metrics = json.loads((tmp_path / "result.json").read_text())["metrics"]
     assert metrics["t"] == t
     assert metrics["backdoor_found"] is True
-    assert (metrics["patch_class"], metrics["patch_anomaly"], metrics["threshold"]) == (3, 4.5, 3)
+    assert (metrics["patch_class"], metrics["patch_anomaly"]) == (3, 4.5)
+    assert (metrics["patch_threshold"], metrics["warp_threshold"]) == (3.0, 2.5)
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_the_searches_for_evidence_by_hand():
     assert control.weight_passes == curve.weight_passes  # the control is a path, too
 
 
-def test_the_choice_of_a_strength_costs_its_trainings():
+def test_what_is_tuned_costs_its_trainings():
     config = base.one_suspect()
     config.repair.methods = ("taught_line", "taught_fine_tune", "d3", "ft_sam")
     config.repair.sizes = (500, 250)
@@ -92,6 +92,11 @@ def test_the_choice_of_a_strength_costs_its_trainings():
     assert ratio["train taught_fine_tune"] == 1
     # The suspect and so on are 3; 3 networks at 2 sizes, of which two methods have 4 instead of 1.
     assert ratio["other networks"] == (3 + 2 * (1 + 4 + 4)) / (3 + 2 * 3)
+
+    # A second end that is fine-tuned is one training.
+    config.repair.tune, config.repair.pair = True, "tampered_and_fine_tuned"
+    end = {s.name: s for s in counted_work.stages(config, has_batch_stats=False)}
+    assert end["train fine_tune"].num_steps * 3.5 == end["train d3"].num_steps
 
 
 def test_without_batch_norm_nothing_is_recomputed():

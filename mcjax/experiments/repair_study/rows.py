@@ -1,5 +1,6 @@
 """The rows of a study's table: a method's networks, evaluated."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -53,7 +54,7 @@ def rows_of(study: Study, name: str, size: int) -> list[Repair]:
         size: Number of bonafide images.
     """
     if study.is_tuned(name):
-        return of_family(study, name, size, *study.tuned(name, size), all_values=True)
+        return of_family(study, name, size, *study.tuned(name, size))
     found, seconds = study.repaired(name, size)
     match methods.get(name).kind:
         case "path":
@@ -98,7 +99,7 @@ def network_of(study: Study, name: str, size: int) -> PyTree | None:
 def chosen_of(study: Study, name: str, size: int, family: Family) -> PyTree:
     """The network of a family that the rule chooses."""
     setting = rows_of(study, name, size)[0].setting
-    chosen: PyTree = family.networks(next(i for i, v in enumerate(family.values) if v == setting))
+    chosen: PyTree = family.networks(family.values.index(setting))
     return chosen
 
 
@@ -160,46 +161,45 @@ def along(
 
 
 def of_family(
-    study: Study,
-    name: str,
-    size: int,
-    family: Family,
-    seconds: float,
-    *,
-    all_values: bool = False,
+    study: Study, name: str, size: int, family: Family, seconds: float | Sequence[float]
 ) -> list[Repair]:
-    """The rows of a family: the network that the rule chooses, and the oracle's.
+    """The rows of a family: the network that the rule chooses, every value's, and the oracle's.
 
     Args:
         study: The study.
         name: The method.
         size: Number of bonafide images.
         family: Its networks.
-        seconds: Training time.
-        all_values: Also the network of each value.
+        seconds: Of the one training that they share, or of each network's.
     """
-    places = np.arange(len(family.values))
-    table = judge(study, f"{name}_{size}_family", family.networks, places)
+    values = "_".join(f"{value:g}" for value in family.values)
+    place = f"{name}_{size}_{family.setting}_{values}"
+    table = judge(study, place, family.networks, np.arange(len(family.values)))
     accuracy = table["selection_accuracy"]
+    needed = suspect_accuracy(study)
     pick = strongest(
         accuracy,
-        suspect_accuracy=suspect_accuracy(study),
+        suspect_accuracy=needed,
         num_images=len(study.run.splits.selection["label"]),
         tolerance=study.options.tolerance,
     )
-    best = oracle(accuracy, table[study.tampered.measure], floor=pick.floor)
+    within = reaches(accuracy, needed - study.options.tolerance)
+    each = np.broadcast_to(seconds, len(family.values))
 
-    def at(method: str, index: int) -> Repair:
-        values = {column: float(v[index]) for column, v in table.items()}
+    def at(method: str, index: int, **extra: Any) -> Repair:
+        row = {column: float(v[index]) for column, v in table.items()}
         value = float(family.values[index])
-        return Repair(method, values, seconds=seconds, setting=value, acceptable=pick.acceptable)
+        return Repair(method, row, setting=value, **{"seconds": float(each[index]), **extra})
 
-    each = [
-        at(f"{name} at {family.setting} = {value:g}", i)
-        for i, value in enumerate(family.values if all_values else ())
+    # What it takes to choose is the time of all trainings.
+    chosen = at(name, pick.index, acceptable=pick.acceptable, seconds=float(np.sum(seconds)))
+    all_values = [
+        at(f"{name} at {family.setting} = {value:g}", i, acceptable=bool(within[i]))
+        for i, value in enumerate(family.values)
     ]
+    best = oracle(accuracy, table[study.tampered.measure], floor=pick.floor)
     others = [] if best is None else [at(f"{name} at the oracle's {family.setting}", best)]
-    return [at(name, pick.index), *each, *others]
+    return [chosen, *all_values, *others]
 
 
 def suspect_accuracy(study: Study) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mcjax.core.errors import Diverged
-from mcjax.core.processes import once
+from mcjax.core.processes import once, several
 from mcjax.core.progress import say
 from mcjax.core.sharding import keep
 from mcjax.core.tree import PyTree
@@ -213,7 +213,7 @@ class Study:
         Args:
             name: The method.
             size: Number of bonafide images.
-            value: Of the method's `Strength`; None for the config's own.
+            value: Of what is tuned of the method; None for the config's own.
         """
         run, options, stage_name = self.run, self.options, self._place(name, size, value)
         # Draws that depend on no images are the same at every size.
@@ -242,15 +242,15 @@ class Study:
             invert_fn=functools.partial(self._inverted_again, size),
             end_is_free=self.end_is_free(name),
         )
-        strength = METHODS[name].strength
-        return case if strength is None or value is None else strength.at(case, value)
+        tuning = METHODS[name].tuning
+        return case if tuning is None or value is None else tuning.at(case, value)
 
     def _place(self, name: str, size: int, value: float | None) -> str:
-        """The name of a method's stage; the config's own strength is the method as it is."""
-        strength, place = METHODS[name].strength, f"{self.name}{name}_{size}"
-        if strength is None or value in (None, strength.own(flat(self.options))):
+        """The name of a method's stage; at the config's own value it is the method as it is."""
+        tuning, place = METHODS[name].tuning, f"{self.name}{name}_{size}"
+        if tuning is None or value in (None, tuning.own(flat(self.options))):
             return place
-        return f"{place}_{strength.setting}_{value:g}"
+        return f"{place}_{tuning.setting}_{value:g}"
 
     def evidence(self, size: int) -> dict[str, Inverted]:
         """The triggers inverted on the suspect with a number of bonafide images, inverted once."""
@@ -330,38 +330,42 @@ class Study:
         return found, kept["seconds"]
 
     def is_tuned(self, name: str) -> bool:
-        """Whether the rule chooses the strength of a method that is one training."""
-        return bool(self.options.tune) and METHODS[name].strength is not None
+        """Whether the study chooses a hyperparameter of a method that makes one network."""
+        return bool(self.options.tune) and METHODS[name].tuning is not None
 
-    def tuned(self, name: str, size: int) -> tuple[Family, float]:
-        """A method that is one training, as a family: its networks at every strength.
+    def tuned(self, name: str, size: int) -> tuple[Family, list[float]]:
+        """A method that makes one network, as a family: its networks at every value that is tried.
 
         Args:
             name: The method.
             size: Number of bonafide images.
 
         Returns:
-            The family, without strengths at which the loss became infinite, and the seconds of its
-            trainings.
+            The family, without values at which the training diverged, and the seconds of each.
 
         Raises:
-            Diverged: None is left.
+            Diverged: None is left; or one, where several processes run and can't leave it out together.
         """
-        strength = METHODS[name].strength
-        if strength is None:
-            raise ValueError(f"{name} has no strength to choose")
+        tuning, place = METHODS[name].tuning, f"{self.name}{name}_{size}_tuned"
+        if tuning is None:
+            raise ValueError(f"{name} has nothing to tune")
+        if place in self.memory:
+            return self.memory[place]
         found, error = {}, None
-        for value in strength.values:
+        for value in tuning.tried(flat(self.options)):
             try:
                 found[value] = self.repaired(name, size, value)
             except Diverged as diverged:
+                if several():
+                    raise
                 say(f"{self._place(name, size, value)}: left out; {diverged}")
                 error = diverged
         if not found and error is not None:
             raise error
         networks = Stacked.of([network for network, _ in found.values()])
-        seconds = sum(seconds for _, seconds in found.values())
-        return Family(strength.setting, tuple(found), networks), seconds
+        family = Family(tuning.setting, tuple(found), networks)
+        self.memory[place] = family, [seconds for _, seconds in found.values()]
+        return self.memory[place]
 
     def _family(self, method: Method, place: str, case: Case) -> tuple[Family, float]:
         """Keeps the training of a family alone: its networks are quickly made from that."""

@@ -211,7 +211,8 @@ def report(
     columns = [c for c in rows[0] if c != "seconds"]
     write_csv(run.workdir / "table.csv", columns, rows)
     timed = [one for one in rows if one["seconds"]]
-    write_csv(folder / "seconds.csv", ("method", "bonafide", "seed", "seconds"), timed)
+    place = [name for name in ("method", "bonafide", "seed", "fold") if name in rows[0]]
+    write_csv(folder / "seconds.csv", [*place, "seconds"], timed)
     summary = summarise(rows, measure)
     write_csv(run.workdir / "summary.csv", summary[0], summary)
     if found:

@@ -6,7 +6,7 @@ from mcjax.core.settings import Setting
 from mcjax.core.tree import PyTree
 from mcjax.repair.away import LEARNING_RATE, LOSS_FLOOR, LOSS_WEIGHT, away, kernels
 from mcjax.repair.methods.method import Case, Method, trained
-from mcjax.repair.methods.strength import by_length
+from mcjax.repair.methods.tuning import by_length
 
 
 def run(case: Case) -> dict[str, PyTree]:
@@ -45,5 +45,5 @@ METHOD = Method(
     },
     work=trained("d3"),
     check=lambda variables: kernels(variables["params"]),
-    strength=by_length("d3"),
+    tuning=by_length("d3"),
 )

@@ -15,7 +15,7 @@ from mcjax.data.batches import Batch, stack_batches, to_unit
 from mcjax.models.network import Network
 from mcjax.repair.methods.method import Case, Method, Plan, Work, trained
 from mcjax.repair.methods.pruning import apply_masks, channel_masks, fine_tune_masked
-from mcjax.repair.methods.strength import by_length
+from mcjax.repair.methods.tuning import by_length
 from mcjax.training.losses import accuracy
 
 
@@ -211,5 +211,5 @@ METHOD = Method(
     run=run,
     learning_rate=0.02,
     work=work,
-    strength=by_length("fine_prune"),
+    tuning=by_length("fine_prune"),
 )

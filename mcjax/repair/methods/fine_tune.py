@@ -2,7 +2,7 @@
 
 from mcjax.core.tree import PyTree
 from mcjax.repair.methods.method import Case, Method, trained
-from mcjax.repair.methods.strength import by_length
+from mcjax.repair.methods.tuning import by_length
 from mcjax.training.objectives import endpoint_loss
 
 LEARNING_RATE = 0.02
@@ -19,5 +19,5 @@ METHOD = Method(
     run=run,
     learning_rate=LEARNING_RATE,
     work=trained("fine_tune"),
-    strength=by_length("fine_tune"),
+    tuning=by_length("fine_tune"),
 )

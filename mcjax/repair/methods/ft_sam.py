@@ -13,7 +13,7 @@ from mcjax.core.settings import Setting
 from mcjax.core.tree import PyTree
 from mcjax.data.batches import Batch
 from mcjax.repair.methods.method import TRAIN_PASSES, Case, Method, Plan, Work
-from mcjax.repair.methods.strength import by_setting
+from mcjax.repair.methods.tuning import by_setting
 from mcjax.training import LossFn, StepMetrics
 from mcjax.training.objectives import endpoint_loss
 
@@ -111,5 +111,5 @@ METHOD = Method(
         ),
     },
     work=work,
-    strength=by_setting("ft_sam.rho", (0.5, 1.0, 2.0, 4.0)),
+    tuning=by_setting("ft_sam.rho", (0.5, 1.0, 2.0, 4.0)),
 )

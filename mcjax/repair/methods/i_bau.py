@@ -12,11 +12,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
 from mcjax.attacks.images.attack_losses import log_cross_entropy
-from mcjax.core.errors import UserError
+from mcjax.core.errors import Diverged, UserError
 from mcjax.core.fields import number, whole
 from mcjax.core.keys import stream
 from mcjax.core.settings import Setting
@@ -24,7 +25,7 @@ from mcjax.core.tree import PyTree
 from mcjax.data.batches import Batch, epoch_indices, to_unit
 from mcjax.models.network import Network
 from mcjax.repair.methods.method import Case, Method, Plan, Work, num_repeats
-from mcjax.repair.methods.strength import by_length
+from mcjax.repair.methods.tuning import by_length
 from mcjax.training.losses import cross_entropy
 
 
@@ -256,13 +257,16 @@ def run(case: Case) -> PyTree:
 
     A round goes once through `case.images`, which a study repeats so that every size gets as many
     steps: another list of sizes is another budget.
+
+    Raises:
+        Diverged: A parameter is not finite.
     """
     options = {
         name.removeprefix("i_bau."): value
         for name, value in case.options.items()
         if name.startswith("i_bau.")
     }
-    return unlearn(
+    found = unlearn(
         case.key_fn("i_bau"),
         case.network,
         case.suspect,
@@ -270,6 +274,9 @@ def run(case: Case) -> PyTree:
         batch_size=case.budget.batch_size,
         **options,
     )
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(found))):
+        raise Diverged("I-BAU: the parameters are not finite; lower its learning rate")
+    return found
 
 
 ASCENT_PASSES = 3  # the network's own answers, then forward and back to the images
@@ -306,5 +313,5 @@ METHOD = Method(
         ),
     },
     work=work,
-    strength=by_length("i_bau", rounds="i_bau.num_rounds"),
+    tuning=by_length("i_bau", rounds="i_bau.num_rounds"),
 )

@@ -157,22 +157,27 @@ class Family(NamedTuple):
     networks: PyTree
 
 
-class Strength(NamedTuple):
-    """The hyperparameter of a method that is one training, by which a study can make it a `Family`.
+class Tuning(NamedTuple):
+    """The hyperparameter of a method that makes one network, by which a study makes it a `Family`.
 
     Attributes:
         setting: Its name, a noun of the table: "strength", "rho".
-        values: Its values, from the gentlest repair to the strongest.
+        values: Its values, from the gentlest repair to the strongest, ascending or descending.
         at: `at(case, value)` is the case with that value.
         own: `own(options)` is the value that the options have already.
-        trainings: The work of all values together, in trainings with the whole budget.
+        cost: `cost(value)` is the work of a value, in trainings with the whole budget.
     """
 
     setting: str
     values: tuple[float, ...]
     at: Callable[[Case, float], Case]
     own: Callable[[Mapping[str, Any]], float]
-    trainings: float
+    cost: Callable[[float], float]
+
+    def tried(self, options: Mapping[str, Any]) -> tuple[float, ...]:
+        """The values with the options' own, from the gentlest to the strongest."""
+        values = {*self.values, self.own(options)}
+        return tuple(sorted(values, reverse=self.values[0] > self.values[-1]))
 
 
 class Plan(NamedTuple):
@@ -248,7 +253,7 @@ class Method:
         needs_second: Whether it needs a second network at the far end, and has no use for a free one.
         num_networks: Networks that a "draws" or "family" method has judged.
         check: Refuses a network, given the shapes of its variables, that the method can't repair.
-        strength: For a "network" method, what a study may choose by the rule for families; None leaves
+        tuning: For a "network" method, what a study may choose by the rule for families; None leaves
             the method with its options.
     """
 
@@ -262,7 +267,11 @@ class Method:
     needs_second: bool = False
     num_networks: Callable[[Plan], int] = lambda plan: 1
     check: Callable[[PyTree], Any] = lambda variables: None
-    strength: Strength | None = None
+    tuning: Tuning | None = None
+
+    def __post_init__(self) -> None:
+        if self.tuning is not None and not (self.kind == "network" and self.trains):
+            raise ValueError("only a method that trains one network has a tuning")
 
     @property
     def trains(self) -> bool:

@@ -17,7 +17,7 @@ from mcjax.data.batches import Batch
 from mcjax.models.network import Network
 from mcjax.repair.methods.method import TRAIN_PASSES, Case, Method, Plan, Work, training_work
 from mcjax.repair.methods.pruning import refuse_without_convolutions
-from mcjax.repair.methods.strength import by_length
+from mcjax.repair.methods.tuning import by_length
 from mcjax.training import LossFn, StepMetrics
 from mcjax.training.objectives import endpoint_loss
 
@@ -172,5 +172,5 @@ METHOD = Method(
     },
     work=work,
     check=functools.partial(refuse_without_convolutions, "nad"),
-    strength=by_length("nad"),
+    tuning=by_length("nad"),
 )

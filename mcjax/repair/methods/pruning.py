@@ -21,7 +21,7 @@ from mcjax.core.settings import Setting
 from mcjax.core.tree import PyTree, by_name, path_name
 from mcjax.data.batches import Batch
 from mcjax.repair.methods.method import Case, Method, trained
-from mcjax.repair.methods.strength import by_length
+from mcjax.repair.methods.tuning import by_length
 from mcjax.training import LossFn, StepMetrics
 from mcjax.training.objectives import endpoint_loss
 
@@ -284,5 +284,5 @@ METHOD = Method(
     },
     work=trained("prune"),
     check=lambda variables: convolutions(variables["params"]),
-    strength=by_length("prune"),
+    tuning=by_length("prune"),
 )

@@ -142,9 +142,9 @@ def test_what_is_one_training_is_tuned_where_the_config_says_so(study):
     config = study.run.config.copy_and_resolve_references()
     config.repair.tune = True
     tuned = Study(dataclasses.replace(study.run, config=config), study.tampered)
-    assert [name for name in METHODS if tuned.is_tuned(name)] == [
-        name for name, method in METHODS.items() if method.strength
-    ]
+    assert {name for name in METHODS if tuned.is_tuned(name)} == {
+        *("fine_tune", "prune", "fine_prune", "i_bau", "ft_sam", "d3", "nad")
+    }
     assert not any(study.is_tuned(name) for name in METHODS)
 
 
@@ -152,11 +152,13 @@ def test_what_is_one_training_is_tuned_where_the_config_says_so(study):
 def tuned(study, monkeypatch):
     """The same study, tuned; another config would be another run, in another folder."""
     monkeypatch.setattr(Study, "is_tuned", lambda study, name: name == "fine_tune")
-    return study
+    study.memory.clear()
+    yield study
+    study.memory.clear()
 
 
 def test_the_rule_chooses_the_strength_of_one_training(tuned, monkeypatch):
-    values = METHODS["fine_tune"].strength.values
+    values = METHODS["fine_tune"].tuning.values
     names = [f"fine_tune at strength = {value:g}" for value in values]
     found = {row.method: row for row in rows_of(tuned, "fine_tune", 16)}
     assert list(found) == ["fine_tune", *names, "fine_tune at the oracle's strength"]
@@ -185,6 +187,7 @@ def test_the_rule_chooses_the_strength_of_one_training(tuned, monkeypatch):
 
 def test_a_strength_that_was_trained_is_not_trained_again(tuned, monkeypatch):
     family, _ = tuned.tuned("fine_tune", 16)
+    tuned.memory.clear()
     again = dataclasses.replace(METHODS["fine_tune"], run=lambda case: pytest.fail("trained again"))
     monkeypatch.setitem(METHODS, "fine_tune", again)
     assert digest(tuned.tuned("fine_tune", 16)[0].networks) == digest(family.networks)
@@ -202,6 +205,7 @@ def test_a_strength_that_diverges_is_left_out(tuned, monkeypatch):
         patched = dataclasses.replace(METHODS["fine_tune"], run=run)
         monkeypatch.setitem(METHODS, "fine_tune", patched)
         monkeypatch.setattr(study_module, "stage", lambda run, name, like, compute: compute())
+        tuned.memory.clear()
         return tuned.tuned("fine_tune", 16)[0]
 
     rate = METHODS["fine_tune"].learning_rate
@@ -212,8 +216,8 @@ def test_a_strength_that_diverges_is_left_out(tuned, monkeypatch):
         fails_from(rate)
 
 
-def test_a_path_has_no_strength(study):
-    with pytest.raises(ValueError, match="path has no strength"):
+def test_a_path_has_nothing_to_tune(study):
+    with pytest.raises(ValueError, match="path has nothing to tune"):
         study.tuned("path", 16)
 
 
@@ -326,7 +330,7 @@ ACCURACY = np.array([0.9, 0.89, 0.89, 0.5])
 SUCCESS = np.array([1.0, 0.2, 0.6, 0.0])
 
 
-def table_of_a_family(study, monkeypatch, *, suspect):
+def table_of_a_family(study, monkeypatch, *, suspect, seconds=2.0):
     """The rows of a family of four whose measures are given."""
 
     def judge(study, name, networks, places):
@@ -339,19 +343,28 @@ def table_of_a_family(study, monkeypatch, *, suspect):
     monkeypatch.setattr(rows, "judge", judge)
     monkeypatch.setattr(rows, "suspect_accuracy", lambda study: suspect)
     family = Family("strength", (0.0, 0.1, 0.2, 0.3), None)
-    return rows.of_family(study, "mine", 16, family, 2.0)
+    return rows.of_family(study, "mine", 16, family, seconds)
 
 
-def test_rows_of_a_family(study, monkeypatch):
-    chosen, best = table_of_a_family(study, monkeypatch, suspect=0.9)
+@pytest.mark.parametrize(
+    ("seconds", "of_each", "of_all"), [(2.0, [2.0] * 4, 2.0), ([1.0, 2.0, 3.0, 4.0], None, 10.0)]
+)
+def test_rows_of_a_family(seconds, of_each, of_all, study, monkeypatch):
+    found = table_of_a_family(study, monkeypatch, suspect=0.9, seconds=seconds)
+    chosen, *each, best = found
     assert [chosen.method, best.method] == ["mine", "mine at the oracle's strength"]
-    assert (chosen.setting, chosen.acceptable, chosen.seconds) == (0.2, True, 2.0)
+    assert [row.method for row in each] == [f"mine at strength = {v}" for v in ("0", 0.1, 0.2, 0.3)]
+    assert (chosen.setting, chosen.acceptable, chosen.seconds) == (0.2, True, of_all)
+    # Each value by its own accuracy: the last is 0.8 where 0.88 is asked for.
+    assert [row.acceptable for row in each] == [True, True, True, False]
+    assert [row.seconds for row in each] == (of_each or seconds)
+    assert best.acceptable is None
     assert best.setting == 0.1  # lowest success among the first three
     assert chosen.values["attack_success_rate"] == 0.6
 
 
 def test_rows_of_a_family_without_an_accurate_network(study, monkeypatch):
-    chosen, best = table_of_a_family(study, monkeypatch, suspect=0.99)
+    chosen, *_, best = table_of_a_family(study, monkeypatch, suspect=0.99)
     # One standard error of the most accurate, with these few images, reaches to the third.
     assert (chosen.setting, chosen.acceptable) == (0.2, False)
     assert best.setting == 0.1
@@ -370,7 +383,7 @@ def test_a_single_network_is_acceptable_within_the_tolerance(
 
 
 def test_the_table_has_a_column_of_settings_if_a_family_is_asked_for(study, monkeypatch):
-    chosen, _ = table_of_a_family(study, monkeypatch, suspect=0.9)
+    chosen, *_ = table_of_a_family(study, monkeypatch, suspect=0.9)
     study.run.config.repair.methods = ("path", "clp")
     line = table.row(study, 16, chosen)
     assert (line["setting"], line["acceptable"], line["t"]) == (0.2, 1, "")

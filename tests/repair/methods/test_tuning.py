@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from mcjax.repair.methods import METHODS
-from mcjax.repair.methods.method import Case
-from mcjax.repair.methods.strength import by_length, by_setting
+from mcjax.repair.methods.method import Case, Method, trained
+from mcjax.repair.methods.tuning import by_length, by_setting
 from mcjax.training.fit import Budget
 
 OPTIONS = {
@@ -15,7 +15,7 @@ OPTIONS = {
     "i_bau.learning_rate": 0.5,
     "ft_sam.rho": 3.0,
 }
-FOR_EACH = [name for name, method in METHODS.items() if method.strength]
+FOR_EACH = [name for name, method in METHODS.items() if method.tuning]
 
 
 def case(options=OPTIONS):
@@ -28,7 +28,7 @@ def test_a_value_is_a_share_of_the_steps_and_then_a_multiple_of_the_learning_rat
     changed = [d3.at(case(), value) for value in d3.values]
     assert [one.budget.num_steps for one in changed] == [50, 100, 100, 100]
     assert [one.options["learning_rate.d3"] for one in changed] == [0.5, 0.5, 1.0, 2.0]
-    assert d3.trainings == 3.5
+    assert [d3.cost(value) for value in d3.values] == [0.5, 1, 1, 1]
 
 
 def test_a_method_with_rounds_of_its_own_takes_a_share_of_them():
@@ -40,26 +40,34 @@ def test_a_method_with_rounds_of_its_own_takes_a_share_of_them():
     assert short == 1
 
 
-def test_a_setting_takes_each_value():
-    rho = by_setting("ft_sam.rho", (1.0, 2.0))
-    assert (rho.setting, rho.own(OPTIONS), rho.trainings) == ("rho", 3.0, 2.0)
-    assert [rho.at(case(), value).options["ft_sam.rho"] for value in rho.values] == [1.0, 2.0]
+def test_a_setting_takes_each_value_and_the_configs_own():
+    rho = by_setting("ft_sam.rho", (1.0, 2.0, 4.0))
+    assert rho.setting == "rho"
+    tried = rho.tried(OPTIONS)
+    assert tried == (1.0, 2.0, 3.0, 4.0)
+    assert [rho.at(case(), value).options["ft_sam.rho"] for value in tried] == list(tried)
     assert case().options["ft_sam.rho"] == 3.0
+    assert rho.tried({"ft_sam.rho": 8.0}) == (1.0, 2.0, 4.0, 8.0)
+    assert by_setting("ft_sam.rho", (4.0, 2.0, 1.0)).tried(OPTIONS) == (4.0, 3.0, 2.0, 1.0)
 
 
 @pytest.mark.parametrize("name", FOR_EACH)
 def test_the_config_s_own_value_changes_nothing_and_none_exceeds_the_budget(name):
-    method, strength = METHODS[name], METHODS[name].strength
+    method, tuning = METHODS[name], METHODS[name].tuning
     options = {key: setting.default for key, setting in method.settings.items()}
     options[f"learning_rate.{name}"] = method.learning_rate
     whole = case(options)
-    own = strength.own(options)
-    assert own in strength.values
-    assert strength.at(whole, own) == whole
-    assert list(strength.values) == sorted(set(strength.values))
-    assert max(strength.at(whole, v).budget.num_steps for v in strength.values) == 100
+    own = tuning.own(options)
+    assert tuning.at(whole, own) == whole
+    assert tuning.tried(options) == tuning.values
+    assert max(tuning.at(whole, v).budget.num_steps for v in tuning.values) == 100
 
 
-def test_one_training_has_a_strength_and_nothing_else():
+def test_seven_methods_are_tuned():
     assert set(FOR_EACH) == {"fine_tune", "prune", "fine_prune", "i_bau", "ft_sam", "d3", "nad"}
-    assert {METHODS[name].kind for name in FOR_EACH} == {"network"}
+
+
+@pytest.mark.parametrize("options", [{"kind": "path", "work": trained("mine")}, {}])
+def test_what_is_no_trained_network_has_no_tuning(options):
+    with pytest.raises(ValueError, match="trains one network"):
+        Method(run=lambda case: None, tuning=by_length("mine"), **options)
