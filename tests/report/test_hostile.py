@@ -147,7 +147,7 @@ def evaluation(folder, name):
         patch.setattr(connect, "with_stats", lambda *_: None)
         patch.setattr(connect, "path_stage", lambda *_: columns)
         patch.setattr(connect, "summary", lambda *_: {name: 1.0})
-        patch.setattr(connect, "answer", lambda _: [name])
+        patch.setattr(connect, "answer", lambda _, guessing: [name])
         patch.setattr(evaluate, "chart_figure", lambda *_: None)
         return (evaluate.evaluate(folder, 3) / "report.html").read_text()
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from mcjax.core.errors import UserError
 from mcjax.core.keys import stream
 from mcjax.core.processes import once
 from mcjax.core.progress import say
@@ -62,6 +63,7 @@ def search_stage(
     *,
     control: Control | None = None,
     classes: Mapping[str, int] | None = None,
+    finished: str = "",
 ) -> dict[str, Inverted]:
     """Triggers inverted on a network: one restart to unlearn, one to judge by.
 
@@ -72,6 +74,11 @@ def search_stage(
         bonafide: The bonafide images.
         control: See `mcjax.repair.evidence.invert.invert`.
         classes: Likewise.
+        finished: The stage of a finished training that this search was part of: then the search must
+            be finished too, because the network that it was about, half trained, is gone.
+
+    Raises:
+        UserError: It is not.
     """
     options = run.config.repair.evidence
     search = functools.partial(
@@ -87,6 +94,10 @@ def search_stage(
     )
 
     def compute() -> Found:
+        if finished:
+            raise UserError(
+                f"{run.checkpoint(name)} is missing; delete {run.checkpoint(finished)} too, and run again"
+            )
         say(f"{name}: begins")
         began = time.monotonic()
         found = jax.device_get(search(variables, bonafide))

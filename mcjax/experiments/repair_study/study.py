@@ -270,12 +270,17 @@ class Study:
             return []
         rounds = taught.num_rounds(self.case(made_by, size))
         names = [taught.inversion(made_by, i) for i in range(1, rounds)]
-        return [self._inverted_again(size, one, self.tampered.start) for one in names]
+        finished = f"{self.name}{made_by}_{size}"
+        return [
+            self._inverted_again(size, one, self.tampered.start, finished=finished) for one in names
+        ]
 
-    def _inverted_again(self, size: int, name: str, variables: PyTree) -> dict[str, Inverted]:
+    def _inverted_again(
+        self, size: int, name: str, variables: PyTree, **options: Any
+    ) -> dict[str, Inverted]:
         """The triggers of the suspect's classes, on a network that a method has trained so far."""
         place, found = f"{self.name}evidence_{size}_{name}", self.evidence(size)
-        return self._inverted(place, size, variables, classes=targets(found))
+        return self._inverted(place, size, variables, classes=targets(found), **options)
 
     def _judged(self, name: str, size: int, variables: PyTree) -> dict[str, Inverted]:
         """Triggers inverted on a network, and tried on its control."""

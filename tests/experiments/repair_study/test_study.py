@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from slow import all_but
 
-from mcjax.core.errors import Diverged
+from mcjax.core.errors import Diverged, UserError
 from mcjax.core.sharding import make_mesh
 from mcjax.core.tree import digest
 from mcjax.evaluation.networks_as_path import Stacked
@@ -103,6 +103,17 @@ def test_the_first_search_has_a_control_and_the_next_only_the_suspects_classes(
     assert all(one["control"] is None for one in searches)
     assert all(one["classes"] == targets(found) for one in searches)
     assert searches
+
+
+def test_a_search_within_a_finished_training_is_not_made_on_another_network(study, monkeypatch):
+    monkeypatch.setattr(Study, "evidence", lambda study, size: {})
+    classes = dict.fromkeys(study.options.evidence.forms, 0)
+    monkeypatch.setattr(study_module, "targets", lambda found: classes)
+    monkeypatch.setattr("mcjax.repair.methods.taught.num_rounds", lambda case: 2)
+    study.memory.clear()
+    message = "evidence_16_taught_fine_tune_1 is missing; delete .*taught_fine_tune_16 too"
+    with pytest.raises(UserError, match=message):
+        study.evidence_of("taught_line", 16)
 
 
 def test_what_uses_no_images_draws_the_same_at_every_size(study):
