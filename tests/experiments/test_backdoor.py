@@ -189,6 +189,11 @@ def test_seeds_and_folds_are_rows(tmp_path):
         ("1", "0"),
         ("1", "1"),
     ]
+    timed = [
+        (row["method"], row["seed"], row["fold"])
+        for row in rows(tmp_path / "figures" / "seconds.csv")
+    ]
+    assert {("path", seed, fold) for seed in "01" for fold in "01"} <= set(timed)
     summary = next(r for r in rows(tmp_path / "summary.csv") if r["method"] == "path")
     assert summary["num"] == "4"
     assert float(summary["clean_accuracy"]) == pytest.approx(

@@ -1,8 +1,10 @@
 """Figures are images and PDFs, and equal numbers give equal files."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from mcjax.report import connect_figures, figures, repair_figures
 from mcjax.report.chart import chart
@@ -180,3 +182,16 @@ def test_the_test_error_has_its_interval():
     assert (low < error.lines[2].y).all()
     assert (high > error.lines[2].y).all()
     assert bands["curve, 30 training images"] is None
+
+
+@pytest.mark.parametrize(("estimate", "shown"), [((0.0, 0.0), False), ((0.5, 0.0), True)])
+def test_an_estimate_is_drawn_where_there_is_evidence(estimate, shown):
+    rates = {name: np.array([0.9, 0.8]) for name in ("test_accuracy", "train_accuracy", "rate")}
+    table = {"t": np.array([0.0, 1.0]), **rates, "estimated_attack_success": np.array(estimate)}
+    repair = SimpleNamespace(path=table, choice=None, t=0.5)
+    (panel,) = repair_figures.path_panels({"100": repair}, "rate", {"test": 10, "success": 10})
+    labels = [line.label for line in panel.lines]
+    assert ("estimated attack success" in labels) == shown
+    del table["estimated_attack_success"]
+    (without,) = repair_figures.path_panels({"100": repair}, "rate", {"test": 10, "success": 10})
+    assert [line.label for line in without.lines] == labels[:3]

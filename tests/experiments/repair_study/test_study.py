@@ -179,6 +179,9 @@ def test_the_rule_chooses_the_strength_of_one_training(tuned, monkeypatch):
         patch.setattr(Study, "is_tuned", lambda study, name: False)
         (own,) = rows_of(tuned, "fine_tune", 16)
     assert found["fine_tune at strength = 1"].values == pytest.approx(own.values, rel=1e-5)
+    kept = {path.name for path in (tuned.run.workdir / "checkpoints").glob("fine_tune_16*")}
+    others = {f"fine_tune_16_strength_{value:g}" for value in values if value != 1}
+    assert kept == {"fine_tune_16", *others}
     losses = [found[name].values["test_loss"] for name in names]
     assert len(set(losses)) == len(values)
     accuracy = [found[name].values["selection_accuracy"] for name in names]
@@ -204,27 +207,47 @@ def test_a_strength_that_was_trained_is_not_trained_again(tuned, monkeypatch):
     assert digest(tuned.tuned("fine_tune", 16)[0].networks) == digest(family.networks)
 
 
-def test_a_strength_that_diverges_is_left_out(tuned, monkeypatch):
-    real = METHODS["fine_tune"].run
+@pytest.fixture
+def fails_from(tuned, monkeypatch):
+    """Makes fine-tuning diverge from a learning rate on; gives the list of the rates it was run with."""
+    real, rates = METHODS["fine_tune"].run, []
 
-    def fails_from(rate):
+    def fails(rate):
         def run(case):
-            if case.options["learning_rate.fine_tune"] >= rate:
+            rates.append(case.options["learning_rate.fine_tune"])
+            if rates[-1] >= rate:
                 raise Diverged("the loss is nan")
             return real(case)
 
         patched = dataclasses.replace(METHODS["fine_tune"], run=run)
         monkeypatch.setitem(METHODS, "fine_tune", patched)
         monkeypatch.setattr(study_module, "stage", lambda run, name, like, compute: compute())
-        tuned.memory.clear()
-        return tuned.tuned("fine_tune", 16)[0]
+        return rates
 
+    return fails
+
+
+def test_a_strength_that_diverges_is_left_out(tuned, fails_from):
     rate = METHODS["fine_tune"].learning_rate
-    family = fails_from(4 * rate)
+    rates = fails_from(4 * rate)
+    family, seconds = tuned.tuned("fine_tune", 16)
     assert family.values == (0.5, 1.0, 2.0)
-    assert len(jax.tree.leaves(family.networks)[0]) == 3
+    assert len(seconds) == len(jax.tree.leaves(family.networks)[0]) == 3
+    assert tuned.tuned("fine_tune", 16)[0] is family  # and is not tried again
+    assert rates == [rate, rate, 2 * rate, 4 * rate]
+
+
+def test_if_all_strengths_diverge_the_method_does(tuned, fails_from):
+    fails_from(0)
     with pytest.raises(Diverged, match="the loss is nan"):
-        fails_from(rate)
+        tuned.tuned("fine_tune", 16)
+
+
+def test_several_processes_cannot_leave_one_out_together(tuned, fails_from, monkeypatch):
+    fails_from(4 * METHODS["fine_tune"].learning_rate)
+    monkeypatch.setattr(study_module, "several", lambda: True)
+    with pytest.raises(Diverged, match="the loss is nan"):
+        tuned.tuned("fine_tune", 16)
 
 
 def test_a_path_has_nothing_to_tune(study):

@@ -1,12 +1,15 @@
 """I-BAU: its hypergradient against dense linear algebra, and a backdoor that it takes out."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mcjax.core.errors import UserError
+from mcjax.core.errors import Diverged, UserError
 from mcjax.models.network import from_apply
+from mcjax.repair.methods import i_bau
 from mcjax.repair.methods.i_bau import hypergradient, project, unlearn
 
 
@@ -173,3 +176,16 @@ def test_mistakes(bad):
     variables, data = backdoored()
     with pytest.raises(UserError, match=next(iter(bad))):
         unlearn(jax.random.key(0), from_apply(mlp), variables, data, **bad)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1.0])
+def test_a_network_that_is_not_finite_is_no_repair(value, monkeypatch):
+    found = {"params": {"w": jnp.array([1.0, value])}, "batch_stats": {}}
+    monkeypatch.setattr(i_bau, "unlearn", lambda *args, **options: found)
+    case = SimpleNamespace(key_fn=lambda name: None, network=None, suspect=None, images=None)
+    case = SimpleNamespace(**vars(case), options={}, budget=SimpleNamespace(batch_size=1))
+    if np.isfinite(value):
+        assert i_bau.run(case) is found
+        return
+    with pytest.raises(Diverged, match="lower its learning rate"):
+        i_bau.run(case)
