@@ -26,3 +26,9 @@ def test_sizes_are_counted_apart_the_largest_first():
     text = evidence_truth.verdicts([{**row, "bonafide": 50}, {**row, "bonafide": 250}])
     assert [line[:15] for line in text.splitlines()[2:]] == ["| 250 | 1 of 1 ", "| 50 | 1 of 1 |"]
     assert text.splitlines()[2] == "| 250 | 1 of 1 | 0 | 1.50 |  |  |"
+
+
+def test_two_networks_of_one_run_are_two():
+    row = {"bonafide": 50, "same": 1, "evident": True, "right": None, "margin": 1.5}
+    text = evidence_truth.verdicts([{**row, "network": n} for n in ("suspect", "twin", "other")])
+    assert text.splitlines()[2] == "| 50 | 1 of 1 |  | 1.50 | 2 of 2 | 1.50 |"
