@@ -72,8 +72,8 @@ def test_the_oracles_setting_and_the_best_stand_beside_the_chosen_one(tmp_path, 
         "suspect,0,0,,0.9,1.0",
         "d3,100,0,,0.8,0.0",  # 0.9
         "d3 at strength = 1,100,0,,0.8,0.0",
-        "d3 at strength = 2,100,0,,0.85,0.01",  # 0.94
         "d3 at the oracle's strength,100,0,,0.82,0.0",  # 0.92
+        "d3 at strength = 2,100,0,,0.85,0.01",  # 0.94
         "d3,50,0,,0.8,0.5",
         "nad,100,0,,0.9,0.0",
         "noise at t = 0,100,0,,0.9,0.0",
