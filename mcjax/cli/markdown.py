@@ -4,7 +4,7 @@
 
 The first table has the rows that use no bonafide images (the networks, the straight line, noise), the second has one
 row per method and one column per number of bonafide images. A cell is "clean accuracy / success of the attack", each
-as `mean ± half-width` of the 95 % interval over seeds (and folds), as both numbers where there are two, or as one
+as `mean ± half-width` of the 95 % interval over seeds (and folds), as their range where there are two, or as one
 number where there is one seed.
 """
 
@@ -113,5 +113,5 @@ def _mean(value: float, half: float, num: float) -> str:
     if math.isnan(half):
         return f"{value:.3f}"
     if num == 2:  # the interval is half their range
-        return f"{value - half:.3f} and {value + half:.3f}"
+        return f"{value - half:.3f} to {value + half:.3f}"
     return f"{value:.3f} ± {half:.3f}"

@@ -9,7 +9,8 @@ success of a run, the re-learning test where it was made, and the median seconds
 success" per attack, means over seeds, with the highest attack success of a seed in brackets. Where all attacks have the
 same seeds, means over attacks have the 95 % interval over them, of two seeds both values. Rows that somebody without
 the trigger could not have chosen ("at the oracle's", fixed settings) are left out; the scores of the oracle's setting
-and of the best one stand beside a method's own.
+and of the best one stand beside a method's own. Runs that are ranked together may differ in the trigger, the seeds, the
+sizes and the methods only.
 
 Runs that choose t by evidence get two more tables, on how right it was: the verdict on suspects and clean networks, and
 the estimated attack success along the paths.
@@ -39,12 +40,34 @@ def main(*names: str) -> None:
     if not names:
         raise UserError("no run was given; add the folders of backdoor runs")
     folders = [Path(name) for name in names]
+    check_comparable(folders)
     parts = [ranking([row for folder in folders for row in read_run(folder)]), LEGEND]
     if networks := [row for folder in folders for row in read_verdicts(folder)]:
         parts += [evidence_truth.verdicts(networks), evidence_truth.VERDICT_LEGEND]
     if paths := [row for folder in folders for row in read_estimates(folder)]:
         parts += [evidence_truth.estimates(paths), evidence_truth.ESTIMATE_LEGEND]
     print("\n\n".join(parts))
+
+
+FREE = ("seed", "seeds", "attack.trigger", "repair.sizes", "repair.methods")
+"""The fields of a config in which runs that are ranked together may differ."""
+
+
+def check_comparable(folders: Sequence[Path]) -> None:
+    """Refuses runs whose rates are not of the same question.
+
+    Raises:
+        UserError: Names a field in which two runs differ, other than `FREE`.
+    """
+    first, *others = [(folder, _read_json(folder).get("hashed", {})) for folder in folders]
+    for folder, fields in others:
+        for name in sorted(set(fields) | set(first[1])):
+            ours, theirs = first[1].get(name), fields.get(name)
+            if name not in FREE and ours != theirs:
+                raise UserError(
+                    f"{first[0]} and {folder} differ in config.{name} ({ours}, {theirs}); rank runs together "
+                    "that differ only in the trigger, the seeds, the sizes and the methods"
+                )
 
 
 def read_run(folder: Path) -> list[Row]:
@@ -55,7 +78,7 @@ def read_run(folder: Path) -> list[Row]:
 
     Returns:
         One row per (method, bonafide, seed): "attack", "method", "bonafide", "seed",
-        "clean_accuracy", "attack_success_rate", "accuracy_lost", "score"; where known "seconds" of its
+        "clean_accuracy", "attack_success_rate", "accuracy_lost", "score"; where known "acceptable", "seconds" of its
         training, after the re-learning test with M poisoned images "excess_M", and of methods with several
         settings "oracle_score" and "best_score".
 
@@ -72,6 +95,7 @@ def read_run(folder: Path) -> list[Row]:
                 "seed": _seed(line),
                 "clean_accuracy": float(line["clean_accuracy"]),
                 "attack_success_rate": float(line["attack_success_rate"]),
+                **({"acceptable": line["acceptable"] == "1"} if line.get("acceptable") else {}),
             }
             for line in _lines(folder / "table.csv")
         ]
@@ -84,9 +108,7 @@ def read_run(folder: Path) -> list[Row]:
         add_other_settings(folder, rows)
         add_seconds(folder, rows)
         add_excess(folder, rows)
-    except OSError as error:
-        raise UserError(f"cannot read {folder}: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError, csv.Error):
+    except (OSError, ValueError, TypeError, KeyError, csv.Error):
         raise _not_finished(folder) from None
     return rows
 
@@ -207,8 +229,16 @@ def read_estimates(folder: Path) -> list[Row]:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text())["config"]
+    config: dict[str, Any] = _read_json(folder)["config"]
     return config
+
+
+def _read_json(folder: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        raise _not_finished(folder) from None
+    return found
 
 
 def _seed(line: dict[str, str]) -> tuple[str, str]:
@@ -226,5 +256,6 @@ def _lines_if_any(file: Path) -> list[dict[str, str]]:
 
 def _not_finished(folder: Path) -> UserError:
     return UserError(
-        f"{folder} is not a finished backdoor run; give folders that mcjax.train wrote"
+        f"{folder} is not a finished backdoor run; give folders that mcjax.train wrote, and run an unfinished "
+        "one again"
     )

@@ -23,12 +23,13 @@ COLUMNS = {
 """The columns that are means over the attacks, with the words for them."""
 
 LEGEND = (
-    "Score: attack success removed minus clean accuracy lost, both against the suspect. Score, accuracy lost, "
-    "attack success and re-learned excess: the mean over the attacks, with its 95 % interval over seeds. Worst: the "
-    "highest attack success of a run. Re-learned excess: attack success after fine-tuning with (m) poisoned images, "
-    "minus the clean twin's. Seconds: the median, of training, of a tuned method all its trainings. Oracle's: the score of "
-    "the setting (t, threshold, strength, ...) that somebody with the trigger would choose among the accurate ones. Best: the "
-    "highest score of all settings, which somebody with the test images could choose. "
+    "Score: attack success removed minus clean accuracy lost, both against the suspect; the best mean over all sizes comes "
+    "first. Means are over the attacks, with the 95 % interval over seeds, or both values of two seeds. Oracle's: the score "
+    "of the setting (t, threshold, strength, ...) that somebody with the trigger would choose among the accurate ones. Best: "
+    "the highest score of all settings, which somebody with the test images could choose. Acceptable: the runs in which the "
+    "method's own choice is within the tolerance of the suspect's accuracy. Worst: the highest attack success of a seed. "
+    "Re-learned excess: attack success after fine-tuning with (m) poisoned images, minus the clean twin's, of each run's "
+    "first seed. Seconds: the median, of training and its compilation, of a tuned method all its trainings. "
     "Per attack: clean accuracy / attack success (highest of a seed)."
 )
 
@@ -160,7 +161,7 @@ def _means(ranked: Ranked, size: int) -> str:
     """One row per method: means over its attacks, the worst, the re-learning test, seconds."""
     rows = [row for row in ranked.repairs if row["bonafide"] == size]
     tested = sorted({name for row in rows for name in row if name.startswith(EXCESS)}, key=_m)
-    head = [*COLUMNS.values(), "worst"]
+    head = [*COLUMNS.values(), "worst", "acceptable"]
     head += [f"re-learned excess ({_m(name)})" for name in tested] + ["seconds"]
     lines = []
     for name in ranked.methods:
@@ -169,12 +170,14 @@ def _means(ranked: Ranked, size: int) -> str:
             by_attack = []
         every = [row for rows in by_attack for row in rows]
         worst = f"{max(row['attack_success_rate'] for row in every):.3f}" if every else ""
+        judged = [row["acceptable"] for row in every if "acceptable" in row]
         seconds = [row["seconds"] for row in every if "seconds" in row]
         lines.append(
             [
                 name,
                 *(_shown(over_attacks(by_attack, column)) for column in COLUMNS),
                 worst,
+                f"{sum(judged)} of {len(judged)}" if judged else "",
                 *(_shown(over_attacks(by_attack, column)) for column in tested),
                 f"{np.median(seconds):.0f}" if seconds else "",
             ]

@@ -50,7 +50,7 @@ def test_intervals_are_those_of_student(tmp_path, measure):
 
 def test_two_seeds_are_both_shown(tmp_path):
     file = summary(tmp_path / "summary.csv", [(0.90, 0.5), (0.95, 0.25)])
-    assert "| suspect | 0.900 and 0.950 / 0.250 and 0.500 |" in markdown(read_summary(file))
+    assert "| suspect | 0.900 to 0.950 / 0.250 to 0.500 |" in markdown(read_summary(file))
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,8 @@ def test_scores_are_means_over_attacks_of_means_over_seeds(runs, capsys):
     # fine-tuning: (0.96 + 0.80) / 2; path: ((0.88 + 0.70) / 2 + 0.90) / 2; clp has one attack only.
     assert first.splitlines()[2:] == ["| fine tune | 0.880 |", "| path | 0.845 |", "| clp |  |"]
     # Lost: (0.04 + 0.10) / 2; success: 0; worst of three runs. The seconds are nowhere.
-    assert "| fine tune | 0.880 |  |  | 0.070 | 0.000 | 0.000 |  |" in means
-    assert "| path | 0.845 |  |  | 0.005 | 0.100 | 0.300 |  |" in means
+    assert "| fine tune | 0.880 |  |  | 0.070 | 0.000 | 0.000 |  |  |" in means
+    assert "| path | 0.845 |  |  | 0.005 | 0.100 | 0.300 |  |  |" in means
     assert "| suspect | 0.850 / 1.000 (1.000) | 0.900 / 0.900 |" in second
     assert "| path | 0.840 / 0.200 (0.300) | 0.900 / 0.000 |" in second
     assert "oracle" not in second
@@ -109,7 +109,7 @@ def test_the_interval_is_over_seeds_that_all_attacks_have(tmp_path, capsys):
     # Student: 4.303 * 0.1 / sqrt(3)
     scores, means, *_ = capsys.readouterr().out.split("\n\n")
     assert "| path | 0.900 ± 0.248 |" in scores
-    assert "| path | 0.900 ± 0.248 |  |  | 0.000 ± 0.000 | 0.100 ± 0.248 | 0.200 |" in means
+    assert "| path | 0.900 ± 0.248 |  |  | 0.000 ± 0.000 | 0.100 ± 0.248 | 0.200 |  |" in means
 
 
 def test_seconds_and_the_re_learning_test_stand_beside_the_rates(tmp_path, capsys):
@@ -131,11 +131,11 @@ def test_seconds_and_the_re_learning_test_stand_beside_the_rates(tmp_path, capsy
     ranking.main(str(tmp_path / "a"), str(tmp_path / "b"))
     _, large, _, small, *_ = capsys.readouterr().out.strip().split("\n\n")
     # Means of two runs, of the largest size.
-    assert "worst | re-learned excess (1) | re-learned excess (5) | seconds |" in large
-    assert "| path | 1.000 |  |  | 0.000 | 0.000 | 0.000 | 1.062 | 5.062 | 10 |" in large
-    assert "| fine tune | 1.000 |  |  | 0.000 | 0.000 | 0.000 | 0.163 | 0.562 | 30 |" in large
-    assert "| path | 1.000 |  |  | 0.000 | 0.000 | 0.000 | 7 |" in small
-    assert "| fine tune | 1.000 |  |  | 0.000 | 0.000 | 0.000 |  |" in small
+    assert "worst | acceptable | re-learned excess (1) | re-learned excess (5) | seconds |" in large
+    assert "| path | 1.000 |  |  | 0.000 | 0.000 | 0.000 |  | 1.062 | 5.062 | 10 |" in large
+    assert "| fine tune | 1.000 |  |  | 0.000 | 0.000 | 0.000 |  | 0.163 | 0.562 | 30 |" in large
+    assert "| path | 1.000 |  |  | 0.000 | 0.000 | 0.000 |  | 7 |" in small
+    assert "| fine tune | 1.000 |  |  | 0.000 | 0.000 | 0.000 |  |  |" in small
 
 
 def test_only_the_first_seed_was_tested_for_re_learning(tmp_path):
@@ -159,7 +159,9 @@ def test_what_is_no_backdoor_run_is_refused(runs, broken):
         (runs[0] / "table.csv").write_text("a,b\n1,2\n")
     else:
         (runs[0] / broken).unlink()
-    with pytest.raises(UserError, match=r"cannot read|is not a finished backdoor run"):
+    with pytest.raises(
+        UserError, match=r"is not a finished backdoor run.*run an unfinished one again"
+    ):
         ranking.main(str(runs[0]))
     with pytest.raises(UserError, match="no run was given"):
         ranking.main()
@@ -226,3 +228,30 @@ def test_a_damaged_table_of_evidence_is_refused(tmp_path):
     folder = with_evidence(tmp_path / "a", "square", ["suspect,100,4,patch,1,1,nothing,2,0.9,1"])
     with pytest.raises(UserError, match="is not a finished backdoor run"):
         ranking.main(str(folder))
+
+
+def test_runs_of_different_questions_are_not_ranked_together(tmp_path):
+    lines = ["suspect,0,0,,0.9,1.0", "path,100,0,0.5,0.9,0.0"]
+    fields = {"seed": 0, "attack.trigger": "square", "repair.tune": True, "repair.sizes": [100]}
+    runs = []
+    for i, changed in enumerate(({}, {"seed": 1, "repair.sizes": [50]}, {"repair.tune": False})):
+        runs.append(run(tmp_path / str(i), "square", lines))
+        config = json.loads((runs[-1] / "config.json").read_text())
+        (runs[-1] / "config.json").write_text(json.dumps({**config, "hashed": fields | changed}))
+    ranking.main(*map(str, runs[:2]))
+    with pytest.raises(UserError, match=r"0 and .*2 differ in config.repair.tune \(True, False\)"):
+        ranking.main(*map(str, runs))
+
+
+def test_how_many_choices_were_accurate_enough(tmp_path, capsys):
+    folder = tmp_path / "a"
+    run(folder, "square", [])
+    rows = [
+        "suspect,0,0,,0.9,1.0,",
+        "d3,9,0,,0.8,0.0,0",
+        "suspect,0,1,,0.9,1.0,",
+        "d3,9,1,,0.9,0.0,1",
+    ]
+    (folder / "table.csv").write_text("\n".join([f"{HEAD.strip()},acceptable", *rows]) + "\n")
+    ranking.main(str(folder))
+    assert "| 0.000 | 1 of 2 |" in capsys.readouterr().out

@@ -56,6 +56,6 @@ def test_a_method_that_met_fewer_attacks_has_rates_and_no_means():
     tables = ranking([*rows, row("suspect", 0.0, bonafide=0)]).split("\n\n")
     assert [one.splitlines()[-1] for one in tables] == [
         "| nad |  |",
-        "| nad |  |  |  |  |  |  |  |",
+        "| nad |  |  |  |  |  |  |  |  |",
         "| nad | 0.900 / 0.000 |  |",
     ]

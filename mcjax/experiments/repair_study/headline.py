@@ -15,6 +15,10 @@ FAR = 0.1
 """The difference in score from which another t is said to be far better."""
 
 
+WORKS = 0.5
+"""The suspect's success rate from which there is an attack to repair."""
+
+
 def answer(
     summary: Sequence[Row], measure: str, paths: Mapping[int, Any] | None = None
 ) -> list[str]:
@@ -40,6 +44,8 @@ def answer(
         return f"clean accuracy {line['clean_accuracy']:.3f} and {name} {line[measure]:.3f}"
 
     lines = [f"The suspect has {rates(suspect)}."]
+    if not suspect[measure] >= WORKS:
+        lines[0] += " The attack hardly works, so how much of it a repair removes says little."
     methods = [line for line in summary if line["method"] in METHODS and np.isfinite(score(line))]
     main = shown_path(line["method"] for line in summary)
     for line in (one for one in summary if one["method"] in PATHS):

@@ -34,6 +34,13 @@ def test_another_method_that_is_better_is_named():
     )
 
 
+def test_an_attack_that_hardly_works_is_no_test_of_a_repair():
+    says_little = "so how much of it a repair removes says little."
+    for success, weak in ((0.4, True), (0.5, False)):
+        (first, _) = answer([line("suspect", 0, 0.9, success), line("path", 50, 0.9, 0.0)], RATE)
+        assert first.endswith(says_little) == weak
+
+
 def test_the_path_as_the_best_and_methods_without_images():
     summary = [SUSPECT, line("path", 50, 0.89, 0.1), line("clp", 0, 0.5, 0.0)]
     assert answer(summary, RATE)[1].endswith(
