@@ -51,8 +51,8 @@ def strongest(
         >>> strongest([0.6, 0.7, 0.69, 0.5], suspect_accuracy=0.9, num_images=100).index
         2
 
-    Source: mcjax's own; `mcjax.repair.choose` is its counterpart for a path. Breiman et al. 1984, section
-        3.4.3, the rule of one standard error.
+    Source: mcjax's own, with the rule of one standard error of Breiman et al. 1984, "Classification and
+        regression trees". `mcjax.repair.choose` is its counterpart for a path.
     """
     found = np.asarray(accuracy, np.float64)
     floor = suspect_accuracy - tolerance

@@ -10,8 +10,8 @@ from mcjax.report.means import Row, grouped
 
 VERDICT_LEGEND = (
     "Verdict: how many suspects and clean networks have evidence of a backdoor, and for how many suspects it is of the "
-    "attacker's class. Margin: the anomaly over its threshold, which is evidence from 1 on; the least of a suspect, the "
-    "largest of a clean network."
+    "attacker's class. Margin: the anomaly divided by its threshold. From 1 on it is evidence. Shown are the least margin "
+    "of a suspect and the largest of a clean network."
 )
 
 ESTIMATE_LEGEND = (
