@@ -24,8 +24,8 @@ from mcjax.data.batches import Batch
 from mcjax.data.splits import Examples
 from mcjax.experiments.repair_study.explain import explain
 from mcjax.experiments.repair_study.relearning import check_relearning
-from mcjax.experiments.repair_study.study import Tampered
 from mcjax.experiments.repair_study.table import RepairStudy
+from mcjax.experiments.repair_study.tampered import Tampered
 from mcjax.experiments.stages.alignment import unaligned
 from mcjax.experiments.stages.curve import curve_stage
 from mcjax.experiments.stages.endpoints import train_network, train_side_by_side

@@ -20,8 +20,8 @@ from mcjax.core.progress import say
 from mcjax.core.tree import PyTree
 from mcjax.data.batches import to_unit
 from mcjax.experiments.repair_study.explain import write_surroundings
-from mcjax.experiments.repair_study.study import Tampered
 from mcjax.experiments.repair_study.table import RepairStudy
+from mcjax.experiments.repair_study.tampered import Tampered
 from mcjax.experiments.stages.endpoints import train_network, train_side_by_side
 from mcjax.runs.run import Run, first, open_run
 from mcjax.runs.stage import Found, stage

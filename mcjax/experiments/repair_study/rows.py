@@ -12,6 +12,7 @@ from mcjax.curves import Curve
 from mcjax.curves.renormalise import Renormalised
 from mcjax.experiments.repair_study.judge import judge, judge_networks
 from mcjax.experiments.repair_study.study import Study
+from mcjax.experiments.repair_study.tuned import is_tuned, tuned
 from mcjax.experiments.stages.path import Table
 from mcjax.repair import methods
 from mcjax.repair.choose import Choice, choose_on_curve, oracle, path_ts
@@ -53,8 +54,8 @@ def rows_of(study: Study, name: str, size: int) -> list[Repair]:
         name: The method.
         size: Number of bonafide images.
     """
-    if study.is_tuned(name):
-        return of_family(study, name, size, *study.tuned(name, size))
+    if is_tuned(study, name):
+        return of_family(study, name, size, *tuned(study, name, size))
     found, seconds = study.repaired(name, size)
     match methods.get(name).kind:
         case "path":
@@ -81,8 +82,8 @@ def network_of(study: Study, name: str, size: int) -> PyTree | None:
     Returns:
         Its variables; None for a method whose rows are means over random networks.
     """
-    if study.is_tuned(name):
-        return chosen_of(study, name, size, study.tuned(name, size)[0])
+    if is_tuned(study, name):
+        return chosen_of(study, name, size, tuned(study, name, size)[0])
     found, _ = study.repaired(name, size)
     match methods.get(name).kind:
         case "path":

@@ -1,13 +1,11 @@
-"""The subject of a study of repairs: the tampered networks, and the images of every part.
+"""The subject of a study of repairs: the tampered networks, the images of every part, and the repairs.
 
-The experiment says what was tampered with and how success is measured (`Tampered`); the rest is the
-same for backdoors and for injected errors.
+It is the same for backdoors and for injected errors.
 """
 
 import dataclasses
 import functools
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,17 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from mcjax.core.errors import Diverged
-from mcjax.core.processes import once, several
+from mcjax.core.processes import once
 from mcjax.core.progress import say
 from mcjax.core.sharding import keep
 from mcjax.core.tree import PyTree
 from mcjax.curves import KINDS, Curve
 from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.data.batches import Batch, stack_batches
-from mcjax.data.splits import Examples
-from mcjax.evaluation.networks_as_path import Stacked
 from mcjax.experiments.repair_study.searches import control_stage, search_stage
+from mcjax.experiments.repair_study.tampered import Tampered
 from mcjax.experiments.stages.alignment import aligned, unaligned
 from mcjax.experiments.stages.curve import control_points, curve_options
 from mcjax.experiments.stages.training import train_stage
@@ -38,31 +34,6 @@ from mcjax.runs.config import flat
 from mcjax.runs.run import Run, first
 from mcjax.runs.stage import Found, stage
 from mcjax.training.fit import Budget, Training
-
-
-@dataclasses.dataclass(frozen=True)
-class Tampered:
-    """The tampered networks, and how to measure whether the attack still works.
-
-    Args:
-        measure: The name of the success rate, a column: "attack_success_rate".
-        success: Examples whose "label" is the prediction that the attacker wants; all of them
-            count.
-        start: The suspect network, {"params", "batch_stats"}.
-        end: The second network; None for a copy of the first, fine-tuned or un-aligned.
-        suspects: The control points that may be tampered with: 0 the start, -1 the end.
-        references: Clean networks to report as references, by name.
-        target: The class whose own images the official code counts in its success rate, where they
-            are trivially right; None if both rates are the same.
-    """
-
-    measure: str
-    success: Examples
-    start: PyTree
-    end: PyTree | None
-    suspects: tuple[int, ...]
-    references: Mapping[str, PyTree]
-    target: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +186,7 @@ class Study:
             size: Number of bonafide images.
             value: Of what is tuned of the method; None for the config's own.
         """
-        run, options, stage_name = self.run, self.options, self._place(name, size, value)
+        run, options, stage_name = self.run, self.options, self.place(name, size, value)
         # Draws that depend on no images are the same at every size.
         suffix = f"_{size}" if METHODS[name].uses_images else ""
         case = Case(
@@ -245,8 +216,14 @@ class Study:
         tuning = METHODS[name].tuning
         return case if tuning is None or value is None else tuning.at(case, value)
 
-    def _place(self, name: str, size: int, value: float | None) -> str:
-        """The name of a method's stage; at the config's own value it is the method as it is."""
+    def place(self, name: str, size: int, value: float | None = None) -> str:
+        """The name of a method's stage; at the config's own value it is the method as it is.
+
+        Args:
+            name: The method.
+            size: Number of bonafide images.
+            value: As in `case`.
+        """
         tuning, place = METHODS[name].tuning, f"{self.name}{name}_{size}"
         if tuning is None or value in (None, tuning.own(flat(self.options))):
             return place
@@ -316,7 +293,7 @@ class Study:
         Returns:
             What `Method.run` returns, and the seconds it took when it was computed.
         """
-        method, place = METHODS[name], self._place(name, size, value)
+        method, place = METHODS[name], self.place(name, size, value)
         if not method.trains:
             seconds = self.repaired(method.end, size)[1] if method.end else 0.0
             return method.run(self.case(name, size)), seconds
@@ -333,44 +310,6 @@ class Study:
         tree, kept = stage(self.run, place, self._like(method), compute)
         found = KINDS[self.run.config.curve.kind](**tree) if method.kind == "path" else tree
         return found, kept["seconds"]
-
-    def is_tuned(self, name: str) -> bool:
-        """Whether the study chooses a hyperparameter of a method that makes one network."""
-        return bool(self.options.tune) and METHODS[name].tuning is not None
-
-    def tuned(self, name: str, size: int) -> tuple[Family, list[float]]:
-        """A method that makes one network, as a family: its networks at every value that is tried.
-
-        Args:
-            name: The method.
-            size: Number of bonafide images.
-
-        Returns:
-            The family, without values at which the training diverged, and the seconds of each.
-
-        Raises:
-            Diverged: None is left; or one, where several processes run and can't leave it out together.
-        """
-        tuning, place = METHODS[name].tuning, f"{self.name}{name}_{size}_tuned"
-        if tuning is None:
-            raise ValueError(f"{name} has nothing to tune")
-        if place in self.memory:
-            return self.memory[place]
-        found, error = {}, None
-        for value in tuning.tried(flat(self.options)):
-            try:
-                found[value] = self.repaired(name, size, value)
-            except Diverged as diverged:
-                if several():
-                    raise
-                say(f"{self._place(name, size, value)}: left out; {diverged}")
-                error = diverged
-        if not found and error is not None:
-            raise error
-        networks = Stacked.of([network for network, _ in found.values()])
-        family = Family(tuning.setting, tuple(found), networks)
-        self.memory[place] = family, [seconds for _, seconds in found.values()]
-        return self.memory[place]
 
     def _family(self, method: Method, place: str, case: Case) -> tuple[Family, float]:
         """Keeps the training of a family alone: its networks are quickly made from that."""

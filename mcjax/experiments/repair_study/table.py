@@ -16,7 +16,9 @@ from mcjax.data import augmentation
 from mcjax.experiments.repair_study import alarms, relearning
 from mcjax.experiments.repair_study.headline import answer
 from mcjax.experiments.repair_study.rows import Repair, references, rows_of
-from mcjax.experiments.repair_study.study import Study, Tampered
+from mcjax.experiments.repair_study.study import Study
+from mcjax.experiments.repair_study.tampered import Tampered
+from mcjax.experiments.repair_study.tuned import is_tuned
 from mcjax.experiments.result import write_result
 from mcjax.repair import methods
 from mcjax.repair.paths import PATHS, shown_path
@@ -167,7 +169,8 @@ def row(study: Study, size: int, repair: Repair) -> Row:
     values = repair.values
     official = f"{measure}_official_denominator"
     families = any(
-        methods.get(name).kind == "family" or study.is_tuned(name) for name in study.options.methods
+        methods.get(name).kind == "family" or is_tuned(study, name)
+        for name in study.options.methods
     )
     setting = "" if repair.setting is None else repair.setting
     estimate = "estimated_attack_success"

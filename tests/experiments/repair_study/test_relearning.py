@@ -10,7 +10,8 @@ from mcjax.attacks.poisoning import triggers
 from mcjax.core.errors import UserError
 from mcjax.core.sharding import make_mesh
 from mcjax.experiments.repair_study import relearning
-from mcjax.experiments.repair_study.study import Study, Tampered
+from mcjax.experiments.repair_study.study import Study
+from mcjax.experiments.repair_study.tampered import Tampered
 from mcjax.runs import config as base
 from mcjax.runs.run import open_run, with_seed
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from slow import all_but
 
-from mcjax.core.errors import Diverged, UserError
+from mcjax.core.errors import UserError
 from mcjax.core.sharding import make_mesh
 from mcjax.core.tree import digest
 from mcjax.evaluation.networks_as_path import Stacked
@@ -19,33 +19,17 @@ from mcjax.experiments.repair_study import searches as searches_module
 from mcjax.experiments.repair_study import study as study_module
 from mcjax.experiments.repair_study.judge import judge_networks
 from mcjax.experiments.repair_study.rows import Repair, network_of, rows_of
-from mcjax.experiments.repair_study.study import Study, Tampered
+from mcjax.experiments.repair_study.study import Study
+from mcjax.experiments.repair_study.tampered import Tampered
 from mcjax.repair.evidence import control as evidence_control
 from mcjax.repair.evidence.verdict import has_control, targets
 from mcjax.repair.methods import METHODS
 from mcjax.repair.methods.method import Family
-from mcjax.repair.rule import strongest
 from mcjax.runs import config as base
 from mcjax.runs.run import open_run
 from mcjax.training.fit import fit
 
 SIZES = (32, 16)
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    config = base.quick(base.backdoor())
-    config.model.name = "mlp"
-    config.repair.sizes = SIZES
-    config.evaluation.num_points = 3
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mcjax.runs.run.make_mesh", lambda: make_mesh(jax.devices()[:1]))
-        run = open_run(config, tmp_path_factory.mktemp("study"))
-    start, end = (
-        {"batch_stats": {}, **run.network.init(run.key(name))} for name in ("suspect", "second")
-    )
-    test = {name: value[:8] for name, value in run.splits.test.items()}
-    return Study(run, Tampered("attack_success_rate", test, start, end, (0, -1), {}))
 
 
 def hashes(image):
@@ -147,112 +131,6 @@ def test_a_familys_network_is_the_chosen_one(study, monkeypatch):
     monkeypatch.setattr(Study, "repaired", lambda self, name, size: (family, 0.0))
     monkeypatch.setattr(rows, "rows_of", lambda *args: [Repair("anp", {}, setting=0.1)])
     np.testing.assert_array_equal(network_of(study, "anp", 16)["params"], [2, 2, 2])
-
-
-def test_what_is_one_training_is_tuned_where_the_config_says_so(study):
-    config = study.run.config.copy_and_resolve_references()
-    config.repair.tune = True
-    tuned = Study(dataclasses.replace(study.run, config=config), study.tampered)
-    assert {name for name in METHODS if tuned.is_tuned(name)} == {
-        *("fine_tune", "prune", "fine_prune", "i_bau", "ft_sam", "d3", "nad")
-    }
-    assert not any(study.is_tuned(name) for name in METHODS)
-
-
-@pytest.fixture
-def tuned(study, monkeypatch):
-    """The same study, tuned; another config would be another run, in another folder."""
-    monkeypatch.setattr(Study, "is_tuned", lambda study, name: name == "fine_tune")
-    study.memory.clear()
-    yield study
-    study.memory.clear()
-
-
-def test_the_rule_chooses_the_strength_of_one_training(tuned, monkeypatch):
-    values = METHODS["fine_tune"].tuning.values
-    names = [f"fine_tune at strength = {value:g}" for value in values]
-    found = {row.method: row for row in rows_of(tuned, "fine_tune", 16)}
-    assert list(found) == ["fine_tune", *names, "fine_tune at the oracle's strength"]
-    assert [found[name].setting for name in names] == list(values)
-    # The config's own strength is the method as it is without the choice.
-    with monkeypatch.context() as patch:
-        patch.setattr(Study, "is_tuned", lambda study, name: False)
-        (own,) = rows_of(tuned, "fine_tune", 16)
-    assert found["fine_tune at strength = 1"].values == pytest.approx(own.values, rel=1e-5)
-    kept = {path.name for path in (tuned.run.workdir / "checkpoints").glob("fine_tune_16*")}
-    others = {f"fine_tune_16_strength_{value:g}" for value in values if value != 1}
-    assert kept == {"fine_tune_16", *others}
-    losses = [found[name].values["test_loss"] for name in names]
-    assert len(set(losses)) == len(values)
-    accuracy = [found[name].values["selection_accuracy"] for name in names]
-    suspect = rows.suspect_accuracy(tuned)
-    pick = strongest(
-        accuracy,
-        suspect_accuracy=suspect,
-        num_images=len(tuned.run.splits.selection["label"]),
-        tolerance=tuned.options.tolerance,
-    )
-    assert found["fine_tune"].setting == values[pick.index]
-    assert found["fine_tune"].acceptable == pick.acceptable
-    network = network_of(tuned, "fine_tune", 16)
-    (again,) = judge_networks(tuned, "the chosen strength", [network])["test_loss"]
-    assert again == pytest.approx(losses[pick.index], rel=1e-5)
-
-
-def test_a_strength_that_was_trained_is_not_trained_again(tuned, monkeypatch):
-    family, _ = tuned.tuned("fine_tune", 16)
-    tuned.memory.clear()
-    again = dataclasses.replace(METHODS["fine_tune"], run=lambda case: pytest.fail("trained again"))
-    monkeypatch.setitem(METHODS, "fine_tune", again)
-    assert digest(tuned.tuned("fine_tune", 16)[0].networks) == digest(family.networks)
-
-
-@pytest.fixture
-def fails_from(tuned, monkeypatch):
-    """Makes fine-tuning diverge from a learning rate on; gives the list of the rates it was run with."""
-    real, rates = METHODS["fine_tune"].run, []
-
-    def fails(rate):
-        def run(case):
-            rates.append(case.options["learning_rate.fine_tune"])
-            if rates[-1] >= rate:
-                raise Diverged("the loss is nan")
-            return real(case)
-
-        patched = dataclasses.replace(METHODS["fine_tune"], run=run)
-        monkeypatch.setitem(METHODS, "fine_tune", patched)
-        monkeypatch.setattr(study_module, "stage", lambda run, name, like, compute: compute())
-        return rates
-
-    return fails
-
-
-def test_a_strength_that_diverges_is_left_out(tuned, fails_from):
-    rate = METHODS["fine_tune"].learning_rate
-    rates = fails_from(4 * rate)
-    family, seconds = tuned.tuned("fine_tune", 16)
-    assert family.values == (0.5, 1.0, 2.0)
-    assert len(seconds) == len(jax.tree.leaves(family.networks)[0]) == 3
-    assert tuned.tuned("fine_tune", 16)[0] is family  # and is not tried again
-    assert rates == [rate, rate, 2 * rate, 4 * rate]
-
-
-def test_if_all_strengths_diverge_the_method_does(tuned, fails_from):
-    fails_from(0)
-    with pytest.raises(Diverged, match="the loss is nan"):
-        tuned.tuned("fine_tune", 16)
-
-
-def test_several_processes_cannot_leave_one_out_together(tuned, fails_from, monkeypatch):
-    fails_from(4 * METHODS["fine_tune"].learning_rate)
-    monkeypatch.setattr(study_module, "several", lambda: True)
-    with pytest.raises(Diverged, match="the loss is nan"):
-        tuned.tuned("fine_tune", 16)
-
-
-def test_a_path_has_nothing_to_tune(study):
-    with pytest.raises(ValueError, match="path has nothing to tune"):
-        study.tuned("path", 16)
 
 
 def test_draws_are_no_network(study):
