@@ -29,7 +29,7 @@ NUMBERS = (
     (r"evident", "1: evidence of a backdoor; on a clean reference a false alarm"),
     (r"t", TERMS["t"]),
     (r"setting", "value of the method's hyperparameter: anp's threshold, clp's u, ft_sam's rho, and of the other tuned methods the strength: up to 1 the share of the steps, above it the multiple of the learning rate"),
-    (r"acceptable", "1: accurate enough on the selection images; 0: not (a path's row is then the suspect's, a family's the strongest within one standard error of its most accurate network)"),
+    (r"acceptable", "1: accurate enough on the selection images; 0: not (a path's row is then the suspect's, a family's the strongest within one standard error of its most accurate network); in summary.csv the share of the rows with 1"),
     (r"seconds", "seconds on the clock; of a repair in a study, its training"),
     (r"(?:.*_)?attack_success_rate_official_denominator", "attack success as counted by the paper's official code: over all test images; images of the target class are not stamped, and count if they are classified correctly"),
     (r"(?:.*_)?attack_success_rate", "fraction of stamped test images that are classified as the attacker's class; images of that class are left out"),

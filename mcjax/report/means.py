@@ -105,5 +105,8 @@ def summarise(rows: Sequence[Row], measure: str) -> list[Row]:
             found = mean(group, column)
             value, half = (found.value, found.half) if found else (math.nan, math.nan)
             line |= {column: value, f"{column}_interval": half}
+        if any("acceptable" in row for row in rows):
+            share = mean(group, "acceptable")
+            line["acceptable"] = "" if share is None else share.value
         summary.append(line)
     return summary

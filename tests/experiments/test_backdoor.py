@@ -434,6 +434,15 @@ def test_means_and_intervals():
     assert line["num"] == 3
     assert line["clean_accuracy"] == pytest.approx(0.91)
     assert line["clean_accuracy_interval"] == pytest.approx(4.3027 * 0.01 / np.sqrt(3), rel=1e-4)
+    assert "acceptable" not in line
+
+
+def test_the_share_of_choices_that_are_accurate_enough():
+    common = {"bonafide": 50, "t": "", "clean_accuracy": 0.9, "rate": 0.0}
+    chosen = [{"method": "d3", "seed": s, "acceptable": a, **common} for s, a in enumerate((1, 0))]
+    suspect = {"method": "suspect", "seed": 0, "acceptable": "", **common}
+    first, second = repair_table.summarise([suspect, *chosen], "rate")
+    assert (first["acceptable"], second["acceptable"]) == ("", 0.5)
 
 
 def test_noise_has_a_stream_of_its_own_at_each_end():

@@ -52,7 +52,7 @@ def answer(
         size = line["bonafide"]
         text = (
             f"With {size} bonafide images the chosen point of the {words(line['method'])} has "
-            f"{rates(line)}."
+            f"{rates(line)}{_below(line)}."
         )
         if line["method"] == main:
             # A method that uses no images has one row, which counts at every size.
@@ -72,12 +72,24 @@ def _best(path: Row, rivals: Sequence[Row], score: Any, rates: Any) -> str:
     if ahead <= 0 or not np.isfinite(ahead):
         return (
             f" It is the best of {len(others) + 1} methods by success removed less accuracy lost; next is "
-            f"{words(best['method'])}."
+            f"{words(best['method'])}{_below(best)}."
         )
     return (
         f" The best method by success removed less accuracy lost is {words(best['method'])}, with "
-        f"{rates(best)}."
+        f"{rates(best)}{_below(best)}."
     )
+
+
+def _below(line: Row) -> str:
+    """The runs in which a method's own choice misses the tolerance, on the selection images."""
+    share = line.get("acceptable", "")
+    if share in ("", 1):
+        return ""
+    num = line["num"]
+    where = f"in {round((1 - share) * num)} of {num} runs " if num > 1 else ""
+    if line["method"] in PATHS:
+        return f"; {where}no point was accurate enough, and this is the suspect itself"
+    return f"; {where}it is less accurate than the tolerance allows"
 
 
 def _better_t(repair: Any, chosen: Row, measure: str, score: Any, rates: Any) -> str:

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from mcjax.experiments.repair_study.headline import answer
 
@@ -71,3 +72,32 @@ def test_a_far_better_t_is_said_and_a_little_better_one_is_not():
 def test_nothing_is_compared_without_other_methods():
     (_, path) = answer([SUSPECT, line("path", 50, 0.88, 0.6)], RATE)
     assert path.endswith("rate 0.600.")
+
+
+@pytest.mark.parametrize(
+    ("num", "share", "where"),
+    [(1, 0, ""), (5, 0.4, "in 3 of 5 runs "), (1, 1, None), (5, "", None)],
+)
+def test_a_choice_outside_the_tolerance_is_said(num, share, where):
+    path, rival = (
+        line(*values) | {"num": num, "acceptable": share}
+        for values in (("path", 50, 0.85, 0.5), ("fine_prune", 50, 0.86, 0.1))
+    )
+    (_, text) = answer([SUSPECT, path, rival], RATE)
+    if where is None:
+        assert ";" not in text
+        return
+    first, _, second = text.partition(". The best method")
+    assert first.endswith(f"; {where}no point was accurate enough, and this is the suspect itself")
+    assert second.endswith(f"; {where}it is less accurate than the tolerance allows.")
+
+
+def test_the_next_best_is_said_to_be_outside_as_well():
+    summary = [
+        SUSPECT,
+        line("path", 50, 0.9, 0.0) | {"num": 1, "acceptable": 1},
+        line("d3", 50, 0.8, 0.0) | {"num": 1, "acceptable": 0},
+    ]
+    assert answer(summary, RATE)[1].endswith(
+        "next is d3; it is less accurate than the tolerance allows."
+    )
