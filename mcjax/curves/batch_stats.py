@@ -26,6 +26,9 @@ from mcjax.data.batches import to_unit
 UpdateFn = Callable[[PyTree, jax.Array], PyTree]
 """`update_fn(batch_stats, x) -> batch_stats`: one training-mode pass over a batch."""
 
+ApplyTrain = Callable[..., tuple[jax.Array, PyTree]]
+"""`apply_train(key, variables, x) -> (logits, batch_stats)`, a network in training mode."""
+
 
 def updated_by_training(
     update_fn: Callable[[PyTree, PyTree, jax.Array], PyTree],
@@ -144,6 +147,45 @@ def recompute(
     return jax.tree.map(lambda a, s, u: a / len(images) if u else s, total, like, updated)
 
 
+def of_network(
+    apply_train: ApplyTrain,
+    params: PyTree,
+    like: PyTree,
+    images: jax.Array | np.ndarray,
+    *,
+    batch_size: int = 128,
+) -> PyTree:
+    """The statistics of a network, averaged over a set of images (`recompute`).
+
+    Args:
+        apply_train: `apply_train(key, variables, x) -> (logits, batch_stats)`.
+        params: The network's parameters.
+        like: Statistics of the same structure; those that training does not update are kept.
+        images: [N, H, W, C], uint8 or in [0, 1].
+        batch_size: Images per batch.
+
+    Returns:
+        A tree like `like`.
+
+    Raises:
+        UserError: The network has state that is no running mean over batches.
+    """
+    key = jax.random.key(0)  # for dropout; the same for every network
+
+    def update_fn(params: PyTree, stats: PyTree, x: jax.Array) -> PyTree:
+        return apply_train(key, {"params": params, "batch_stats": stats}, x)[1]
+
+    images = jnp.asarray(images)
+    updated = updated_by_training(update_fn, params, like, to_unit(images[:1]))
+    return recompute(
+        functools.partial(update_fn, params),
+        like,
+        images,
+        batch_size=batch_size,
+        updated=updated,
+    )
+
+
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["curve", "start_stats", "end_stats", "images"],
@@ -170,7 +212,7 @@ class CurveWithStats:
     start_stats: PyTree
     end_stats: PyTree | None
     images: jax.Array | np.ndarray | None
-    apply_train: Callable[..., tuple[jax.Array, PyTree]]
+    apply_train: ApplyTrain
     batch_size: int = 128
     keep_ends: bool = True
 
@@ -189,7 +231,13 @@ class CurveWithStats:
         on_curve = jnp.ndim(t) == 0  # a plane has coordinate pairs and no endpoints
         s = t if on_curve else 0.5
         end_stats = self.start_stats if self.end_stats is None else self.end_stats
-        between = jax.tree.map(lambda a, b: a + s * (b - a), self.start_stats, end_stats)
+
+        def interpolated(a: jax.Array, b: jax.Array) -> jax.Array:
+            return (a + s * (b - a)).astype(
+                jnp.result_type(a)
+            )  # a counter stays one, and is refused
+
+        between = jax.tree.map(interpolated, self.start_stats, end_stats)
         if self.images is not None:
             between = self._recompute(params, between)
         if not (on_curve and self.keep_ends):
@@ -204,17 +252,5 @@ class CurveWithStats:
         return {"params": params, "batch_stats": stats}
 
     def _recompute(self, params: PyTree, between: PyTree) -> PyTree:
-        key = jax.random.key(0)  # for dropout; the same at every t
-
-        def update_fn(params: PyTree, stats: PyTree, x: jax.Array) -> PyTree:
-            return self.apply_train(key, {"params": params, "batch_stats": stats}, x)[1]
-
         images = jnp.asarray(self.images)
-        updated = updated_by_training(update_fn, params, self.start_stats, to_unit(images[:1]))
-        return recompute(
-            functools.partial(update_fn, params),
-            between,
-            images,
-            batch_size=self.batch_size,
-            updated=updated,
-        )
+        return of_network(self.apply_train, params, between, images, batch_size=self.batch_size)

@@ -1,8 +1,13 @@
 """Taught fine-tuning: the suspect learns its own answers and unlearns inverted triggers."""
 
+import functools
 from typing import Any
 
+import jax
+
 from mcjax.core.tree import PyTree
+from mcjax.curves.batch_stats import of_network
+from mcjax.models.network import Network
 from mcjax.repair.methods import taught
 from mcjax.repair.methods.method import Case, Method
 from mcjax.training.fit import Budget
@@ -22,9 +27,27 @@ def run(case: Case) -> dict[str, PyTree]:
             "taught_fine_tune", params, batch_stats, loss_fn, beside, budget=budget, part=part
         )
 
-    return taught.teach(
-        case, "taught_fine_tune", case.suspect, train_fn=train, network_fn=lambda trained: trained
+    normalised = functools.partial(on_clean_images, case)
+    trained = taught.teach(
+        case, "taught_fine_tune", case.suspect, train_fn=train, network_fn=normalised
     )
+    return normalised(trained)
+
+
+def on_clean_images(case: Case, trained: dict[str, PyTree]) -> dict[str, PyTree]:
+    """The network with BatchNorm statistics of the bonafide images alone.
+
+    Those of the training are of stamped images as well, which nobody classifies afterwards.
+    """
+    if not (case.network.has_batch_stats and taught.unlearned(case)):
+        return trained
+    stats = _stats(case.network, trained, case.images["image"])
+    return {**trained, "batch_stats": stats}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _stats(network: Network, variables: PyTree, images: jax.Array) -> PyTree:
+    return of_network(network.apply_train, variables["params"], variables["batch_stats"], images)
 
 
 METHOD = Method(run=run, learning_rate=LEARNING_RATE, work=taught.work("taught_fine_tune"))

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_case
@@ -29,6 +30,40 @@ def test_without_teacher_and_triggers_they_are_the_plain_methods(plain, method):
     one, two = plain.run(case(3, **rates)), method.run(case(3, **PLAIN, **rates))
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("unlearned", [("patch", "smooth"), ()])
+def test_statistics_are_of_clean_images_where_the_training_saw_stamped_ones(unlearned, monkeypatch):
+    monkeypatch.setattr(verdict, "threshold", lambda form, one: -99.0)
+    options = {"taught.unlearn": unlearned, "taught.rounds": 2}
+    one = tiny_case.case(num_steps=8, options=options, width=2, batch_norm=True)
+    evidence, again, trainings = one.evidence_fn(), [], []
+
+    def inverted(name, variables):
+        again.append(variables)
+        return evidence
+
+    def fit_fn(key, training, *args):
+        trainings.append(tiny_case.fit(key, training, *args))
+        return trainings[-1]
+
+    one = dataclasses.replace(one, evidence_fn=lambda: evidence, invert_fn=inverted, fit_fn=fit_fn)
+    repaired = taught_fine_tune.run(one)
+    assert len(again) == (1 if unlearned else 0)
+    for trained, got in zip(trainings, [*again, repaired], strict=True):
+        jax.tree.map(np.testing.assert_array_equal, got["params"], trained["params"])
+        _, expected = one.network.apply_train(
+            tiny_case.KEY, {**trained, "batch_stats": zeros(trained)}, one.images["image"] / 255
+        )
+        of_clean = jax.tree.map(lambda v: v / 0.1, expected)  # the momentum is 0.9
+        same = jax.tree.map(
+            lambda a, b: np.allclose(a, b, rtol=1e-4, atol=1e-6), got["batch_stats"], of_clean
+        )
+        assert all(jax.tree.leaves(same)) == bool(unlearned)
+
+
+def zeros(variables):
+    return jax.tree.map(jnp.zeros_like, variables["batch_stats"])
 
 
 def recorded(one, threshold, monkeypatch):
