@@ -9,7 +9,8 @@ One objective for a path and for single networks, so that all methods can be giv
              distillation  mean CE(f(x~), softmax(f_suspect(x~))),  x~ = l x + (1 - l) x',  l ~ U(0, 1)
     unlearn  mean CE(f(F(q, x)), y) over images stamped with inverted triggers q, labels true
 
-x' is another image of the batch. In training mode BatchNorm sees mixed and stamped images together.
+x' is another image of the batch. In training mode BatchNorm sees mixed and stamped images together, so
+its running statistics are of both.
 """
 
 from typing import Any
