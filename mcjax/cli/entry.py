@@ -17,7 +17,10 @@ COMMANDS = {
     "repair": ("mcjax.repair", "repair a suspect network"),
     "report": ("mcjax.report", "collect runs in a table, with figures and a page"),
     "markdown": ("mcjax.report.markdown", "print a summary.csv as Markdown tables"),
-    "ranking": ("mcjax.report.ranking", "rank the repairs of several studies, as Markdown tables"),
+    "ranking": (
+        "mcjax.report.ranking",
+        "rank the methods of several backdoor runs, as Markdown tables",
+    ),
     "sweep": ("launch.sweep", "run many configs"),
     "torch": ("mcjax.interop.torch", "check and convert PyTorch files"),
 }

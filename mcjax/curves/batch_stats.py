@@ -104,7 +104,12 @@ def of_batch(
     old = jax.tree.map(lambda s, u: jnp.zeros_like(s) if u else s, like, updated)
     along = jax.tree.map(lambda s, u: jnp.ones_like(s) if u else jnp.zeros_like(s), like, updated)
     new, m = jax.jvp(lambda old: update_fn(old, x), (old,), (along,))
-    return jax.tree.map(lambda n, m, s, u: n / (1 - m) if u else s, new, m, like, updated)
+
+    def own(n: jax.Array, m: jax.Array, s: jax.Array, u: bool) -> jax.Array:
+        # A momentum of 1 freezes a layer, too.
+        return jnp.where(m == 1, s, n / jnp.where(m == 1, 1, 1 - m)) if u else s
+
+    return jax.tree.map(own, new, m, like, updated)
 
 
 def recompute(
@@ -149,37 +154,38 @@ def recompute(
 
 def of_network(
     apply_train: ApplyTrain,
-    params: PyTree,
-    like: PyTree,
+    variables: PyTree,
     images: jax.Array | np.ndarray,
     *,
+    frozen: PyTree | None = None,
     batch_size: int = 128,
 ) -> PyTree:
     """The statistics of a network, averaged over a set of images (`recompute`).
 
     Args:
-        apply_train: `apply_train(key, variables, x) -> (logits, batch_stats)`.
-        params: The network's parameters.
-        like: Statistics of the same structure; those that training does not update are kept.
+        apply_train: The network in training mode.
+        variables: {"params", "batch_stats"}.
         images: [N, H, W, C], uint8 or in [0, 1].
+        frozen: Tree of what the statistics are that training does not update; default: as they are.
         batch_size: Images per batch.
 
     Returns:
-        A tree like `like`.
+        A tree like the "batch_stats".
 
     Raises:
         UserError: The network has state that is no running mean over batches.
     """
-    key = jax.random.key(0)  # for dropout; the same for every network
+    key = jax.random.key(0)  # for dropout; the same for every network and batch
+    stats = variables["batch_stats"]
 
     def update_fn(params: PyTree, stats: PyTree, x: jax.Array) -> PyTree:
         return apply_train(key, {"params": params, "batch_stats": stats}, x)[1]
 
     images = jnp.asarray(images)
-    updated = updated_by_training(update_fn, params, like, to_unit(images[:1]))
+    updated = updated_by_training(update_fn, variables["params"], stats, to_unit(images[:1]))
     return recompute(
-        functools.partial(update_fn, params),
-        like,
+        functools.partial(update_fn, variables["params"]),
+        stats if frozen is None else frozen,
         images,
         batch_size=batch_size,
         updated=updated,
@@ -231,13 +237,7 @@ class CurveWithStats:
         on_curve = jnp.ndim(t) == 0  # a plane has coordinate pairs and no endpoints
         s = t if on_curve else 0.5
         end_stats = self.start_stats if self.end_stats is None else self.end_stats
-
-        def interpolated(a: jax.Array, b: jax.Array) -> jax.Array:
-            return (a + s * (b - a)).astype(
-                jnp.result_type(a)
-            )  # a counter stays one, and is refused
-
-        between = jax.tree.map(interpolated, self.start_stats, end_stats)
+        between = jax.tree.map(lambda a, b: a + s * (b - a), self.start_stats, end_stats)
         if self.images is not None:
             between = self._recompute(params, between)
         if not (on_curve and self.keep_ends):
@@ -252,5 +252,10 @@ class CurveWithStats:
         return {"params": params, "batch_stats": stats}
 
     def _recompute(self, params: PyTree, between: PyTree) -> PyTree:
-        images = jnp.asarray(self.images)
-        return of_network(self.apply_train, params, between, images, batch_size=self.batch_size)
+        return of_network(
+            self.apply_train,
+            {"params": params, "batch_stats": self.start_stats},
+            jnp.asarray(self.images),
+            frozen=between,
+            batch_size=self.batch_size,
+        )

@@ -23,6 +23,14 @@ def test_every_command_is_a_module_that_can_be_run():
         assert importlib.util.find_spec(f"{module}.__main__" if package else module)
 
 
+def test_every_module_of_the_report_that_is_a_command_has_a_word():
+    assert {cli.COMMANDS[word][0] for word in ("report", "markdown", "ranking")} == {
+        "mcjax.report",
+        "mcjax.report.markdown",
+        "mcjax.report.ranking",
+    }
+
+
 def test_a_command_sees_its_own_words(monkeypatch):
     called = []
     monkeypatch.setattr(cli.runpy, "run_module", lambda name, **_: called.append(name))

@@ -12,7 +12,7 @@ from slow import all_but
 from mcjax import models
 from mcjax.core.errors import UserError
 from mcjax.curves import Bezier
-from mcjax.curves.batch_stats import CurveWithStats, of_batch, recompute
+from mcjax.curves.batch_stats import CurveWithStats, of_batch, of_network, recompute
 from mcjax.curves.plane import through
 from mcjax.evaluation.path import evaluate_path
 from mcjax.models.batch_norm import BatchNorm
@@ -52,6 +52,15 @@ def test_statistics_of_a_batch_whatever_the_momentum(momentum):
     flat = np.asarray(x, np.float64).reshape(-1, 2)
     np.testing.assert_allclose(stats["mean"], flat.mean(0), rtol=1e-5)
     np.testing.assert_allclose(stats["var"], flat.var(0, ddof=1), rtol=1e-5)
+
+
+def test_a_momentum_of_one_freezes_a_layer():
+    x = images()
+    module = OneLayer(1.0)
+    variables = module.init(jax.random.key(0), x)
+    like = jax.tree.map(lambda s: s + 7, variables["batch_stats"])
+    stats = recompute(update_of(module, variables), like, x, batch_size=4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), stats, like)
 
 
 @pytest.mark.accelerator
@@ -255,6 +264,20 @@ def test_between_the_ends_they_are_recomputed_at_that_t(networks):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), variables["batch_stats"], expected
     )
+
+
+@pytest.mark.parametrize("number", [5, 130])
+def test_of_a_network_in_batches_of_128(networks, number):
+    network, (variables, _), x = networks
+    x = jnp.tile(x, (-(-number // len(x)), 1, 1, 1))[:number]
+    stats = of_network(network.apply_train, variables, x)
+
+    def update_fn(stats, x):
+        given = {**variables, "batch_stats": stats}
+        return network.apply_train(jax.random.key(0), given, x)[1]
+
+    expected = recompute(update_fn, variables["batch_stats"], x, batch_size=128)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), stats, expected)
 
 
 def test_none_interpolates_and_freed_ends_are_recomputed(networks):

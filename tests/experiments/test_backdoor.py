@@ -222,6 +222,7 @@ def test_methods_that_are_asked_for_by_name(tmp_path):
         assert name.split()[0] not in names or " at " in name or row["acceptable"] in ("0", "1")
     assert table["clp"]["bonafide"] == "0"
     assert "setting" in rows(tmp_path / "summary.csv")[0]
+    assert "acceptable" in rows(tmp_path / "summary.csv")[0]
     assert {p.name for p in (tmp_path / "checkpoints" / "seed_0").iterdir()} >= {
         f"{name}_16" for name in names if name != "clp"
     }

@@ -81,15 +81,15 @@ def _best(path: Row, rivals: Sequence[Row], score: Any, rates: Any) -> str:
 
 
 def _below(line: Row) -> str:
-    """The runs in which a method's own choice misses the tolerance, on the selection images."""
+    """In how many rows a method's own choice misses the tolerance, on the selection images."""
     share = line.get("acceptable", "")
     if share in ("", 1):
         return ""
     num = line["num"]
-    where = f"in {round((1 - share) * num)} of {num} runs " if num > 1 else ""
-    if line["method"] in PATHS:
-        return f"; {where}no point was accurate enough, and this is the suspect itself"
-    return f"; {where}it is less accurate than the tolerance allows"
+    where = f"{round((1 - share) * num)} of {num} times " if num > 1 else ""
+    if METHODS[line["method"]].kind == "path":
+        return f"; {where}no point was accurate enough on the selection images, so the suspect was kept"
+    return f"; {where}it was less accurate on the selection images than the tolerance allows"
 
 
 def _better_t(repair: Any, chosen: Row, measure: str, score: Any, rates: Any) -> str:

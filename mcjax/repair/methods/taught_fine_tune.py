@@ -5,9 +5,10 @@ from typing import Any
 
 import jax
 
+from mcjax.core.bound_functions import FewPrograms
+from mcjax.core.errors import UserError
 from mcjax.core.tree import PyTree
-from mcjax.curves.batch_stats import of_network
-from mcjax.models.network import Network
+from mcjax.curves.batch_stats import ApplyTrain, of_network
 from mcjax.repair.methods import taught
 from mcjax.repair.methods.method import Case, Method
 from mcjax.training.fit import Budget
@@ -35,19 +36,25 @@ def run(case: Case) -> dict[str, PyTree]:
 
 
 def on_clean_images(case: Case, trained: dict[str, PyTree]) -> dict[str, PyTree]:
-    """The network with BatchNorm statistics of the bonafide images alone.
+    """The network with BatchNorm statistics of the bonafide images, each once.
 
-    Those of the training are of stamped images as well, which nobody classifies afterwards.
+    The training's running averages include stamped images. Unchanged without BatchNorm, if nothing
+    was unlearned, or if the network has state that cannot be recomputed.
     """
     if not (case.network.has_batch_stats and taught.unlearned(case)):
         return trained
-    stats = _stats(case.network, trained, case.images["image"])
+    try:
+        stats = _stats(trained, case.bonafide["image"], apply_train=case.network.apply_train)
+    except UserError:
+        return trained
     return {**trained, "batch_stats": stats}
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _stats(network: Network, variables: PyTree, images: jax.Array) -> PyTree:
-    return of_network(network.apply_train, variables["params"], variables["batch_stats"], images)
+def _recomputed(variables: PyTree, images: jax.Array, *, apply_train: ApplyTrain) -> PyTree:
+    return of_network(apply_train, variables, images)
+
+
+_stats = FewPrograms(_recomputed, static=("apply_train",))
 
 
 METHOD = Method(run=run, learning_rate=LEARNING_RATE, work=taught.work("taught_fine_tune"))

@@ -76,20 +76,29 @@ def test_nothing_is_compared_without_other_methods():
 
 @pytest.mark.parametrize(
     ("num", "share", "where"),
-    [(1, 0, ""), (5, 0.4, "in 3 of 5 runs "), (1, 1, None), (5, "", None)],
+    [
+        (1, 0, ""),
+        (5, 0.4, "3 of 5 times "),
+        (10, 0.9, "1 of 10 times "),
+        (1, 1, None),
+        (5, "", None),
+    ],
 )
-def test_a_choice_outside_the_tolerance_is_said(num, share, where):
-    path, rival = (
+@pytest.mark.parametrize("rival", ["fine_prune", "taught_path", "line"])
+def test_a_choice_outside_the_tolerance_is_said(num, share, where, rival):
+    path, other = (
         line(*values) | {"num": num, "acceptable": share}
-        for values in (("path", 50, 0.85, 0.5), ("fine_prune", 50, 0.86, 0.1))
+        for values in (("taught_line", 50, 0.85, 0.5), (rival, 50, 0.86, 0.1))
     )
-    (_, text) = answer([SUSPECT, path, rival], RATE)
+    text = answer([SUSPECT, path, other], RATE)[1]
     if where is None:
         assert ";" not in text
         return
     first, _, second = text.partition(". The best method")
-    assert first.endswith(f"; {where}no point was accurate enough, and this is the suspect itself")
-    assert second.endswith(f"; {where}it is less accurate than the tolerance allows.")
+    kept = f"; {where}no point was accurate enough on the selection images, so the suspect was kept"
+    less = f"; {where}it was less accurate on the selection images than the tolerance allows"
+    assert first.endswith(kept)
+    assert f"{less if rival == 'fine_prune' else kept}." in second
 
 
 def test_the_next_best_is_said_to_be_outside_as_well():
@@ -99,5 +108,5 @@ def test_the_next_best_is_said_to_be_outside_as_well():
         line("d3", 50, 0.8, 0.0) | {"num": 1, "acceptable": 0},
     ]
     assert answer(summary, RATE)[1].endswith(
-        "next is d3; it is less accurate than the tolerance allows."
+        "next is d3; it was less accurate on the selection images than the tolerance allows."
     )

@@ -32,9 +32,18 @@ def test_without_teacher_and_triggers_they_are_the_plain_methods(plain, method):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("unlearned", [("patch", "smooth"), ()])
-def test_statistics_are_of_clean_images_where_the_training_saw_stamped_ones(unlearned, monkeypatch):
-    monkeypatch.setattr(verdict, "threshold", lambda form, one: -99.0)
+EVIDENT, NOT_EVIDENT = -99.0, 99.0
+"""Thresholds."""
+
+
+@pytest.mark.parametrize(
+    ("unlearned", "threshold"),
+    [(("patch", "smooth"), EVIDENT), (("patch", "smooth"), NOT_EVIDENT), ((), EVIDENT)],
+)
+def test_statistics_are_of_clean_images_where_the_training_saw_stamped_ones(
+    unlearned, threshold, monkeypatch
+):
+    monkeypatch.setattr(verdict, "threshold", lambda form, one: threshold)
     options = {"taught.unlearn": unlearned, "taught.rounds": 2}
     one = tiny_case.case(num_steps=8, options=options, width=2, batch_norm=True)
     evidence, again, trainings = one.evidence_fn(), [], []
@@ -47,19 +56,34 @@ def test_statistics_are_of_clean_images_where_the_training_saw_stamped_ones(unle
         trainings.append(tiny_case.fit(key, training, *args))
         return trainings[-1]
 
-    one = dataclasses.replace(one, evidence_fn=lambda: evidence, invert_fn=inverted, fit_fn=fit_fn)
+    # A study repeats few images; the statistics count each once.
+    repeated = jax.tree.map(lambda v: jnp.concatenate([v, v[:5]]), one.images)
+    one = dataclasses.replace(
+        one, evidence_fn=lambda: evidence, invert_fn=inverted, fit_fn=fit_fn, images=repeated
+    )
     repaired = taught_fine_tune.run(one)
-    assert len(again) == (1 if unlearned else 0)
+    assert len(again) == (1 if unlearned and threshold == EVIDENT else 0)
     for trained, got in zip(trainings, [*again, repaired], strict=True):
         jax.tree.map(np.testing.assert_array_equal, got["params"], trained["params"])
         _, expected = one.network.apply_train(
-            tiny_case.KEY, {**trained, "batch_stats": zeros(trained)}, one.images["image"] / 255
+            tiny_case.KEY, {**trained, "batch_stats": zeros(trained)}, one.bonafide["image"] / 255.0
         )
         of_clean = jax.tree.map(lambda v: v / 0.1, expected)  # the momentum is 0.9
         same = jax.tree.map(
             lambda a, b: np.allclose(a, b, rtol=1e-4, atol=1e-6), got["batch_stats"], of_clean
         )
         assert all(jax.tree.leaves(same)) == bool(unlearned)
+
+
+def test_state_that_cannot_be_recomputed_stays_as_it_was_trained():
+    one = tiny_case.case(width=2, batch_norm=True)
+
+    def squared(key, variables, x):
+        return x, jax.tree.map(lambda s: s**2 + x.mean(), variables["batch_stats"])
+
+    network = one.network._replace(apply_train=squared)
+    one = dataclasses.replace(one, network=network)
+    assert taught_fine_tune.on_clean_images(one, one.suspect) is one.suspect
 
 
 def zeros(variables):
