@@ -29,7 +29,7 @@ from mcjax.core.keys import stream
 from mcjax.curves.batch_stats import CurveWithStats
 from mcjax.repair.evidence.control import BATCH_SIZE, path_to_unaligned_copy
 from mcjax.repair.evidence.invert import tried_on
-from mcjax.repair.evidence.verdict import LEAST_SPREADS, outlying
+from mcjax.repair.evidence.verdict import LEAST_SPREADS, outlying, outlying_in_both
 from mcjax.repair.options import DEFAULTS
 from mcjax.training.fit import Budget, fit
 
@@ -114,12 +114,12 @@ def anomaly(row: dict[str, Any], i: int | None, *, cost: bool = True) -> tuple[f
     """
     best = (-np.inf, -1)
     for form, costs in row["cost"].items():
-        parts = []
-        if cost or i is None:
-            parts.append(outlying(-np.log(np.maximum(costs, 1e-6)), LEAST_SPREADS["cost"]))
-        if i is not None:
-            parts.append(outlying(row["along"][i]["share"][form], LEAST_SPREADS["share"]))
-        found = np.mean(parts, 0)
+        if i is None:
+            found = outlying(-np.log(np.maximum(costs, 1e-6)), LEAST_SPREADS["cost"])
+        elif cost:
+            found = outlying_in_both(costs, row["along"][i]["share"][form])
+        else:
+            found = outlying(row["along"][i]["share"][form], LEAST_SPREADS["share"])
         best = max(best, (float(found.max()), int(found.argmax())))
     return best
 
@@ -141,8 +141,8 @@ def page(
         "",
         f"{len(groups[1])} clean and {len(groups[0])} tampered networks. At each t of a path from a network to its un-aligned copy, the "
         "triggers inverted on the network are tried on w(t). The middle of such a path is the verdict's control; the last line has "
-        "the network trained away from its own last layer instead (D3), for the same networks and triggers. Area: under the ROC curve, of the shares alone, and of the mean of shares and costs, which the verdict "
-        "takes. Found: tampered networks above the lowest threshold that at most 5 % of the clean ones exceed; right class: those of them "
+        "the network trained away from its own last layer instead (D3), for the same networks and triggers. Area: under the ROC curve, of the shares alone, and of shares and costs as the verdict "
+        "takes them. Found: tampered networks above the lowest threshold that at most 5 % of the clean ones exceed; right class: those of them "
         "with the attacker's class 1. The threshold is set on the clean networks that it is judged by, so the rates are a little too good.",
         "",
         "| t | clean accuracy | attack success | area, shares | area, shares and costs | found, shares and costs | right class |",

@@ -22,7 +22,7 @@ NUMBERS = (
     (r"network", "the suspect, or a clean reference as a control"),
     (r"form", "the form of the inverted triggers"),
     (r"class", "the most suspicious class by a trigger of this form"),
-    (r"anomaly", "how much cheaper that class is to reach than the others (logarithm of the cost), and how little its trigger does on the control network; mean of both (without a control network the first alone), in robust standard deviations"),
+    (r"anomaly", "how much cheaper that class is to reach than the others (logarithm of the cost), and how little its trigger does on the control network; each alone and both together (without a control network the first alone), in robust standard deviations"),
     (r"attacked_class", "the attacker's class; empty if he has several"),
     (r"threshold", "the anomaly from which a trigger is evidence of a backdoor"),
     (r"success", "success of the inverted triggers of that class on the bonafide images; high on clean networks too"),
@@ -96,7 +96,7 @@ NUMBERS = (
     (r"control_accuracy", "accuracy on the held-out images of the control network, on which triggers were tried as well; None: there was none"),
     (r"(.*)_class", "the most suspicious class by the form {}"),
     (r"(.*)_threshold", "the anomaly from which a trigger of that form is evidence of a backdoor ({})"),
-    (r"(.*)_anomaly", "how much cheaper that class is to reach than the others, and how little its trigger does on the control network; mean of both (without a control network the first alone), in robust standard deviations ({})"),
+    (r"(.*)_anomaly", "how much cheaper that class is to reach than the others, and how little its trigger does on the control network; each alone and both together (without a control network the first alone), in robust standard deviations ({})"),
     (r"moved", "Euclidean distance of the chosen point's parameters from the suspect's"),
     (r"moved_relative", "that distance as a fraction of the norm of the suspect's parameters"),
 )  # fmt: skip

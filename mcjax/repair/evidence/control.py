@@ -34,7 +34,7 @@ LEARNING_RATE = 0.05
 
 CURVE = CurveOptions()
 
-THRESHOLDS = {"path": 2.2, "away": 3.0}
+THRESHOLDS = {"path": 2.4, "away": 3.3}
 """The anomaly from which a trigger is evidence of a backdoor, by the kind of the control.
 
 Path: one clean network in 100 would reach it, if the largest anomalies of networks were normal: their

@@ -8,8 +8,8 @@ import numpy as np
 from mcjax.repair.evidence.forms import FORMS
 from mcjax.repair.evidence.invert import Inverted
 
-LEAST_SPREADS = {"cost": 0.1, "share": 0.1}
-"""Smallest spreads of the logarithm of costs and of shares: few classes can lie close by chance."""
+LEAST_SPREADS = {"cost": 0.1, "share": 0.1, "both": 0.2}
+"""Smallest spreads of the logarithm of costs, of shares, and of their sum: few classes can lie close by chance."""
 
 
 class Measured(NamedTuple):
@@ -28,11 +28,11 @@ class Measured(NamedTuple):
 
 MEASURED = {
     "path": {
-        "digits": Measured((0, 40), (36, 40), 35),  # benchmarks/verdict.json
+        "digits": Measured((0, 40), (35, 40), 35),  # benchmarks/verdict.json
         "Fashion-MNIST": Measured((0, 8), (9, 9), 9),  # benchmarks/verdict_fashion.json
     },
     "away": {
-        "digits": Measured((0, 40), (33, 40), 31),  # benchmarks/verdict_away.json
+        "digits": Measured((0, 40), (32, 40), 30),  # benchmarks/verdict_away.json
         "Fashion-MNIST": Measured((0, 8), (9, 9), 9),  # benchmarks/verdict_fashion_away.json
     },
 }
@@ -107,17 +107,42 @@ def outlying(v: np.typing.ArrayLike, least_spread: float) -> np.ndarray:
     return np.array(found)
 
 
+def outlying_in_both(cost: np.typing.ArrayLike, share: np.typing.ArrayLike) -> np.ndarray:
+    """How far each class lies above the others in what its trigger saves and in what it leaves undone.
+
+        a_k = (out(-log cost)_k + out(share)_k) / 4 + out(share - log cost)_k / 2,    out = `outlying`
+
+    By nature a trigger that costs little draws what the class looks like, works on the control as well, and
+    has a small share. So the sum of both varies less from class to class than either does, and a planted
+    trigger, cheap and of no use on the control, stands out in it most.
+
+    Args:
+        cost: What a class's trigger costs, in nats, [K].
+        share: What it leaves of the control's cross-entropy, [K].
+
+    Returns:
+        [K]; 0 is ordinary.
+
+    Example:
+        >>> outlying_in_both([0.1, 1.0, 1.0, 1.0], [1.0, 0.5, 0.5, 0.5]).round(1).tolist()
+        [14.0, 0.0, 0.0, 0.0]
+    """
+    cheap = -np.log(np.maximum(np.asarray(cost, np.float64), 1e-6))
+    share = np.asarray(share, np.float64)
+    each = outlying(cheap, LEAST_SPREADS["cost"]) + outlying(share, LEAST_SPREADS["share"])
+    return each / 4 + outlying(cheap + share, LEAST_SPREADS["both"]) / 2
+
+
 def anomalies(one: Inverted) -> np.ndarray:
     """How suspicious each class is by the triggers of one form.
 
-    The mean of how far its trigger is cheaper than those of other classes, -log cost, and of how little
-    it does on a control network, which has forgotten what clean images do not teach:
+    By how much cheaper its trigger is than those of other classes, and how little it does on a control
+    network, which has forgotten what clean images do not teach (`outlying_in_both`):
 
         share_k = CE_control(stamped images, k) / CE_control(plain images, k)
 
-    each as it lies above the other classes (`outlying`). A class that is cheap to reach by nature has
-    triggers that work on the control as well, and so a small share; a planted trigger does nothing
-    there. Without a control the cost alone counts.
+    A class that is cheap to reach by nature has triggers that work on the control as well, and so a
+    small share; a planted trigger does nothing there. Without a control the cost alone counts.
 
     Args:
         one: The triggers; means over their restarts are taken.
@@ -126,11 +151,9 @@ def anomalies(one: Inverted) -> np.ndarray:
         [K]; 0 is ordinary.
     """
     cost = np.asarray(one.cost, np.float64).mean(0)
-    cheap = outlying(-np.log(np.maximum(cost, 1e-6)), LEAST_SPREADS["cost"])
     if not has_control(one):
-        return cheap
-    share = np.asarray(one.control_share, np.float64).mean(0)
-    return (cheap + outlying(share, LEAST_SPREADS["share"])) / 2
+        return outlying(-np.log(np.maximum(cost, 1e-6)), LEAST_SPREADS["cost"])
+    return outlying_in_both(cost, np.asarray(one.control_share, np.float64).mean(0))
 
 
 def has_control(one: Inverted) -> bool:

@@ -73,7 +73,7 @@ def test_triggers_are_tried_on_the_controls(form):
     """What they leave of the cross-entropy of a network without the backdoor, and of the suspect."""
     for control in (variables(0.0), variables(10.0)):
         one = inverted(10.0, forms=(form,), control=Control(control, "away"))[form]
-        assert float(one.threshold) == THRESHOLDS["away"]
+        assert float(one.threshold) == pytest.approx(THRESHOLDS["away"])
         assert one.control_share.shape == (2, NUM_CLASSES)
         q = jax.tree.map(lambda v: v[0, 3], one.triggers)
         stamped, plain = (

@@ -9,7 +9,7 @@ from made_triggers import CHEAP, ORDINARY, inverted
 from mcjax.repair.evidence import verdict
 
 
-def with_control(costs, shares, threshold=2.2):
+def with_control(costs, shares, threshold=2.4):
     """Triggers of known costs, tried on one control; the two restarts differ, their mean is known."""
     shift = np.float32([[-0.25], [0.25]])
     shares = np.float32(shares) + shift
@@ -41,13 +41,26 @@ def test_the_cost_alone_counts_without_a_control():
     np.testing.assert_allclose(verdict.anomalies(inverted(CHEAP)), expected, rtol=1e-5)
 
 
-def test_what_is_left_on_the_control_counts_as_much_as_the_cost():
-    found = verdict.anomalies(with_control(CHEAP, [0.4, 0.9, 0.2, 0.3]))
-    cheap = verdict.outlying(-np.log(CHEAP), verdict.LEAST_SPREADS["cost"])
+def test_cost_and_share_count_alone_and_together():
+    shares = np.array([0.4, 0.9, 0.2, 0.3])
+    found = verdict.anomalies(with_control(CHEAP, shares))
+    cheap = verdict.outlying(-np.log(CHEAP), 0.1)
+    both = verdict.outlying(shares - np.log(CHEAP), 0.2)
     # Others of class 1: 0.4, 0.2, 0.3: median 0.3, median deviation 0.1.
-    assert found[1] == pytest.approx((cheap[1] + 0.6 / 0.14826) / 2, rel=1e-4)
+    assert found[1] == pytest.approx((cheap[1] + 0.6 / 0.14826) / 4 + both[1] / 2, rel=1e-4)
     # Of class 0: 0.9, 0.2, 0.3: median 0.3, median deviation 0.1.
-    assert found[0] == pytest.approx((cheap[0] + 0.1 / 0.14826) / 2, rel=1e-4)
+    assert found[0] == pytest.approx((cheap[0] + 0.1 / 0.14826) / 4 + both[0] / 2, rel=1e-4)
+
+
+def test_natural_triggers_are_as_unlike_as_their_costs_but_not_in_the_sum():
+    costs = np.array([0.5, 1.0, 2.0, 4.0, 8.0, 1.0])
+    natural = 1 - np.array([0.7, 0.5, 0.3, 0.15, 0.05, 0.5])  # the cheaper, the smaller
+    planted = np.where(np.arange(6) == 5, 1.0, natural)
+    before, after = (verdict.outlying_in_both(costs, v) for v in (natural, planted))
+    assert before.max() < 1
+    assert after.argmax() == 5
+    mean_of_both = (verdict.outlying(-np.log(costs), 0.1) + verdict.outlying(planted, 0.1)) / 2
+    assert after[5] > 1.2 * mean_of_both[5]
 
 
 def test_a_class_that_is_cheap_by_nature_is_no_evidence():
