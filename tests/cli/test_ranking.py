@@ -241,6 +241,8 @@ def test_runs_of_different_questions_are_not_ranked_together(tmp_path):
     ranking.main(*map(str, runs[:2]))
     with pytest.raises(UserError, match=r"0 and .*2 differ in config.repair.tune \(True, False\)"):
         ranking.main(*map(str, runs))
+    with pytest.raises(UserError, match="0 is given twice; give each run once"):
+        ranking.main(str(runs[0]), str(runs[1]), f"{runs[1]}/../0")
 
 
 def test_how_many_choices_were_accurate_enough(tmp_path, capsys):

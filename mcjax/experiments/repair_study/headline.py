@@ -69,7 +69,12 @@ def _best(path: Row, rivals: Sequence[Row], score: Any, rates: Any) -> str:
         return ""
     best = max(others, key=score)
     ahead = score(best) - score(path)
-    if ahead <= 0 or not np.isfinite(ahead):
+    if ahead == 0:
+        return (
+            f" No other of {len(others) + 1} methods is better by success removed less accuracy lost; "
+            f"{words(best['method'])} is as good{_below(best)}."
+        )
+    if ahead < 0 or not np.isfinite(ahead):
         return (
             f" It is the best of {len(others) + 1} methods by success removed less accuracy lost; next is "
             f"{words(best['method'])}{_below(best)}."

@@ -110,3 +110,10 @@ def test_the_next_best_is_said_to_be_outside_as_well():
     assert answer(summary, RATE)[1].endswith(
         "next is d3; it was less accurate on the selection images than the tolerance allows."
     )
+
+
+def test_a_tie_is_no_win():
+    summary = [SUSPECT, line("path", 50, 0.85, 0.5), line("d3", 50, 0.85, 0.5)]
+    assert answer(summary, RATE)[1].endswith(
+        "No other of 2 methods is better by success removed less accuracy lost; d3 is as good."
+    )
