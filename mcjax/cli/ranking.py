@@ -59,11 +59,10 @@ def check_comparable(folders: Sequence[Path]) -> None:
     Raises:
         UserError: A run is given twice, or two differ in a field other than `FREE`, which it names.
     """
-    twice = [
-        folder for i, folder in enumerate(folders) if _place(folder) in map(_place, folders[:i])
-    ]
-    if twice:
-        raise UserError(f"{twice[0]} is given twice; give each run once")
+    places = [folder.resolve() for folder in folders]
+    for i, place in enumerate(places):
+        if place in places[:i]:
+            raise UserError(f"{folders[i]} is given twice; give each run once")
     first, *others = [(folder, _read_json(folder).get("hashed", {})) for folder in folders]
     for folder, fields in others:
         for name in sorted(set(fields) | set(first[1])):
@@ -231,10 +230,6 @@ def read_estimates(folder: Path) -> list[Row]:
             row = {"method": name[1], "bonafide": int(name[2] or 0)}
             rows.append(row | evidence_truth.along(table["attack_success_rate"], estimated))
     return rows
-
-
-def _place(folder: Path) -> Path:
-    return folder.resolve()
 
 
 def _config(folder: Path) -> dict[str, Any]:
