@@ -132,7 +132,7 @@ def page(rows: list[dict[str, Any]], data_name: str = "digits") -> str:
         middle, high = np.quantile(reached[is_clean], (0.5, 0.9))
         largest = [reached[is_clean & some].max(initial=-np.inf) for some in (odd, ~odd)]
         lines.append(
-            f"| {form} | {middle:.1f} | {high:.1f} | {largest[0]:.1f} | {largest[1]:.1f} | "
+            f"| {form} | {middle:.2f} | {high:.2f} | {largest[0]:.2f} | {largest[1]:.2f} | "
             f"{found[0][form].threshold:g} |"
         )
     lines += [

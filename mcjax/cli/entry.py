@@ -4,7 +4,7 @@
     mcjax repair --model suspect.pt --arch resnet18_torchvision --data clean.npz --out repaired
     mcjax report runs/one runs/other
 
-`mcjax WORD ...` is the same as `python -m MODULE ...`.
+`mcjax WORD ...` is the same as `python -m MODULE ...`, and as `python -m mcjax WORD ...`.
 """
 
 import runpy

@@ -11,9 +11,7 @@ from mcjax.cli import entry as cli
 
 
 def run(*words):
-    return subprocess.run(
-        [sys.executable, "-m", "mcjax.cli.entry", *words], capture_output=True, text=True
-    )
+    return subprocess.run([sys.executable, "-m", "mcjax", *words], capture_output=True, text=True)
 
 
 def test_every_command_is_a_module_that_can_be_run():

@@ -10,10 +10,18 @@ from mcjax.core.errors import UserError
 HEAD = "method,bonafide,seed,t,clean_accuracy,attack_success_rate\n"
 
 
+def show(*names):
+    print(ranking.ranked(names))
+
+
+def config_of(folder, trigger, **others):
+    fields = {"attack.trigger": trigger, "repair.sizes": [100]} | others
+    (folder / "config.json").write_text(json.dumps({"hashed": fields}))
+
+
 def run(folder, trigger, lines):
     folder.mkdir()
-    config = {"config": {"attack": {"trigger": trigger}}}
-    (folder / "config.json").write_text(json.dumps(config))
+    config_of(folder, trigger)
     (folder / "table.csv").write_text(HEAD + "\n".join(lines) + "\n")
     return folder
 
@@ -45,7 +53,7 @@ def runs(tmp_path):
 
 
 def test_scores_are_means_over_attacks_of_means_over_seeds(runs, capsys):
-    ranking.main(*map(str, runs))
+    show(*map(str, runs))
     first, means, second, legend = capsys.readouterr().out.strip().split("\n\n")
     assert legend.startswith("Score: attack success removed minus clean accuracy lost")
     # fine-tuning: (0.96 + 0.80) / 2; path: ((0.88 + 0.70) / 2 + 0.90) / 2; clp has one attack only.
@@ -61,7 +69,7 @@ def test_scores_are_means_over_attacks_of_means_over_seeds(runs, capsys):
 
 
 def test_a_method_without_images_counts_at_every_size(runs, capsys):
-    ranking.main(str(runs[0]))
+    show(str(runs[0]))
     first = capsys.readouterr().out.split("\n\n")[0]
     # (1 - 0.5) - (0.90 - 0.70), (1 - 0.5) - (0.80 - 0.70)
     assert "| clp | 0.300 and 0.400 |" in first
@@ -78,7 +86,7 @@ def test_the_oracles_setting_and_the_best_stand_beside_the_chosen_one(tmp_path, 
         "nad,100,0,,0.9,0.0",
         "noise at t = 0,100,0,,0.9,0.0",
     ]
-    ranking.main(str(run(tmp_path / "a", "square", lines)))
+    show(str(run(tmp_path / "a", "square", lines)))
     out = capsys.readouterr().out
     assert "| 100 images | score | oracle's | best | accuracy lost |" in out
     assert "| d3 | 0.900 | 0.920 | 0.940 | 0.100 |" in out
@@ -91,7 +99,7 @@ def test_the_best_point_of_a_path_is_any_of_its_points(tmp_path, capsys):
     (folder / "paths" / "seed_0").mkdir(parents=True)
     points = ["t,test_accuracy,attack_success_rate", "0,0.9,1.0", "0.5,0.8,0.0", "1,0.85,0.01"]
     (folder / "paths" / "seed_0" / "path_100.csv").write_text("\n".join(points) + "\n")
-    ranking.main(str(folder))
+    show(str(folder))
     # 1 - 0.01 - (0.9 - 0.85)
     assert "| path | 0.900 |  | 0.940 | 0.100 |" in capsys.readouterr().out
 
@@ -102,10 +110,10 @@ def test_the_interval_is_over_seeds_that_all_attacks_have(tmp_path, capsys):
         return [*lines, *(f"path,100,{seed},,0.9,{rate}" for seed, rate in enumerate(rates))]
 
     two = [run(tmp_path / name, name, of(name, (0.0, 0.2))) for name in ("square", "wanet")]
-    ranking.main(*map(str, two))
+    show(*map(str, two))
     assert "| path | 1.000 and 0.800 |" in capsys.readouterr().out
     three = [run(tmp_path / f"{name}3", name, of(name, (0.0, 0.1, 0.2))) for name in ("a", "b")]
-    ranking.main(*map(str, three))
+    show(*map(str, three))
     # Student: 4.303 * 0.1 / sqrt(3)
     scores, means, *_ = capsys.readouterr().out.split("\n\n")
     assert "| path | 0.900 ± 0.248 |" in scores
@@ -128,7 +136,7 @@ def test_seconds_and_the_re_learning_test_stand_beside_the_rates(tmp_path, capsy
         ]
         text = "\n".join(["method,m,excess", *tested])
         (figures / "relearning_methods.csv").write_text(text + "\n")
-    ranking.main(str(tmp_path / "a"), str(tmp_path / "b"))
+    show(str(tmp_path / "a"), str(tmp_path / "b"))
     _, large, _, small, *_ = capsys.readouterr().out.strip().split("\n\n")
     # Means of two runs, of the largest size.
     assert "worst | acceptable | re-learned excess (1) | re-learned excess (5) | seconds |" in large
@@ -136,21 +144,6 @@ def test_seconds_and_the_re_learning_test_stand_beside_the_rates(tmp_path, capsy
     assert "| fine tune | 1.000 |  |  | 0.000 | 0.000 | 0.000 |  | 0.163 | 0.562 | 30 |" in large
     assert "| path | 1.000 |  |  | 0.000 | 0.000 | 0.000 |  | 7 |" in small
     assert "| fine tune | 1.000 |  |  | 0.000 | 0.000 | 0.000 |  |  |" in small
-
-
-def test_only_the_first_seed_was_tested_for_re_learning(tmp_path):
-    lines = [f"{name},{number},{seed},,0.9,1.0" for seed in (3, 5) for name, number in NAMED]
-    folder = run(tmp_path / "a", "square", lines)
-    (folder / "figures").mkdir()
-    (folder / "figures" / "relearning_methods.csv").write_text("method,m,excess\nd3,10,0.25\n")
-    found = {
-        (row["bonafide"], row["seed"][0]): row.get("excess_10") for row in ranking.read_run(folder)
-    }
-    assert found[100, "3"] == 0.25
-    assert found[100, "5"] is found[50, "3"] is None
-
-
-NAMED = (("suspect", 0), ("d3", 100), ("d3", 50))
 
 
 @pytest.mark.parametrize("broken", ["config.json", "table.csv", "both"])
@@ -162,9 +155,9 @@ def test_what_is_no_backdoor_run_is_refused(runs, broken):
     with pytest.raises(
         UserError, match=r"is not a finished backdoor run.*run an unfinished one again"
     ):
-        ranking.main(str(runs[0]))
+        show(str(runs[0]))
     with pytest.raises(UserError, match="no run was given"):
-        ranking.main()
+        show()
 
 
 EVIDENCE = "network,bonafide,seed,form,class,attacked_class,anomaly,threshold,success,evident\n"
@@ -172,9 +165,6 @@ EVIDENCE = "network,bonafide,seed,form,class,attacked_class,anomaly,threshold,su
 
 def with_evidence(folder, trigger, lines):
     run(folder, trigger, ["suspect,0,4,,0.9,1.0", "path,100,4,0.5,0.9,0.0"])
-    config = {"attack": {"trigger": trigger}, "data": {"name": "digits", "dir": str(folder)}}
-    config |= {"model": {"name": "cnn"}, "endpoint": {}, "repair": {"sizes": [100], "evidence": {}}}
-    (folder / "config.json").write_text(json.dumps({"config": config}))
     (folder / "evidence.csv").write_text(EVIDENCE + "\n".join(lines) + "\n")
     return folder
 
@@ -187,20 +177,26 @@ def test_the_verdicts_are_counted_once_per_network(tmp_path, capsys):
     missed = ["suspect,100,4,patch,1,1,1.5,2.0,0.9,0"]
     all_to_all = ["suspect,100,4,patch,1,,4.0,2.0,0.9,1"]
     runs = [
-        with_evidence(tmp_path / str(i), "square", [*lines, *twin])
-        for i, lines in enumerate((found, wrong, missed, all_to_all))
+        with_evidence(tmp_path / name, name, [*lines, *twin])
+        for name, lines in zip("abcd", (found, wrong, missed, all_to_all), strict=True)
     ]
-    ranking.main(*map(str, runs))
+    show(*map(str, runs))
     assert "| 100 | 3 of 4 | 1 | 0.75 | 1 of 1 | 1.25 |" in capsys.readouterr().out
-    for i, (part, field) in enumerate(
-        (("model", "name"), ("repair", "evidence"), ("data", "name"))
+    # With other sizes the images are others, and so is the search.
+    config_of(runs[0], "a", **{"repair.sizes": [100, 50]})
+    show(*map(str, runs))
+    assert "| 100 | 3 of 4 | 1 | 0.75 | 2 of 2 | 1.25 |" in capsys.readouterr().out
+
+
+def test_verdicts_with_different_thresholds_are_not_counted_together(tmp_path):
+    runs = [
+        with_evidence(tmp_path / name, name, [f"suspect,100,4,patch,1,1,5.0,{limit},0.9,1"])
+        for name, limit in (("a", 2.0), ("b", 2.25))
+    ]
+    with pytest.raises(
+        UserError, match=r"verdicts of .*a and .*b have different thresholds \(2, 2.25\)"
     ):
-        other = json.loads((runs[i] / "config.json").read_text())
-        other["config"][part][field] = "another"
-        (runs[i] / "config.json").write_text(json.dumps(other))
-        ranking.main(*map(str, runs))
-        count = f"{i + 2} of {i + 2}"
-        assert f"| 100 | 3 of 4 | 1 | 0.75 | {count} | 1.25 |" in capsys.readouterr().out
+        show(*map(str, runs))
 
 
 def test_the_estimate_is_compared_along_every_path_with_evidence(tmp_path, capsys):
@@ -217,7 +213,7 @@ def test_the_estimate_is_compared_along_every_path_with_evidence(tmp_path, capsy
     write("line", (1.0, 0.0), (0.5, 0.5), (0.0, 1.0))
     write("path_100", (1.0, 0.0), (0.5, 0.0), (0.0, 0.0))  # no evidence
     (paths / "other.csv").write_text("t,test_loss\n0,1\n")
-    ranking.main(str(folder))
+    show(str(folder))
     out = capsys.readouterr().out
     assert "| taught line, 100 images | 1 | 1.00 (1.00 to 1.00) | -0.25 (-0.25 to -0.25) |" in out
     assert "| line | 1 | -1.00 (-1.00 to -1.00) | +0.00 (+0.00 to +0.00) |" in out
@@ -227,22 +223,7 @@ def test_the_estimate_is_compared_along_every_path_with_evidence(tmp_path, capsy
 def test_a_damaged_table_of_evidence_is_refused(tmp_path):
     folder = with_evidence(tmp_path / "a", "square", ["suspect,100,4,patch,1,1,nothing,2,0.9,1"])
     with pytest.raises(UserError, match="is not a finished backdoor run"):
-        ranking.main(str(folder))
-
-
-def test_runs_of_different_questions_are_not_ranked_together(tmp_path):
-    lines = ["suspect,0,0,,0.9,1.0", "path,100,0,0.5,0.9,0.0"]
-    fields = {"seed": 0, "attack.trigger": "square", "repair.tune": True, "repair.sizes": [100]}
-    runs = []
-    for i, changed in enumerate(({}, {"seed": 1, "repair.sizes": [50]}, {"repair.tune": False})):
-        runs.append(run(tmp_path / str(i), "square", lines))
-        config = json.loads((runs[-1] / "config.json").read_text())
-        (runs[-1] / "config.json").write_text(json.dumps({**config, "hashed": fields | changed}))
-    ranking.main(*map(str, runs[:2]))
-    with pytest.raises(UserError, match=r"0 and .*2 differ in config.repair.tune \(True, False\)"):
-        ranking.main(*map(str, runs))
-    with pytest.raises(UserError, match="0 is given twice; give each run once"):
-        ranking.main(str(runs[0]), str(runs[1]), f"{runs[1]}/../0")
+        show(str(folder))
 
 
 def test_how_many_choices_were_accurate_enough(tmp_path, capsys):
@@ -255,5 +236,18 @@ def test_how_many_choices_were_accurate_enough(tmp_path, capsys):
         "d3,9,1,,0.9,0.0,1",
     ]
     (folder / "table.csv").write_text("\n".join([f"{HEAD.strip()},acceptable", *rows]) + "\n")
-    ranking.main(str(folder))
+    show(str(folder))
     assert "| 0.000 | 1 of 2 |" in capsys.readouterr().out
+
+
+def test_kept_records_stand_for_their_runs(runs, tmp_path):
+    file = str(tmp_path / "study.json")
+    assert ranking.ranked([str(runs[0])], keep=file) == ranking.ranked([file])
+    both = ranking.ranked([*map(str, runs)])
+    assert ranking.ranked([file, str(runs[1])], keep=file) == both
+    assert ranking.ranked([file]) == both
+
+
+def test_records_are_kept_in_a_json_file_only(runs, tmp_path):
+    with pytest.raises(UserError, match=r"is not the name of a \.json file"):
+        ranking.ranked([str(runs[0])], keep=str(tmp_path / "study.csv"))
