@@ -8,6 +8,7 @@ page.py, repaired_page.py   the pages of runs and of `python -m mcjax.repair`
 definitions.py           the meaning of every number on a page
 means.py                 means over seeds with their intervals
 repair_ranking.py        the methods of repair over several attacks, as Markdown
-run_record.py            what a ranking needs of a run, read from its folder or kept in a small file
+run_tables.py            what a ranking needs of a run's folder
+run_record.py            the same of many runs, kept in a small file
 evidence_truth.py        how right inverted triggers were, as Markdown
 """

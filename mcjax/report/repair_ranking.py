@@ -63,7 +63,7 @@ def rank(rows: Sequence[Row]) -> Ranked:
     """Orders the methods by their mean score over attacks and sizes.
 
     Args:
-        rows: What `mcjax.cli.ranking.read_run` returns, of several runs.
+        rows: What `mcjax.report.run_tables.read_repairs` returns, of several runs.
 
     Returns:
         The ranking.

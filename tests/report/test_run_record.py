@@ -9,8 +9,6 @@ from mcjax.core.errors import UserError
 from mcjax.report import run_record
 from mcjax.report.run_record import RunRecord
 
-HEAD = "method,bonafide,seed,t,clean_accuracy,attack_success_rate\n"
-
 
 def record(name, *, fields=None, threshold=2.0, **row):
     rows = [
@@ -84,20 +82,3 @@ def test_thresholds_are_the_same():
         run_record.check_comparable(
             [record("a"), record("b", threshold=2.25, seed=("1", "")), record("c", seed=("2", ""))]
         )
-
-
-def test_only_the_first_seed_was_tested_for_re_learning(tmp_path):
-    lines = [
-        f"{name},{number},{seed},,0.9,1.0"
-        for seed in (3, 5)
-        for name, number in (("suspect", 0), ("d3", 100), ("d3", 50))
-    ]
-    (tmp_path / "table.csv").write_text(HEAD + "\n".join(lines) + "\n")
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / "relearning_methods.csv").write_text("method,m,excess\nd3,10,0.25\n")
-    found = {
-        (row["bonafide"], row["seed"][0]): row.get("excess_10")
-        for row in run_record.read_repairs(tmp_path, "square")
-    }
-    assert found[100, "3"] == 0.25
-    assert found[100, "5"] is found[50, "3"] is None
