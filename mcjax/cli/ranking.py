@@ -15,7 +15,7 @@ sizes and the methods only.
 Runs that choose t by evidence get two more tables, on how right it was: the verdict on suspects and clean networks, and
 the estimated attack success along the paths.
 
---keep FILE.json also writes what the ranking needs of all runs to one small file, which stands for them later:
+--keep FILE.json writes the records of all runs to one small file, which can be given later in place of the runs:
 
     python -m mcjax.report.ranking study.json runs/one_more --keep study.json
 """
@@ -32,7 +32,7 @@ from mcjax.report import run_record
 
 def define_flags() -> None:
     """Defines the command's flags."""
-    flags.DEFINE_string("keep", None, "A .json file to write all runs' records to.")
+    flags.DEFINE_string("keep", None, "A .json file to write the records of all runs to.")
 
 
 def main(*names: str) -> None:
@@ -51,11 +51,27 @@ def ranked(names: Sequence[str], *, keep: str | None = None) -> str:
         UserError: A run is unfinished, or the runs are not comparable.
     """
     if not names:
-        raise UserError("no run was given; add the folders of backdoor runs")
-    if keep is not None and not keep.endswith(".json"):
-        raise UserError(f"--keep={keep} is not the name of a .json file; give one")
-    records = [record for name in names for record in run_record.read(Path(name))]
+        raise UserError("no run was given; add the folders of backdoor runs, or files of records")
+    places, file = [as_path(name) for name in names], None if keep is None else as_path(keep)
+    if file is not None:
+        check_free(file, places)
+    records = [record for place in places for record in run_record.read(place)]
     run_record.check_comparable(records)
-    if keep is not None:
-        run_record.save(as_path(keep), records)
-    return run_record.tables(records)
+    shown = run_record.tables(records)
+    if file is not None:
+        run_record.save(file, records)
+    return shown
+
+
+def check_free(file: Path, places: Sequence[Path]) -> None:
+    """Refuses a file to write whose contents would be lost.
+
+    Raises:
+        UserError: The file exists and is not among the places that are read, or is not a .json file.
+    """
+    if file.suffix != ".json":
+        raise UserError(f"--keep={file} does not end in .json; give a name that does")
+    if file.exists() and file not in places:
+        raise UserError(
+            f"{file} exists; add it to the runs to keep its records too, or give --keep another name"
+        )

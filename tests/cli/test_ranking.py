@@ -2,6 +2,7 @@
 
 import json
 
+import in_process
 import pytest
 
 from mcjax.cli import ranking
@@ -188,17 +189,6 @@ def test_the_verdicts_are_counted_once_per_network(tmp_path, capsys):
     assert "| 100 | 3 of 4 | 1 | 0.75 | 2 of 2 | 1.25 |" in capsys.readouterr().out
 
 
-def test_verdicts_with_different_thresholds_are_not_counted_together(tmp_path):
-    runs = [
-        with_evidence(tmp_path / name, name, [f"suspect,100,4,patch,1,1,5.0,{limit},0.9,1"])
-        for name, limit in (("a", 2.0), ("b", 2.25))
-    ]
-    with pytest.raises(
-        UserError, match=r"verdicts of .*a and .*b have different thresholds \(2, 2.25\)"
-    ):
-        show(*map(str, runs))
-
-
 def test_the_estimate_is_compared_along_every_path_with_evidence(tmp_path, capsys):
     folder = with_evidence(tmp_path / "a", "square", [])
     paths = folder / "paths" / "seed_4"
@@ -248,6 +238,23 @@ def test_kept_records_stand_for_their_runs(runs, tmp_path):
     assert ranking.ranked([file]) == both
 
 
-def test_records_are_kept_in_a_json_file_only(runs, tmp_path):
-    with pytest.raises(UserError, match=r"is not the name of a \.json file"):
+def test_the_command_prints_and_keeps(runs, tmp_path):
+    file = tmp_path / "study.json"
+    done = in_process.run("mcjax.report.ranking", str(runs[0]), f"--keep={file}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ranking.ranked([str(file)]) + "\n"
+
+
+def test_no_file_is_lost_by_keeping(runs, tmp_path):
+    file = tmp_path / "study.json"
+    ranking.ranked([str(runs[0])], keep=str(file))
+    before = file.read_text()
+    with pytest.raises(UserError, match=r"study\.json exists; add it to the runs"):
+        ranking.ranked([str(runs[1])], keep=str(file))
+    with pytest.raises(UserError, match=r"config\.json exists; add it"):
+        ranking.ranked([str(runs[0])], keep=str(runs[0] / "config.json"))
+    with pytest.raises(UserError, match="leave one of the runs out"):  # refused, so nothing is kept
+        ranking.ranked([str(file), str(runs[0])], keep=str(file))
+    assert file.read_text() == before
+    with pytest.raises(UserError, match=r"does not end in \.json"):
         ranking.ranked([str(runs[0])], keep=str(tmp_path / "study.csv"))

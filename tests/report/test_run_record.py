@@ -2,38 +2,46 @@
 
 import json
 import math
+import re
 
 import pytest
 
 from mcjax.core.errors import UserError
+from mcjax.repair.evidence.control import THRESHOLDS
 from mcjax.report import run_record
 from mcjax.report.run_record import RunRecord
 
+RATES = {"clean_accuracy": 0.9, "attack_success_rate": 0.0, "accuracy_lost": 0.0, "score": 0.5}
+PATHS = (("path", 100), ("path at t = 0.5", 100), ("path", 50))
+NEW, FALLBACK = THRESHOLDS["path"], THRESHOLDS["away"]
 
-def record(name, *, fields=None, threshold=2.0, **row):
+
+def record(name, *, fields=None, thresholds=(NEW, NEW), **row):
     rows = [
-        {"method": method, "attack": "square", "bonafide": 100, "seed": ("0", ""), "score": 0.5}
-        | row
-        for method in ("suspect", "path", "path at t = 0.5")
+        {"method": method, "attack": "square", "bonafide": size, "seed": ("0", ""), **RATES} | row
+        for method, size in (("suspect", 0), ("clean twin", 0), ("clp", 0), *PATHS)
     ]
-    networks = [{"network": "suspect", "seed": ("0", ""), "threshold": threshold, "right": None}]
+    whose = {"bonafide": 100, "seed": rows[0]["seed"], "evident": True, "margin": 2.0}
+    networks = [
+        {"network": network, **whose, "threshold": threshold, "right": None}
+        for network, threshold in zip(("suspect", "clean twin"), thresholds, strict=True)
+    ]
     paths = [{"method": "path", "bonafide": 100, "spearman": math.nan, "bias": 0.25}]
-    fields = {"seed": 0, "repair.tune": True} | (fields or {})
+    fields = {"seed": 0, "attack.trigger": "square", "repair.tune": True} | (fields or {})
     return RunRecord(name, fields, rows, networks, paths)
 
 
 def test_a_file_gives_back_what_it_was_given(tmp_path):
     file = tmp_path / "study.json"
-    records = [record("a"), record("b", fields={"seed": 1}, seed=("1", "2"))]
+    records = [record("a"), record("b", fields={"seed": 1}, seed=("1", "2"), score=math.nan)]
     run_record.save(file, records)
     for number, (kept, one) in enumerate(zip(run_record.load(file), records, strict=True), 1):
         assert kept.name == f"run {number} of {file}"
         assert kept.fields == one.fields
         # All but the settings that nobody without the trigger would choose.
-        assert kept.rows == one.rows[:2]
+        assert repr(kept.rows) == repr([row for row in one.rows if " at " not in row["method"]])
         assert kept.networks == one.networks
-        assert math.isnan(kept.paths[0]["spearman"])
-        assert kept.paths[0]["bias"] == 0.25
+        assert repr(kept.paths) == repr(one.paths)
     text = file.read_text()
     assert text.count("repair.tune") == 1  # what all runs share is written once
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
@@ -41,44 +49,100 @@ def test_a_file_gives_back_what_it_was_given(tmp_path):
     assert file.read_text() == text
 
 
-@pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"fields": {}, "runs": [{}]}', "a,b", "\udc80"]
-)
+def without(part, key):
+    def change(content):
+        del content["runs"][0][part][0][key]
+
+    return change
+
+
+BROKEN = {
+    "no runs": lambda content: content["runs"].clear(),
+    "no rate": without("rows", "score"),
+    "no method": without("rows", "method"),
+    "no size": without("networks", "bonafide"),
+    "no bias": without("paths", "bias"),
+    "a word as a rate": lambda content: content["runs"][0]["rows"][0].update(score="high"),
+    "no seed's fold": lambda content: content["runs"][0]["rows"][0].update(seed=["1"]),
+    "a number as a path": lambda content: content["runs"][0]["paths"].append(1),
+    "a list of fields": lambda content: content.update(fields=[]),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_damaged_file_is_refused(tmp_path, name):
+    file = tmp_path / "study.json"
+    run_record.save(file, [record("a")])
+    content = json.loads(file.read_text())
+    BROKEN[name](content)
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="is neither a run's folder nor a file that --keep wrote"):
+        run_record.read(file)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "[" * 10**5, "a,b", "\udc80"])
 def test_another_file_is_refused(tmp_path, content):
     file = tmp_path / "study.json"
     file.write_text(content, errors="surrogateescape")
     with pytest.raises(UserError, match="is neither a run's folder nor a file that --keep wrote"):
         run_record.read(file)
+    with pytest.raises(UserError, match=r"none\.json does not exist"):
+        run_record.read(tmp_path / "none.json")
 
 
-def test_runs_of_different_questions_do_not_compare():
-    free = {"seed": 1, "repair.sizes": [50], "attack.trigger": "wanet", "seeds": [1, 2]}
-    run_record.check_comparable([record("a"), record("b", fields=free, bonafide=50)])
-    for changed, said in (({"repair.tune": False}, "True, False"), ({"new": 1}, "None, 1")):
-        name = next(iter(changed))
-        with pytest.raises(UserError, match=rf"a and c differ in config.{name} \({said}\)"):
-            run_record.check_comparable(
-                [record("a"), record("b", seed=("1", "")), record("c", fields=changed, seed="2 ")]
-            )
+def test_runs_that_differ_in_what_was_asked_do_not_compare():
+    free = {"seed": 1, "repair.sizes": [7], "attack.trigger": "wanet", "seeds": [1, 2]}
+    free["repair.methods"] = ["path"]
+    run_record.check_comparable([record("a"), record("b", fields=free, bonafide=7)])
+    for changed, values in (
+        ({"repair.tune": False}, ("True", "False")),
+        ({"new": 1}, ("None", "1")),
+    ):
+        (name,), pair = changed, (record("a"), record("c", fields=changed))
+        for (first, other), said in ((pair, values), (pair[::-1], values[::-1])):
+            message = f"{first.name} and {other.name} differ in config.{name} ({', '.join(said)})"
+            with pytest.raises(UserError, match=re.escape(message)):
+                run_record.check_comparable(
+                    [first, record("b", seed=("1", ""), fields=first.fields), other]
+                )
 
 
 def test_a_repair_counts_once():
-    with pytest.raises(
-        UserError, match="a and b both have path with 100 images for square, seed 0"
-    ):
+    said = "a and b both have path with 50 images (square, seed 0, fold 3); leave one"
+    fold = {"seed": ("0", "3")}
+    with pytest.raises(UserError, match=re.escape(said)):
+        run_record.check_comparable([record("a", **fold), record("b", **fold)])
+    with pytest.raises(UserError, match=re.escape("path with 50 images (square, seed 0); leave")):
         run_record.check_comparable([record("a"), record("b")])
     with pytest.raises(UserError, match=r"^a is given twice; give each run once"):
         run_record.check_comparable([record("a"), record("a")])
-    for other in ({"attack": "wanet"}, {"bonafide": 50}, {"seed": ("0", "1")}, {"seed": ("1", "")}):
+    for other in ({"attack": "wanet"}, {"bonafide": 7}, {"seed": ("0", "1")}, {"seed": ("1", "")}):
         run_record.check_comparable([record("a"), record("b", **other)])
-    # Methods of one suspect may be measured in several runs, which all have the suspect.
+
+
+def test_what_is_in_every_run_of_a_suspect_counts_once_too():
     one, other = record("a"), record("b")
     rows = [{**row, "method": row["method"].replace("path", "d3")} for row in other.rows]
-    run_record.check_comparable([one, RunRecord("b", other.fields, rows, [], [])])
+    several = [one, RunRecord("b", other.fields, rows, other.networks, [])]
+    run_record.check_comparable(several)
+    shown = run_record.tables(several)
+    assert "| suspect | 0.900 / 0.000 |" in shown  # no highest rate in brackets: one suspect
+    assert "| clp | 0.900 / 0.000 |" in shown
+    assert "| d3 | 0.900 / 0.000 |" in shown
+    assert "| 100 | 1 of 1 |  | 2.00 | 1 of 1 | 2.00 |" in shown
+    # Other seeds are other networks, and another attack has another suspect.
+    wanet = record("d", fields={"attack.trigger": "wanet"}, attack="wanet")
+    shown = run_record.tables([*several, record("c", seed=("1", "")), wanet])
+    assert "| 100 | 3 of 3 |  | 2.00 | 2 of 2 | 2.00 |" in shown
 
 
-def test_thresholds_are_the_same():
-    with pytest.raises(UserError, match=r"of a and b have different thresholds \(2, 2.25\)"):
-        run_record.check_comparable(
-            [record("a"), record("b", threshold=2.25, seed=("1", "")), record("c", seed=("2", ""))]
-        )
+def test_verdicts_are_of_one_version():
+    # In one version a network can have another control than the next, with another threshold.
+    new = record("a", thresholds=(NEW, FALLBACK))
+    old = record("b", thresholds=(NEW + 0.125, FALLBACK + 0.125), seed=("1", ""))
+    run_record.check_comparable([new])
+    run_record.check_comparable([old])
+    said = f"verdicts of b have a threshold of {NEW + 0.125:g}, those of a of {NEW:g}, so they are"
+    for both in ([new, old], [old, new]):
+        with pytest.raises(UserError, match=re.escape(said)):
+            run_record.check_comparable(both)
