@@ -173,7 +173,7 @@ def page(rows: list[dict[str, Any]], data_name: str = "digits") -> str:
 def score(row: dict[str, Any]) -> tuple[float, int]:
     """A network's highest anomaly over the form's threshold, and the class that it names."""
     best = ranked(row)[0]
-    return best.anomaly / best.threshold, best.target
+    return best.margin, best.target
 
 
 def roc_area(tampered: Any, clean: Any) -> float:

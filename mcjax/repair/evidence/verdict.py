@@ -63,6 +63,11 @@ class Finding(NamedTuple):
         """Whether the trigger is evidence of a backdoor."""
         return self.anomaly >= self.threshold
 
+    @property
+    def margin(self) -> float:
+        """The anomaly in units of its threshold."""
+        return self.anomaly / self.threshold
+
 
 def threshold(form: str, one: Inverted) -> float:
     """The anomaly from which a trigger of a form is evidence of a backdoor.
@@ -171,7 +176,7 @@ def findings(inverted: Mapping[str, Inverted]) -> list[Finding]:
             float(np.asarray(v, np.float64)[:, k].mean()) for v in (one.cost, one.success)
         )
         found.append(Finding(form, k, float(anomaly[k]), limit, cost, success))
-    return sorted(found, key=lambda one: -one.anomaly / one.threshold)
+    return sorted(found, key=lambda one: -one.margin)
 
 
 def targets(inverted: Mapping[str, Inverted]) -> dict[str, int]:
@@ -183,6 +188,30 @@ def evident_forms(inverted: Mapping[str, Inverted]) -> tuple[str, ...]:
     """The forms whose trigger counts as evidence, in the order of `inverted`."""
     found = {one.form for one in findings(inverted) if one.evident}
     return tuple(form for form in inverted if form in found)
+
+
+COMPARABLE = 0.5
+"""From this share of the largest margin on a form is nearly as suspicious as the most suspicious one."""
+
+
+def suspicious_forms(inverted: Mapping[str, Inverted]) -> tuple[str, ...]:
+    """The forms whose triggers a repair should unlearn: evidence, and what is nearly as suspicious.
+
+    Sometimes one form is evidence of a wrong class; the attacker's trigger, by another form, then comes near.
+    More forms cost accuracy: where the evidence is clear the others hold natural triggers.
+
+    Args:
+        inverted: The result of `invert`.
+
+    Returns:
+        In the order of `inverted`; all forms without evidence.
+    """
+    if not backdoor_found(inverted):
+        return tuple(inverted)
+    found = findings(inverted)
+    least = COMPARABLE * found[0].margin
+    wanted = {one.form for one in found if one.evident or one.margin >= least}
+    return tuple(form for form in inverted if form in wanted)
 
 
 def backdoor_found(inverted: Mapping[str, Inverted]) -> bool:

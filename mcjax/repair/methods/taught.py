@@ -16,7 +16,7 @@ from mcjax.core.tree import PyTree
 from mcjax.curves import Curve
 from mcjax.repair.evidence.estimate import chosen_triggers
 from mcjax.repair.evidence.forms import FORMS
-from mcjax.repair.evidence.verdict import backdoor_found, evident_forms, targets
+from mcjax.repair.evidence.verdict import backdoor_found, suspicious_forms, targets
 from mcjax.repair.methods.method import TRAIN_PASSES, Case, Plan, Work
 from mcjax.repair.objective import FITS, repair_loss
 from mcjax.training import LossFn
@@ -80,14 +80,14 @@ def inversion(name: str, i: int) -> str:
 
 
 def unlearned(case: Case) -> tuple[str, ...]:
-    """The forms whose triggers a case unlearns: those that are evidence; without evidence all."""
+    """The forms whose triggers a case unlearns: `suspicious_forms`, of those that the options name."""
     wanted = tuple(case.options["taught.unlearn"])
     if not wanted:
         return ()
     inverted = case.evidence_fn()
     allowed = tuple(form for form in wanted if form in inverted)
-    evident = evident_forms(inverted)
-    return tuple(form for form in allowed if form in evident) or allowed
+    suspicious = suspicious_forms(inverted)
+    return tuple(form for form in allowed if form in suspicious) or allowed
 
 
 def taught_loss(case: Case, kind: type[Curve] | None = None) -> LossFn:
@@ -139,7 +139,7 @@ SETTINGS: Settings = {
     "taught.unlearn": Setting(
         tuple(FORMS),
         several(choice(*FORMS)),
-        "forms of triggers to unlearn, where they are evidence; (): none",
+        "forms of triggers to unlearn, where they are suspicious; (): none",
     ),
     "taught.rounds": Setting(
         2, whole(1, 10), "trainings; triggers are inverted anew before all but the first", 2

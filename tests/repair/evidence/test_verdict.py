@@ -88,3 +88,28 @@ def test_findings_name_the_cheapest_class_and_the_clearest_form_first():
     assert found[0].target == 1
     assert found[0].cost == pytest.approx(0.3)
     assert [one.evident for one in found] == [True, False]
+
+
+def with_margins(**margins):
+    """A form per margin, by the threshold that gives it."""
+    one = with_control(CHEAP, [0.5] * 4)
+    anomaly = verdict.findings({"patch": one})[0].anomaly
+    return {
+        form: one._replace(threshold=np.float32(anomaly / margin))
+        for form, margin in margins.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("margins", "suspicious"),
+    [
+        # Evidence, and what is half as suspicious as the most suspicious form.
+        ({"patch": 0.66, "smooth": 1.3, "warp": 0.64}, ("patch", "smooth")),
+        # Evidence, although it is less than half as suspicious.
+        ({"warp": 9.0, "smooth": 1.01, "patch": 0.99}, ("warp", "smooth")),
+        # No evidence: all.
+        ({"warp": 0.9, "patch": 0.1}, ("warp", "patch")),
+    ],
+)
+def test_what_is_nearly_as_suspicious_as_the_evidence_is_suspicious_too(margins, suspicious):
+    assert verdict.suspicious_forms(with_margins(**margins)) == suspicious

@@ -142,12 +142,15 @@ def test_without_evidence_there_is_one_round_of_all_forms(monkeypatch):
     assert not again
 
 
-def test_only_forms_that_are_evidence_are_unlearned(monkeypatch):
+def test_only_suspicious_forms_are_unlearned(monkeypatch):
     one = case(4, **{"taught.unlearn": ("patch", "smooth")})
     found = {f.form: f.anomaly for f in verdict.findings(one.evidence_fn())}
-    between = (found["patch"] + found["smooth"]) / 2
-    monkeypatch.setattr(verdict, "threshold", lambda form, one: between)
-    assert taught.unlearned(one) == (max(("patch", "smooth"), key=found.__getitem__),)
+    best = max(("patch", "smooth"), key=found.__getitem__)
+    # The other form's margin is nothing beside this one's.
+    monkeypatch.setattr(verdict, "threshold", lambda form, _: 1e-3 if form == best else 1e6)
+    assert taught.unlearned(one) == (best,)
+    monkeypatch.setattr(verdict, "threshold", lambda form, _: 1e-3)
+    assert taught.unlearned(one) == ("patch", "smooth")
 
 
 def test_only_forms_that_were_looked_for_are_unlearned(monkeypatch):
