@@ -39,7 +39,8 @@ class RepairOptions:
             teach an unseen backdoor along, and a second network has answers of its own.
         forms: Forms of triggers that are looked for (`mcjax.repair.evidence.forms`); fewer take less
             time and miss more.
-        unlearn: Those that are unlearned, if they are evidence or nearly as suspicious; without evidence all.
+        unlearn: Those that are unlearned, if they are evidence or nearly as suspicious, of another class;
+            without evidence all.
         rounds: The trainings of the taught suspect or the path, which share the steps; with evidence,
             triggers are inverted anew before all but the first, on the path's middle.
         choose: "evidence" takes, of the points whose estimated attack success is within one standard

@@ -195,10 +195,10 @@ COMPARABLE = 0.5
 
 
 def suspicious_forms(inverted: Mapping[str, Inverted]) -> tuple[str, ...]:
-    """The forms whose triggers a repair should unlearn: evidence, and what is nearly as suspicious.
+    """The forms whose triggers a repair should unlearn: evidence, and what speaks nearly as much for another class.
 
-    Sometimes one form is evidence of a wrong class; the attacker's trigger, by another form, then comes near.
-    More forms cost accuracy: where the evidence is clear the others hold natural triggers.
+    A natural trigger can be evidence of a wrong class, while the attacker's, by another form, comes near. Where
+    all that comes near is of the same class, more forms cost accuracy and gain nothing.
 
     Args:
         inverted: The result of `invert`.
@@ -206,11 +206,13 @@ def suspicious_forms(inverted: Mapping[str, Inverted]) -> tuple[str, ...]:
     Returns:
         In the order of `inverted`; all forms without evidence.
     """
-    if not backdoor_found(inverted):
-        return tuple(inverted)
     found = findings(inverted)
-    least = COMPARABLE * found[0].margin
-    wanted = {one.form for one in found if one.evident or one.margin >= least}
+    evident = [one for one in found if one.evident]
+    if not evident:
+        return tuple(inverted)
+    classes, least = {one.target for one in evident}, COMPARABLE * found[0].margin
+    rivals = [one for one in found if one.margin >= least and one.target not in classes]
+    wanted = {one.form for one in (*evident, *rivals)}
     return tuple(form for form in inverted if form in wanted)
 
 

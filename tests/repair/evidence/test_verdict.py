@@ -90,26 +90,29 @@ def test_findings_name_the_cheapest_class_and_the_clearest_form_first():
     assert [one.evident for one in found] == [True, False]
 
 
-def with_margins(**margins):
-    """A form per margin, by the threshold that gives it."""
-    one = with_control(CHEAP, [0.5] * 4)
-    anomaly = verdict.findings({"patch": one})[0].anomaly
-    return {
-        form: one._replace(threshold=np.float32(anomaly / margin))
-        for form, margin in margins.items()
-    }
+def with_margins(**of_form):
+    """A form per (class, margin), by the threshold that gives the margin."""
+    found = {}
+    for form, (target, margin) in of_form.items():
+        one = with_control(np.roll(CHEAP, target - 1), [0.5] * 4)
+        anomaly = verdict.findings({form: one})[0].anomaly
+        found[form] = one._replace(threshold=np.float32(anomaly / margin))
+    return found
 
 
 @pytest.mark.parametrize(
-    ("margins", "suspicious"),
+    ("found", "suspicious"),
     [
-        # Evidence, and what is half as suspicious as the most suspicious form.
-        ({"patch": 0.66, "smooth": 1.3, "warp": 0.64}, ("patch", "smooth")),
+        # Evidence, and what is half as suspicious and names another class.
+        ({"patch": (1, 0.66), "smooth": (3, 1.3), "warp": (2, 0.64)}, ("patch", "smooth")),
+        # The class is known; its other forms are not needed.
+        ({"patch": (3, 0.66), "smooth": (3, 1.3), "warp": (1, 0.5)}, ("smooth",)),
+        ({"patch": (3, 0.9), "smooth": (3, 1.1), "warp": (1, 1.3)}, ("smooth", "warp")),
         # Evidence, although it is less than half as suspicious.
-        ({"warp": 9.0, "smooth": 1.01, "patch": 0.99}, ("warp", "smooth")),
+        ({"warp": (1, 9.0), "smooth": (2, 1.01), "patch": (3, 0.99)}, ("warp", "smooth")),
         # No evidence: all.
-        ({"warp": 0.9, "patch": 0.1}, ("warp", "patch")),
+        ({"warp": (1, 0.9), "patch": (1, 0.1)}, ("warp", "patch")),
     ],
 )
-def test_what_is_nearly_as_suspicious_as_the_evidence_is_suspicious_too(margins, suspicious):
-    assert verdict.suspicious_forms(with_margins(**margins)) == suspicious
+def test_a_rival_of_the_evidence_is_suspicious_too(found, suspicious):
+    assert verdict.suspicious_forms(with_margins(**found)) == suspicious
