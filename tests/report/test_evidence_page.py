@@ -20,9 +20,9 @@ def test_a_low_accuracy_is_doubted_before_the_verdict(tmp_path, accuracy, doubte
 @pytest.mark.parametrize(
     ("control", "said"),
     [
-        ("path", "35 of 40 tampered ones of digits .* the middle of a path"),
+        ("path", "36 of 40 tampered ones of digits .* the middle of a path"),
         ("away", "32 of 40 tampered ones of digits .* trained away from its own last layer"),
-        ("", "35 of 40 tampered ones of digits .* This network has none \\(too few steps\\)"),
+        ("", "36 of 40 tampered ones of digits .* This network has none \\(too few steps\\)"),
     ],
 )
 def test_the_rates_are_those_of_the_kind_of_control(control, said):
