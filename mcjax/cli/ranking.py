@@ -18,6 +18,8 @@ the estimated attack success along the paths.
 --keep FILE.json writes the records of all runs to one small file, which can be given later in place of the runs:
 
     python -m mcjax.report.ranking study.json runs/one_more --keep study.json
+
+A repair that two runs have (the same method, attack, seed and size) counts once, the first time.
 """
 
 from collections.abc import Sequence
@@ -27,6 +29,7 @@ from absl import flags
 
 from mcjax.core.errors import UserError
 from mcjax.core.files import as_path
+from mcjax.core.progress import say
 from mcjax.report import run_record
 
 
@@ -57,9 +60,13 @@ def ranked(names: Sequence[str], *, keep: str | None = None) -> str:
         check_free(file, places)
     records = [record for place in places for record in run_record.read(place)]
     run_record.check_comparable(records)
+    records, notes = run_record.each_once(records)
+    for note in notes:
+        say(note)
     shown = run_record.tables(records)
     if file is not None:
         run_record.save(file, records)
+        say(f"wrote the records of {len(records)} runs to {file}")
     return shown
 
 
@@ -71,7 +78,7 @@ def check_free(file: Path, places: Sequence[Path]) -> None:
     """
     if file.suffix != ".json":
         raise UserError(f"--keep={file} does not end in .json; give a name that does")
-    if file.exists() and file not in places:
+    if file.exists() and file.resolve() not in [place.resolve() for place in places]:
         raise UserError(
             f"{file} exists; add it to the runs to keep its records too, or give --keep another name"
         )

@@ -24,7 +24,7 @@ COLUMNS = {
 
 LEGEND = (
     "Score: attack success removed minus clean accuracy lost, both against the suspect; the best mean over all sizes comes "
-    "first. Means are over the attacks, with the 95 % interval over seeds, or both values of two seeds. Oracle's: the score "
+    "first. Means are over the attacks, with the 95 % interval over seeds, or both values of two seeds, where all attacks have the same seeds; a method that has not met every attack has none. Oracle's: the score "
     "of the setting (t, threshold, strength, ...) that somebody with the trigger would choose among the accurate ones. Best: "
     "the highest score of all settings, which somebody with the test images could choose. Acceptable: the runs in which the "
     "method's own choice is within the tolerance of the suspect's accuracy. Worst: the highest attack success of a seed. "

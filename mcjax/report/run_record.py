@@ -8,6 +8,7 @@ import csv
 import dataclasses
 import json
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,38 +87,66 @@ def of_folder(folder: Path) -> RunRecord:
 def check_comparable(records: Sequence[RunRecord]) -> None:
     """Refuses runs that cannot be compared.
 
+    A field that only one of two runs has is of a method that the other does not know, or of another version, and
+    does not count.
+
     Raises:
-        UserError: Two runs differ in a field other than `FREE`, have the same repair, or have verdicts of different
+        UserError: A run is given twice, or two runs differ in a field other than `FREE` or have verdicts of different
             versions of mcjax; the message names them.
     """
     first, *others = records
-    for other in others:
-        for name in sorted({*first.fields, *other.fields} - set(FREE)):
-            ours, theirs = first.fields.get(name), other.fields.get(name)
+    names = [record.name for record in records]
+    for i, other in enumerate(others, 1):
+        if other.name in names[:i]:
+            raise UserError(f"{other.name} is given twice; give each run once")
+        for name in sorted({*first.fields} & {*other.fields} - set(FREE)):
+            ours, theirs = first.fields[name], other.fields[name]
             if ours != theirs:
                 raise UserError(
                     f"{first.name} and {other.name} differ in config.{name} ({ours}, {theirs}); rank runs together "
                     "that differ only in the trigger, the seeds, the sizes and the methods"
                 )
-    _check_each_once(records)
     _check_one_version(records)
 
 
-def _check_each_once(records: Sequence[RunRecord]) -> None:
-    """A repair counts once; what uses no images is in every run of a suspect."""
-    owners: dict[Any, str] = {}
+def each_once(records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]:
+    """The records without repairs that an earlier one has, so that each counts once.
+
+    A run of a new method repeats the suspect, and often a method of the study that it is compared with.
+
+    Args:
+        records: Of comparable runs.
+
+    Returns:
+        The records; and per record which methods of it do not count, as a sentence.
+    """
+    seen: set[Any] = set()
+    kept, notes = [], []
     for record in records:
-        mine = [place_of(row) for row in record.rows if row["bonafide"]]
-        if twice := sorted(set(mine) & set(owners)):
-            attack, method, size, (seed, fold) = twice[0]
-            whose = f"{attack}, seed {seed}" + (f", fold {fold}" if fold else "")
-            raise UserError(
-                f"{owners[twice[0]]} is given twice; give each run once"
-                if owners[twice[0]] == record.name
-                else f"{owners[twice[0]]} and {record.name} both have {method} with {size} images ({whose}); leave "
-                "one of the runs out"
+        rows = [row for row in record.rows if _chosen(row) not in seen]
+        again = [row for row in record.rows if row["bonafide"] and _chosen(row) in seen]
+        mine, theirs = (
+            dict.fromkeys((row["method"], row["bonafide"]) for row in some)
+            for some in (rows, again)
+        )
+        paths = [
+            row
+            for row in record.paths
+            if (place := (row["method"], row["bonafide"])) in mine or place not in theirs
+        ]
+        if named := dict.fromkeys(method for method, _ in theirs if " at " not in method):
+            notes.append(
+                f"{record.name}: {', '.join(named)} does not count; an earlier run has the same repair"
             )
-        owners |= dict.fromkeys(mine, record.name)
+        seen |= set(map(place_of, rows))
+        if rows:
+            kept.append(dataclasses.replace(record, rows=rows, paths=paths))
+    return kept, notes
+
+
+def _chosen(row: Row) -> tuple[str, str, int, tuple[str, str]]:
+    """What a repair, or one at a fixed setting, is of."""
+    return place_of({**row, "method": row["method"].partition(" at ")[0]})
 
 
 def _check_one_version(records: Sequence[RunRecord]) -> None:
@@ -144,13 +173,9 @@ def tables(records: Sequence[RunRecord]) -> str:
     """The tables of all runs together, as Markdown: the ranking, the verdicts, the estimates.
 
     Args:
-        records: Of comparable runs.
+        records: Of comparable runs, each repair once.
     """
-    rows: dict[Any, Row] = {}
-    for record in records:
-        for row in record.rows:
-            rows.setdefault(place_of(row), row)  # several runs may be of one suspect
-    parts = [ranking(list(rows.values())), LEGEND]
+    parts = [ranking([row for record in records for row in record.rows]), LEGEND]
     # Clean networks do not depend on the attack.
     networks = [
         {**row, "same": (attack if row["network"] == "suspect" else "", row["seed"], sizes)}
@@ -174,11 +199,16 @@ def save(file: Path, records: Sequence[RunRecord]) -> None:
     Raises:
         UserError: The file can't be written.
     """
-    shared = {k: v for k, v in records[0].fields.items() if k not in FREE}
+    first, *others = records
+    shared = {
+        k: v
+        for k, v in first.fields.items()
+        if k not in FREE and all(k in other.fields for other in others)
+    }
     lines = [
         json.dumps(
             {
-                "fields": {k: record.fields[k] for k in FREE if k in record.fields},
+                "fields": {k: v for k, v in record.fields.items() if k not in shared},
                 "rows": [_finite(row) for row in record.rows if " at " not in row["method"]],
                 "networks": [_finite(row) for row in record.networks],
                 "paths": [_finite(row) for row in record.paths],
@@ -192,7 +222,8 @@ def save(file: Path, records: Sequence[RunRecord]) -> None:
 
 
 RATES = ("clean_accuracy", "attack_success_rate", "accuracy_lost", "score")
-NUMBERS = (*RATES, "threshold", "margin", "spearman", "bias")
+WORDS, COUNTS = ("attack", "method", "network"), ("bonafide",)
+ANSWERS = ("acceptable", "evident", "right")
 NEEDED = {
     "rows": ("attack", "method", "bonafide", "seed", *RATES),
     "networks": ("network", "bonafide", "seed", "evident", "right", "threshold", "margin"),
@@ -214,12 +245,12 @@ def load(file: Path) -> list[RunRecord]:
             parts = [[_row(row, NEEDED[part]) for row in run[part]] for part in NEEDED]
             fields = {**content["fields"], **run["fields"]}
             records.append(RunRecord(f"run {number} of {file}", fields, *parts))
-        if not records:
+        if not all(record.rows for record in records) or not records:
             raise ValueError
         return records
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise UserError(
-            f"{file} is neither a run's folder nor a file that --keep wrote; give one of these"
+            f"{file} is damaged, or neither a run's folder nor a file that --keep wrote; give one of these"
         ) from None
 
 
@@ -230,13 +261,19 @@ def _finite(row: Row) -> Row:
 
 def _row(row: Row, needed: Sequence[str]) -> Row:
     """A row of a file, with nan for what JSON does not have, and its seed and fold as a pair."""
-    found: Row = {k: math.nan if v is None and k != "right" else v for k, v in row.items()}
-    for name in needed:
-        if name in NUMBERS:
-            found[name] = float(found[name])
-        if name == "seed":
-            seed, fold = found[name]
-            found[name] = (seed, fold)
-        if name not in found:
-            raise KeyError(name)
+    if missing := set(needed) - set(row):
+        raise KeyError(*missing)
+    found: Row = {}
+    for name, value in row.items():
+        if name in WORDS:
+            found[name] = str(value)
+        elif name == "seed":
+            seed, fold = value
+            found[name] = (str(seed), str(fold))
+        elif name in COUNTS:
+            found[name] = operator.index(value)
+        elif name in ANSWERS:
+            found[name] = None if value is None else bool(operator.index(value))
+        else:
+            found[name] = math.nan if value is None else float(value)
     return found

@@ -243,6 +243,11 @@ def test_the_command_prints_and_keeps(runs, tmp_path):
     done = in_process.run("mcjax.report.ranking", str(runs[0]), f"--keep={file}")
     assert done.returncode == 0, done.stderr
     assert done.stdout == ranking.ranked([str(file)]) + "\n"
+    assert f"wrote the records of 1 runs to {file}" in done.stderr
+    # What the file has already counts once.
+    done = in_process.run("mcjax.report.ranking", str(file), str(runs[0]), f"--keep={file}")
+    assert done.stdout == ranking.ranked([str(file)]) + "\n"
+    assert f"{runs[0]}: path, fine_tune does not count; an earlier run has the same" in done.stderr
 
 
 def test_no_file_is_lost_by_keeping(runs, tmp_path):
@@ -253,8 +258,8 @@ def test_no_file_is_lost_by_keeping(runs, tmp_path):
         ranking.ranked([str(runs[1])], keep=str(file))
     with pytest.raises(UserError, match=r"config\.json exists; add it"):
         ranking.ranked([str(runs[0])], keep=str(runs[0] / "config.json"))
-    with pytest.raises(UserError, match="leave one of the runs out"):  # refused, so nothing is kept
-        ranking.ranked([str(file), str(runs[0])], keep=str(file))
+    with pytest.raises(UserError, match="is given twice"):  # refused, so nothing is kept
+        ranking.ranked([str(file), str(file)], keep=str(file))
     assert file.read_text() == before
     with pytest.raises(UserError, match=r"does not end in \.json"):
         ranking.ranked([str(runs[0])], keep=str(tmp_path / "study.csv"))

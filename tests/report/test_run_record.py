@@ -1,5 +1,6 @@
 """Records of runs: what is kept, and which runs do not belong together."""
 
+import dataclasses
 import json
 import math
 import re
@@ -65,6 +66,11 @@ BROKEN = {
     "a word as a rate": lambda content: content["runs"][0]["rows"][0].update(score="high"),
     "no seed's fold": lambda content: content["runs"][0]["rows"][0].update(seed=["1"]),
     "a number as a path": lambda content: content["runs"][0]["paths"].append(1),
+    "a word as a size": lambda content: content["runs"][0]["rows"][0].update(bonafide="x"),
+    "no size at all": lambda content: content["runs"][0]["rows"][0].update(bonafide=None),
+    "a word as an answer": lambda content: content["runs"][0]["rows"][0].update(acceptable="yes"),
+    "a word as seconds": lambda content: content["runs"][0]["rows"][0].update(seconds="a"),
+    "no repairs": lambda content: content["runs"][0]["rows"].clear(),
     "a list of fields": lambda content: content.update(fields=[]),
 }
 
@@ -76,7 +82,9 @@ def test_a_damaged_file_is_refused(tmp_path, name):
     content = json.loads(file.read_text())
     BROKEN[name](content)
     file.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="is neither a run's folder nor a file that --keep wrote"):
+    with pytest.raises(
+        UserError, match="is damaged, or neither a run's folder nor a file that --keep wrote"
+    ):
         run_record.read(file)
 
 
@@ -84,7 +92,9 @@ def test_a_damaged_file_is_refused(tmp_path, name):
 def test_another_file_is_refused(tmp_path, content):
     file = tmp_path / "study.json"
     file.write_text(content, errors="surrogateescape")
-    with pytest.raises(UserError, match="is neither a run's folder nor a file that --keep wrote"):
+    with pytest.raises(
+        UserError, match="is damaged, or neither a run's folder nor a file that --keep wrote"
+    ):
         run_record.read(file)
     with pytest.raises(UserError, match=r"none\.json does not exist"):
         run_record.read(tmp_path / "none.json")
@@ -94,37 +104,53 @@ def test_runs_that_differ_in_what_was_asked_do_not_compare():
     free = {"seed": 1, "repair.sizes": [7], "attack.trigger": "wanet", "seeds": [1, 2]}
     free["repair.methods"] = ["path"]
     run_record.check_comparable([record("a"), record("b", fields=free, bonafide=7)])
-    for changed, values in (
-        ({"repair.tune": False}, ("True", "False")),
-        ({"new": 1}, ("None", "1")),
-    ):
-        (name,), pair = changed, (record("a"), record("c", fields=changed))
-        for (first, other), said in ((pair, values), (pair[::-1], values[::-1])):
-            message = f"{first.name} and {other.name} differ in config.{name} ({', '.join(said)})"
-            with pytest.raises(UserError, match=re.escape(message)):
-                run_record.check_comparable(
-                    [first, record("b", seed=("1", ""), fields=first.fields), other]
-                )
+    pair, values = (record("a"), record("c", fields={"repair.tune": False})), ("True", "False")
+    for (first, other), said in ((pair, values), (pair[::-1], values[::-1])):
+        message = f"{first.name} and {other.name} differ in config.repair.tune ({', '.join(said)})"
+        with pytest.raises(UserError, match=re.escape(message)):
+            run_record.check_comparable([first, record("b", fields=first.fields), other])
+
+
+def test_the_fields_of_a_new_method_do_not_matter(tmp_path):
+    study = [record("a"), record("b", fields={"repair.learning_rate.mine": 0.5})]
+    for both in (study, study[::-1]):
+        run_record.check_comparable(both)
+        run_record.save(tmp_path / "study.json", both)
+        kept = run_record.load(tmp_path / "study.json")
+        assert [one.fields for one in kept] == [one.fields for one in both]
+
+
+def test_a_run_is_given_once():
+    with pytest.raises(UserError, match=r"^b is given twice; give each run once"):
+        run_record.check_comparable([record("a"), record("b"), record("b")])
+
+
+def named(name, method, **row):
+    """A run of one method, with a path of it."""
+    one = record(name, **row)
+    rows = [{**row, "method": row["method"].replace("path", method)} for row in one.rows]
+    paths = [{**path, "method": method} for path in one.paths]
+    return dataclasses.replace(one, rows=rows, paths=paths)
 
 
 def test_a_repair_counts_once():
-    said = "a and b both have path with 50 images (square, seed 0, fold 3); leave one"
-    fold = {"seed": ("0", "3")}
-    with pytest.raises(UserError, match=re.escape(said)):
-        run_record.check_comparable([record("a", **fold), record("b", **fold)])
-    with pytest.raises(UserError, match=re.escape("path with 50 images (square, seed 0); leave")):
-        run_record.check_comparable([record("a"), record("b")])
-    with pytest.raises(UserError, match=r"^a is given twice; give each run once"):
-        run_record.check_comparable([record("a"), record("a")])
+    both = record("b", score=0.125)
+    both = dataclasses.replace(both, rows=[*both.rows, *named("b", "d3").rows])
+    (first, second), notes = run_record.each_once([record("a"), both])
+    assert notes == ["b: path does not count; an earlier run has the same repair"]
+    assert first == record("a")
+    assert {row["method"] for row in second.rows} == {"d3", "d3 at t = 0.5"}
+    assert not second.paths
     for other in ({"attack": "wanet"}, {"bonafide": 7}, {"seed": ("0", "1")}, {"seed": ("1", "")}):
-        run_record.check_comparable([record("a"), record("b", **other)])
+        kept, notes = run_record.each_once([record("a"), record("b", **other)])
+        assert kept[1].rows == record("b", **other).rows
+        assert not notes
 
 
 def test_what_is_in_every_run_of_a_suspect_counts_once_too():
-    one, other = record("a"), record("b")
-    rows = [{**row, "method": row["method"].replace("path", "d3")} for row in other.rows]
-    several = [one, RunRecord("b", other.fields, rows, other.networks, [])]
-    run_record.check_comparable(several)
+    several, notes = run_record.each_once([record("a"), named("b", "d3")])
+    assert not notes
+    assert [path["method"] for one in several for path in one.paths] == ["path", "d3"]
     shown = run_record.tables(several)
     assert "| suspect | 0.900 / 0.000 |" in shown  # no highest rate in brackets: one suspect
     assert "| clp | 0.900 / 0.000 |" in shown
