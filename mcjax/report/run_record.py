@@ -94,16 +94,18 @@ def check_comparable(records: Sequence[RunRecord]) -> None:
         UserError: A run is given twice, or two runs differ in a field other than `FREE` or have verdicts of different
             versions of mcjax; the message names them.
     """
-    first, *others = records
-    names = [record.name for record in records]
-    for i, other in enumerate(others, 1):
-        if other.name in names[:i]:
-            raise UserError(f"{other.name} is given twice; give each run once")
-        for name in sorted({*first.fields} & {*other.fields} - set(FREE)):
-            ours, theirs = first.fields[name], other.fields[name]
+    names: set[str] = set()
+    asked: dict[str, tuple[Any, str]] = {}
+    for record in records:
+        if record.name in names:
+            raise UserError(f"{record.name} is given twice; give each run once")
+        names.add(record.name)
+        for name in sorted({*record.fields} - set(FREE)):
+            theirs = record.fields[name]
+            ours, whose = asked.setdefault(name, (theirs, record.name))
             if ours != theirs:
                 raise UserError(
-                    f"{first.name} and {other.name} differ in config.{name} ({ours}, {theirs}); rank runs together "
+                    f"{whose} and {record.name} differ in config.{name} ({ours}, {theirs}); rank runs together "
                     "that differ only in the trigger, the seeds, the sizes and the methods"
                 )
     _check_one_version(records)

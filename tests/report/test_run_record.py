@@ -120,6 +120,14 @@ def test_the_fields_of_a_new_method_do_not_matter(tmp_path):
         assert [one.fields for one in kept] == [one.fields for one in both]
 
 
+def test_a_new_method_has_the_same_fields_in_all_of_its_runs():
+    mine = [
+        record(name, fields={"repair.learning_rate.mine": v}) for name, v in (("b", 1), ("c", 2))
+    ]
+    with pytest.raises(UserError, match=r"^b and c differ in config\.repair\.learning_rate\.mine"):
+        run_record.check_comparable([record("a"), *mine])
+
+
 def test_a_run_is_given_once():
     with pytest.raises(UserError, match=r"^b is given twice; give each run once"):
         run_record.check_comparable([record("a"), record("b"), record("b")])
